@@ -1,0 +1,97 @@
+"""The rewards of GRPO (arXiv 2504.12749, eq. 7): structure and accuracy, weighted 0.5 and 0.5.
+
+The third term of eq. 7, the KL penalty, is the trainer's: ``algorithm.disable_kl=false`` with ``use_kl_loss=false``
+puts it in the reward as the paper writes it. Standard library only, so that any trainer can load this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from lad_reasoner.response import Response, parse
+from lad_reasoner.task import ANOMALOUS, LABELS, Label
+
+__all__ = ["ACCURACY_WEIGHT", "STRUCTURE_WEIGHT", "accuracy_reward", "read_gold", "rlad_reward", "structure_reward"]
+
+STRUCTURE_WEIGHT: Final = 0.5
+ACCURACY_WEIGHT: Final = 0.5
+
+
+def structure_reward(response: Response) -> float:
+    """Return 1.0 if the response keeps to the template, else 0.0 (the paper's Structure Reward).
+
+    Example:
+        >>> structure_reward(parse("<think> all parts match </think><answer> no </answer>"))
+        1.0
+    """
+    return float(response.well_formed)
+
+
+def accuracy_reward(response: Response, label: Label) -> float:
+    """Return 1.0 if and only if the answer is exactly the label, else 0.0 (the paper's Accuracy Reward).
+
+    Example:
+        >>> accuracy_reward(parse("<answer> no </answer>"), "no")
+        1.0
+    """
+    return float(response.answer == label)
+
+
+def rlad_reward(
+    text: str,
+    gold: str | Mapping[str, str],
+    *,
+    structure_weight: float = STRUCTURE_WEIGHT,
+    accuracy_weight: float = ACCURACY_WEIGHT,
+) -> dict[str, float]:
+    """Score one response.
+
+    Args:
+        text: The response, without special tokens.
+        gold: The column ``answer`` of the pair parquet: a JSON object, or that object read, with ``label``.
+        structure_weight: Weight of the structure reward in ``overall``.
+        accuracy_weight: Weight of the accuracy reward in ``overall``.
+
+    Returns:
+        ``overall`` (the weighted sum), ``structure``, ``accuracy`` and the confusion indicators ``tp fp tn fn``, each
+        0.0 or 1.0 but ``overall``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
+
+    Raises:
+        ValueError: ``gold`` has no label of yes or no.
+
+    Example:
+        >>> rlad_reward("<think> a cable is missing </think><answer> yes </answer>", '{"label": "yes"}')["overall"]
+        1.0
+    """
+    label = read_gold(gold)
+    response = parse(text)
+    structure, accuracy = structure_reward(response), accuracy_reward(response, label)
+    right, anomalous = bool(accuracy), label == ANOMALOUS
+    return {
+        "overall": structure_weight * structure + accuracy_weight * accuracy,
+        "structure": structure,
+        "accuracy": accuracy,
+        "tp": float(right and anomalous),
+        "fp": float(not right and not anomalous),
+        "tn": float(right and not anomalous),
+        "fn": float(not right and anomalous),
+    }
+
+
+def read_gold(gold: str | Mapping[str, str]) -> Label:
+    """Return the label of a gold answer.
+
+    Raises:
+        ValueError: It is not a JSON object with a label of yes or no.
+    """
+    try:
+        value = json.loads(gold) if isinstance(gold, str) else gold
+        label = value["label"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'gold answer {gold!r:.200}: expected JSON such as {{"label": "yes"}}') from error
+    for known in LABELS:
+        if label == known:
+            return known
+    raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, expected one of {', '.join(LABELS)}")

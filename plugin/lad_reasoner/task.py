@@ -1,0 +1,107 @@
+"""The task, in one place: Reasoning Logical Anomaly Detection (RLAD), arXiv 2504.12749, sections 1 and 3.
+
+A model sees a normal reference image and a query image and says whether the query is anomalous, and why. Everything
+that training and evaluation must agree on is here: the question, the answer template, the labels, the categories.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = [
+    "ANOMALOUS",
+    "IMAGE_MARKER",
+    "KINDS",
+    "LABELS",
+    "LOCO_CATEGORIES",
+    "NORMAL",
+    "QUESTION",
+    "Label",
+    "abbreviate",
+    "problem_text",
+    "prompt_text",
+    "read_prompt_template",
+]
+
+Label = Literal["yes", "no"]
+LABELS: Final[tuple[Label, ...]] = get_args(Label)
+ANOMALOUS: Final[Label] = "yes"
+NORMAL: Final[Label] = "no"
+
+#: The paper's words; "anomaly", deliberately not "logical anomaly".
+QUESTION: Final = "Can you find any anomaly in the query image compared to the reference?"
+
+#: What EasyR1, verl and LLaMA-Factory replace by an image.
+IMAGE_MARKER: Final = "<image>"
+
+#: MVTec LOCO AD's categories with the abbreviations of the paper's Table 1, in its column order.
+LOCO_CATEGORIES: Final[dict[str, str]] = {
+    "juice_bottle": "JB",
+    "breakfast_box": "BB",
+    "screw_bag": "SB",
+    "splicing_connectors": "SC",
+    "pushpins": "PP",
+}
+
+#: What makes a query what it is. The first three are MVTec LOCO AD's, the others the paper's for the GRPO set.
+KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance")
+
+
+def abbreviate(category: str) -> str:
+    """Return the paper's abbreviation of a category, or the category itself.
+
+    Example:
+        >>> abbreviate("screw_bag"), abbreviate("my_product")
+        ('SB', 'my_product')
+    """
+    return LOCO_CATEGORIES.get(category, category)
+
+
+def problem_text(references: int = 1) -> str:
+    """Return the question with its image markers: references first, the query last.
+
+    Args:
+        references: How many reference images come before the query, at least 1.
+
+    Example:
+        >>> print(problem_text())
+        Reference: <image>
+        Query: <image>
+        Can you find any anomaly in the query image compared to the reference?
+    """
+    if references < 1:
+        raise ValueError(f"references is {references}; a pair needs at least one")
+    names = ["Reference"] if references == 1 else [f"Reference {i}" for i in range(1, references + 1)]
+    lines = [f"{name}: {IMAGE_MARKER}" for name in [*names, "Query"]]
+    return "\n".join([*lines, QUESTION])
+
+
+@cache
+def read_prompt_template(name: str = "rlad") -> str:
+    """Return the jinja source of a shipped format prompt (EasyR1's ``data.format_prompt``)."""
+    return (files(__package__) / "prompts" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def prompt_text(problem: str, template: str | None = None) -> str:
+    """Render the user's turn as the trainers do: the problem inside the format prompt.
+
+    Args:
+        problem: Text with image markers, as in the column ``problem``.
+        template: Jinja source with ``{{ content }}``; the shipped ``rlad`` prompt by default.
+    """
+    source = (read_prompt_template() if template is None else template).strip()
+    return _compile_template(source).render(content=problem)
+
+
+@cache
+def _compile_template(source: str) -> Template:
+    """Compile a format prompt once: compiling takes a millisecond, rendering some microseconds."""
+    from jinja2 import Environment
+
+    # Plain text for a model, not HTML: escaping would change what it reads.
+    return Environment(autoescape=False).from_string(source)  # noqa: S701

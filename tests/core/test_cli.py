@@ -1,0 +1,94 @@
+"""What every command of the package shares: exit codes, one-line errors, light imports."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lad_reasoner.cli import run_app
+from lad_reasoner.errors import DataError, RunError, UsageError
+
+HEAVY = ("torch", "transformers", "pyarrow", "pandas", "ray", "verl", "sklearn", "matplotlib", "numpy")
+
+
+def failing(error: BaseException):
+    def run() -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("--seed", found="-1", expected="0 or more"), 2),
+        (DataError("a.parquet", found="no rows"), 1),
+        (RunError("verl", found="exit code 3"), 1),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(2), 2),
+        (SystemExit(None), 0),
+        (SystemExit("message"), 1),
+        (BrokenPipeError(), 1),
+        (NotADirectoryError(20, "Not a directory", "afile/sub"), 1),
+    ],
+)
+def test_exit_codes(error, code, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stderr, "close", lambda: None)
+    assert run_app(failing(error), debug=False) == code
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_error_is_one_line(capsys) -> None:
+    error = DataError("a\nb.parquet", found="no\nrows", expected="one", remedy="widen the recipe")
+    assert run_app(failing(error), debug=False) == 1
+    assert capsys.readouterr().err == "error: a b.parquet: found no rows, expected one; widen the recipe\n"
+
+
+def test_debug_lets_the_traceback_through() -> None:
+    with pytest.raises(DataError):
+        run_app(failing(DataError("a", found="b")), debug=True)
+
+
+def test_sigterm_is_an_interrupt_and_only_while_the_command_runs() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    assert run_app(run, debug=False) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "command", [["lad_reasoner.cli"], ["lad_reasoner.cli", "build"], ["lad_reasoner.trainers.command"]]
+)
+def test_help_imports_nothing_heavy(command) -> None:
+    words = [sys.executable, "-X", "importtime", "-m", *command, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "lad_reasoner" in imported
+    assert not imported & set(HEAVY)
+
+
+def test_every_verb_is_documented_and_has_an_example(repository) -> None:
+    from typer.main import get_command
+
+    from lad_reasoner.cli import build_app
+
+    pages = "\n".join(
+        page.read_text(encoding="utf-8") for page in [repository / "README.md", *repository.glob("docs/*.md")]
+    )
+    root = get_command(build_app())
+    verbs = {name: verb for name, verb in root.commands.items() if not hasattr(verb, "commands")}
+    verbs |= {f"build {name}": verb for name, verb in root.commands["build"].commands.items()}
+    assert len(verbs) >= 9
+    for name, verb in verbs.items():
+        assert f"lad {name}" in pages, f"`lad {name}` is in no page"
+        assert "Example: lad" in (verb.help or ""), f"`lad {name} --help` shows no example"
