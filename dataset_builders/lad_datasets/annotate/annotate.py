@@ -1,0 +1,185 @@
+"""`lad annotate`: from test images and what is known of them to an annotation file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lad_datasets.annotate import template_writer
+from lad_datasets.annotate.costs import Budget
+from lad_datasets.annotate.options import ModelOptions, is_local, read_api_key
+from lad_datasets.annotate.prompt import prompt_digest
+from lad_datasets.annotate.reply import QA, InvalidReplyError
+from lad_datasets.annotate.subjects import Subject
+from lad_datasets.annotations import ANNOTATIONS, SUMMARY
+from lad_datasets.findings import Findings
+from lad_datasets.manifest import write_json
+from lad_datasets.parquet import replace_when_done
+from lad_datasets.progress import track
+from lad_reasoner.errors import DataError, RunError, UsageError
+from lad_reasoner.task import IMAGE_MARKER
+
+if TYPE_CHECKING:
+    from lad_datasets.annotate.run import Runner
+
+__all__ = ["SUBJECTS", "annotate_with_model", "annotate_with_templates"]
+
+#: Beside the annotations: the images asked about with mask and priors, for the review page.
+SUBJECTS: Final = "subjects.jsonl"
+
+
+def annotate_with_templates(subjects: Sequence[Subject], out: Path, findings: Findings) -> dict[str, Any]:
+    """Write annotations without a model.
+
+    Returns:
+        The summary.
+    """
+    counts = Counter[str]()
+
+    def pairs_of(subject: Subject) -> list[QA]:
+        try:
+            pairs = template_writer.write_pairs(subject)
+        except DataError as error:
+            findings.add("unreadable", str(error))
+            pairs = template_writer.write_pairs(replace(subject, mask=None))
+        counts.update(images=1, pairs=len(pairs))
+        return pairs
+
+    _write(out, subjects, pairs_of, writer=template_writer.WRITER)
+    return _summarise(out, subjects, counts, findings, writer=template_writer.WRITER)
+
+
+def annotate_with_model(
+    subjects: Sequence[Subject], out: Path, options: ModelOptions, findings: Findings
+) -> dict[str, Any]:
+    """Let a model write annotations; what an earlier run has is not asked for again.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UsageError: The address is none, the key is missing, or the folder holds another run.
+        RunError: The run stopped early. What was answered until then is written all the same.
+    """
+    try:
+        from lad_datasets.annotate.run import Runner
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'lad-reasoner[annotate]'"
+        raise UsageError("--writer model", found=f"no package {error.name}", remedy=remedy) from error
+    from lad_datasets.annotate.store import RunCard, Store
+
+    key = read_api_key(options.key_variable, local=is_local(options.base_url))
+    card = RunCard(
+        model=options.model,
+        base_url=options.base_url,
+        prompt_sha256=prompt_digest(),
+        max_pixels=options.max_pixels,
+    )
+    with Store(out, card, findings) as store:
+        budget = Budget(options.prices, limit=options.budget, max_tokens=options.max_tokens, spent=store.spent)
+        runner = Runner(store, budget, findings, options)
+        try:
+            asyncio.run(runner.run(subjects, api_key=key))
+        finally:
+            counts = Counter[str](failed=runner.failed)
+            _write(out, subjects, _judging(runner, counts, findings), writer=options.model)
+            summary = _summarise(out, subjects, counts, findings, writer=options.model, cost=budget.spent)
+    _refuse_unfinished(runner.stopped, summary, out)
+    return summary
+
+
+def _judging(runner: Runner, counts: Counter[str], findings: Findings) -> Callable[[Subject], list[QA]]:
+    """Return what reads a subject's pairs from the store, and counts what became of each."""
+
+    def pairs_of(subject: Subject) -> list[QA]:
+        from lad_datasets.annotate.run import judge
+
+        what, why = "unreadable" if subject.id in runner.unreadable else "unasked", ""
+        for answer in runner.store.answers.get(subject.id, []):
+            try:
+                pairs = judge(answer, subject)
+            except InvalidReplyError as error:
+                what, why = "invalid", str(error)
+            except PermissionError as error:
+                what, why = "refused", str(error)
+            else:
+                counts.update(images=1, pairs=len(pairs))
+                return pairs
+        counts[what] += 1
+        if why:
+            findings.add(what, f"{subject.id}: {why}")
+        return []
+
+    return pairs_of
+
+
+def _refuse_unfinished(stopped: str, summary: dict[str, Any], out: Path) -> None:
+    """Raise if the run ended before every image was asked about."""
+    remedies = {
+        "budget": "raise --budget and run again to go on",
+        "disk": "make room and run again to go on",
+        "interrupted": "run again to go on",
+    }
+    left = summary["counts"].get("unasked", 0)
+    if stopped in remedies or left:
+        raise RunError(
+            out,
+            found=f"{left} of {summary['subjects']} images not annotated ({stopped or 'their requests failed'})",
+            remedy=remedies.get(stopped, "run again to go on; nothing that was answered is asked again"),
+        )
+
+
+def _summarise(
+    out: Path,
+    subjects: Sequence[Subject],
+    counts: Counter[str],
+    findings: Findings,
+    *,
+    writer: str,
+    cost: float | None = None,
+) -> dict[str, Any]:
+    summary = {
+        "writer": writer,
+        "subjects": len(subjects),
+        "counts": dict(sorted((+counts).items())),
+        "findings": dict(sorted(findings.counts.items())),
+        **({} if cost is None else {"cost_usd": round(cost, 6)}),
+    }
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject], list[QA]], *, writer: str) -> None:
+    """Write ``annotations.jsonl`` and ``subjects.jsonl``, in the order of the subjects, whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    with replace_when_done(out / ANNOTATIONS) as annotations, annotations.open("w", encoding="utf-8") as lines:
+        for subject in track(subjects, total=len(subjects), description="annotations"):
+            lines.writelines(_to_lines(_iter_rows(subject, pairs_of(subject), writer=writer)))
+    with replace_when_done(out / SUBJECTS) as known, known.open("w", encoding="utf-8") as lines:
+        lines.writelines(_to_lines(subject.to_json() for subject in subjects))
+
+
+def _iter_rows(subject: Subject, pairs: Sequence[QA], *, writer: str) -> Iterator[dict[str, Any]]:
+    for pair in pairs:
+        yield {
+            "id": f"{subject.id}#{pair.topic}",
+            "images": [str(subject.image)],
+            "question": f"{IMAGE_MARKER}\n{pair.question.strip()}",
+            "answer": pair.answer.strip(),
+            "dataset": subject.dataset,
+            "category": subject.category,
+            "kind": subject.kind,
+            "defect": subject.defect,
+            "writer": writer,
+            "topic": pair.topic,
+            "subject": subject.id,
+        }
+
+
+def _to_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,139 @@
+"""What a run costs: estimated before, bounded while it runs, counted after."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from lad_datasets.annotate.prompt import prompt_text
+from lad_datasets.annotate.reply import topics_of
+from lad_datasets.annotate.subjects import Subject
+from lad_reasoner.errors import DataError
+from lad_reasoner.tokens import ProcessorPixels, image_tokens
+
+__all__ = ["Budget", "Estimate", "Prices", "estimate", "prompt_tokens"]
+
+#: English text has at least about this many characters a token.
+_CHARACTERS_PER_TOKEN: Final = 3.5
+
+#: A pair of question and answer, as JSON. An estimate; the bound is --max-tokens.
+_TOKENS_PER_PAIR: Final = 120
+
+#: Until an endpoint has said how it counts, its prompts may cost this much more than estimated.
+_FIRST_MARGIN: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """In USD for a million tokens.
+
+    Attributes:
+        prompt: Of what is sent, images included.
+        completion: Of what is written.
+    """
+
+    prompt: float
+    completion: float
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the USD for so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would ask for.
+
+    Attributes:
+        requests: One an image.
+        prompt_tokens: Estimated.
+        completion_tokens: Estimated.
+        cost: USD, estimated; None without prices.
+        cost_bound: USD if every reply were as long as allowed; None without prices.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    cost_bound: float | None
+
+
+def prompt_tokens(subject: Subject, *, max_pixels: int) -> int:
+    """Estimate the tokens of a prompt: its image as Qwen2.5-VL counts, which few endpoints exceed, and its text.
+
+    Raises:
+        DataError: The image is unreadable.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(subject.image) as image:
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(subject.image, found=f"no readable image ({error})", expected="an image") from error
+    image_part = image_tokens(width, height, processor=ProcessorPixels(28, 56 * 56, max_pixels))
+    return image_part + math.ceil(len(prompt_text(subject)) / _CHARACTERS_PER_TOKEN)
+
+
+def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: int, max_pixels: int) -> Estimate:
+    """Estimate a run over these subjects."""
+    requests = prompts = completions = 0
+    for subject in subjects:
+        requests += 1
+        prompts += prompt_tokens(subject, max_pixels=max_pixels)
+        completions += _TOKENS_PER_PAIR * len(topics_of(subject))
+    likely = prices.cost(prompts, completions) if prices else None
+    bound = prices.cost(_FIRST_MARGIN * prompts, max_tokens * requests) if prices else None
+    return Estimate(requests, prompts, completions, likely, bound)
+
+
+class Budget:
+    """Money that is never exceeded: what a request can cost at most is set aside before it leaves.
+
+    Args:
+        prices: Of tokens; None if nothing is counted.
+        limit: USD; None for no limit.
+        max_tokens: Of a reply.
+        spent: USD by earlier runs.
+
+    Attributes:
+        spent: USD so far.
+        reserved: USD set aside for what is in flight: how often which amount, since sums of floats would not end at 0.
+    """
+
+    def __init__(self, prices: Prices | None, *, limit: float | None, max_tokens: int, spent: float = 0.0) -> None:
+        self._prices, self._limit, self._max_tokens = prices, limit, max_tokens
+        self.spent, self.reserved = spent, Counter[float]()
+        self._margin = _FIRST_MARGIN
+        self._seen = False
+
+    def bound(self, tokens: int) -> float:
+        """Return what a request with an estimated number of prompt tokens can cost at most."""
+        return self._prices.cost(self._margin * tokens, self._max_tokens) if self._prices else 0.0
+
+    def reserve(self, bound: float) -> bool:
+        """Set an amount aside; False if that would exceed the limit."""
+        if self._limit is not None and self.spent + sum(self.reserved.elements()) + bound > self._limit:
+            return False
+        self.reserved[bound] += 1
+        return True
+
+    def settle(self, bound: float, cost: float, *, times: int = 1) -> None:
+        """Replace an amount, set aside once or several times, by what it came to."""
+        self.reserved -= Counter({bound: times})
+        self.spent += cost
+
+    def cost(self, estimated: int, prompt: int | None, completion: int | None) -> float:
+        """Return what a reply cost, and learn how the endpoint counts; what it does not say counts at its bound."""
+        if self._prices is None:
+            return 0.0
+        if prompt is None or completion is None:
+            return self.bound(estimated)
+        ratio = prompt / max(1, estimated)
+        self._margin = max(self._margin, ratio) if self._seen else max(1.2 * ratio, 1.0)
+        self._seen = True
+        return self._prices.cost(prompt, completion)

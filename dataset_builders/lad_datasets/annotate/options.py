@@ -1,0 +1,87 @@
+"""How a model is asked to write annotations."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lad_datasets.annotate.costs import Prices
+from lad_reasoner.errors import UsageError
+
+__all__ = ["ModelOptions", "is_local", "read_api_key"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How a model is asked to write.
+
+    Attributes:
+        base_url: Of the endpoint, up to and including ``/v1``.
+        model: As the endpoint calls it.
+        key_variable: Environment variable that holds the API key.
+        max_pixels: Larger images are shrunk to this area.
+        max_tokens: Of a reply.
+        attempts: Replies asked for about an image until one is fit.
+        concurrency: Requests in flight at most.
+        per_minute: Requests a minute at most; None for no limit.
+        timeout: Seconds for a request.
+        tries: Of one request while its faults may pass.
+        structured: ``json_schema``, ``json_object`` or ``none``.
+        temperature: Of sampling; None leaves it to the endpoint.
+        backoff: Seconds; the first wait's upper bound.
+        prices: In USD; None if nothing is counted.
+        budget: In USD; None for no limit.
+    """
+
+    base_url: str
+    model: str
+    key_variable: str
+    max_pixels: int
+    max_tokens: int
+    attempts: int
+    concurrency: int
+    per_minute: float | None
+    timeout: float
+    tries: int
+    structured: str
+    temperature: float | None
+    backoff: float
+    prices: Prices | None
+    budget: float | None
+
+
+def read_api_key(variable: str, *, local: bool) -> str:
+    """Return the API key from the environment; a server on this machine needs none.
+
+    Raises:
+        UsageError: The variable is not set and the endpoint is elsewhere.
+    """
+    key = os.environ.get(variable, "").strip()
+    if key or local:
+        return key or "none"
+    raise UsageError(
+        variable, found="no such environment variable", expected="the endpoint's API key", remedy="set it"
+    )
+
+
+def is_local(url: str) -> bool:
+    """Return whether the endpoint is on this machine, and so needs no key.
+
+    Raises:
+        UsageError: It is no address, or carries a secret that would be stored with it.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UsageError("--base-url", found=repr(url), expected="an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise UsageError(
+            "--base-url", found="credentials or a query in it", remedy="give the key by the environment alone"
+        )
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False

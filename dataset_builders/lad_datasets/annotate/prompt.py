@@ -1,0 +1,108 @@
+"""What a vision-language model is asked about an image: arXiv 2504.12749's structured prompt, in our words.
+
+The paper names the artifact's type, gives MMAD's information as semantic priors and tells the model to look beyond
+them, at the level of appearance. Its own wording is not published.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from lad_datasets.annotate.reply import Topic, reply_schema, topics_of
+from lad_datasets.annotate.subjects import Subject
+from lad_datasets.images import Encoding, load
+from lad_datasets.recipes import spell
+from lad_datasets.sources import visa
+
+__all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", "prompt_digest", "prompt_text"]
+
+#: Of images that are shrunk before they are sent.
+JPEG_QUALITY: Final = 92
+
+#: Names that say nothing but that there is a defect.
+_NAMELESS: Final = frozenset({"bad", "defective", visa.UNNAMED})
+
+_TASKS: Final[dict[Topic, str]] = {
+    "detection": 'whether there is a defect; the answer begins with "Yes" or "No"',
+    "description": "what the product, or the defect if there is one, looks like",
+    "localization": "where on the product the defect is",
+    "analysis": "what is wrong compared with a sound product, and what may have caused it or follow from it",
+}
+
+
+def product_phrase(category: str) -> str:
+    """Return a category in words, without a number.
+
+    Example:
+        >>> product_phrase("metal_nut"), product_phrase("pcb1")
+        ('metal nut', 'pcb')
+    """
+    return category.replace("_", " ").rstrip("0123456789")
+
+
+def defect_phrase(subject: Subject) -> str:
+    """Return the defect in words; empty if there is none or its name says nothing.
+
+    Example: ``broken_large`` becomes "broken large", ``bad`` becomes "".
+    """
+    names = [spell(name) for name in subject.defect.split("+")]
+    return ", ".join(name for name in names if name not in _NAMELESS) if subject.is_anomalous else ""
+
+
+def prompt_text(subject: Subject) -> str:
+    """Return the text that goes with the image."""
+    return _template().render(
+        product=product_phrase(subject.category),
+        anomalous=subject.is_anomalous,
+        defect=defect_phrase(subject),
+        statements=subject.statements,
+        caption=subject.caption,
+        knowledge=subject.knowledge,
+        topics=[(topic, _TASKS[topic]) for topic in topics_of(subject)],
+    )
+
+
+def prompt_digest() -> str:
+    """Return the digest of everything of the prompt that is the same for every image."""
+    fixed = json.dumps([_source(), _TASKS, reply_schema()], sort_keys=True)
+    return hashlib.sha256(fixed.encode()).hexdigest()
+
+
+def build_messages(subject: Subject, *, max_pixels: int) -> list[dict[str, Any]]:
+    """Return the request's messages: the image, shrunk if it is larger than ``max_pixels``, and the text.
+
+    Raises:
+        DataError: The image is unreadable.
+    """
+    data = load(subject.image, Encoding(max_pixels, "jpeg", JPEG_QUALITY)).data
+    url = f"data:{_media_type(data)};base64,{base64.b64encode(data).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt_text(subject)}]
+    return [{"role": "user", "content": content}]
+
+
+def _media_type(data: bytes) -> str:
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(data)) as image:
+        return image.get_format_mimetype() or "image/png"
+
+
+@cache
+def _source() -> str:
+    return (files(__package__) / "prompt.jinja").read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    # Plain text for a model, not HTML: escaping would change what it reads.
+    environment = Environment(autoescape=False, undefined=StrictUndefined)  # noqa: S701
+    return environment.from_string(_source())

@@ -1,0 +1,270 @@
+"""`lad review`: a static page on which people judge annotations, and the rates of what they decided.
+
+The page needs no server and no network: one HTML file with its own style and script, and a folder of pictures. What
+models wrote is put on it as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from jinja2 import Environment, StrictUndefined
+
+from lad_datasets.annotate.annotate import SUBJECTS
+from lad_datasets.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
+from lad_datasets.images import decode
+from lad_datasets.parquet import replace_when_done
+from lad_datasets.progress import track
+from lad_reasoner.errors import DataError
+from lad_reasoner.task import IMAGE_MARKER
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["PAGE", "compare", "print_rates", "rate", "write_page"]
+
+#: Beside the annotations.
+PAGE: Final = Path("review", "index.html")
+
+#: Longer side of a picture on the page, in pixels.
+_SIDE: Final = 960
+
+_MASK_COLOUR: Final = (255, 45, 85)
+
+
+def write_page(folder: Path, *, sample: int | None = None, seed: int = 0) -> tuple[Path, int]:
+    """Write the page for a folder of annotations.
+
+    Args:
+        folder: Where ``annotations.jsonl`` lies; decisions that lie beside it are shown as made.
+        sample: Show this many pairs; all by default.
+        seed: Of the draw.
+
+    Returns:
+        The page, and how many pairs it shows.
+
+    Raises:
+        DataError: The annotations are absent or broken, or a picture is unreadable.
+    """
+    annotations = list(read_lines(folder / ANNOTATIONS, Annotation))
+    if sample is not None and sample < len(annotations):
+        chosen = set(random.Random(seed).sample(range(len(annotations)), sample))
+        annotations = [annotation for index, annotation in enumerate(annotations) if index in chosen]
+    subjects = _read_subjects(folder / SUBJECTS)
+    page = folder / PAGE
+    pictures = _write_pictures(page.parent, folder, annotations, subjects)
+    items = [_item(annotation, subjects.get(_subject_of(annotation), {}), pictures) for annotation in annotations]
+    made = {}
+    if (folder / DECISIONS).is_file():
+        made = {decision.id: decision.model_dump() for decision in read_lines(folder / DECISIONS, Decision)}
+    with replace_when_done(page) as temporary:
+        temporary.write_text(_render(items, made, title=folder.resolve().name), encoding="utf-8")
+    return page, len(items)
+
+
+def rate(annotations: Sequence[Annotation], decisions: Mapping[str, Decision]) -> list[dict[str, Any]]:
+    """Return what was decided, for each category and for all: counts and the share rejected of what was decided.
+
+    A share is None where nothing was decided.
+    """
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for annotation in annotations:
+        decision = decisions.get(annotation.id)
+        for name in (f"{annotation.dataset}/{annotation.category}", "all"):
+            counts[name][decision.decision if decision else "undecided"] += 1
+    rows = []
+    for name in sorted(counts, key=lambda name: (name == "all", name)):
+        count = counts[name]
+        decided = count["accept"] + count["edit"] + count["reject"]
+        shares = {
+            "agreement": count["accept"] / decided if decided else None,
+            "rejection": count["reject"] / decided if decided else None,
+        }
+        kinds = {kind: count[kind] for kind in ("accept", "edit", "reject", "undecided")}
+        rows.append({"category": name, **kinds, **shares})
+    return rows
+
+
+def compare(first: Mapping[str, Decision], second: Mapping[str, Decision]) -> dict[str, Any]:
+    """Return how far two reviewers agree on what both decided: the plain share and Cohen's kappa.
+
+    Kappa is None where it is undefined: nothing in common, or only one decision ever made.
+    """
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return {"common": 0, "agreement": None, "kappa": None}
+    pairs = [(first[name].decision, second[name].decision) for name in common]
+    agreed = sum(a == b for a, b in pairs) / len(pairs)
+    left, right = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    chance = sum(left[kind] * right[kind] for kind in left) / len(pairs) ** 2
+    kappa = (agreed - chance) / (1 - chance) if chance < 1 else None
+    return {"common": len(pairs), "agreement": agreed, "kappa": kappa}
+
+
+def print_rates(folder: Path, reviews: Sequence[Path], *, as_json: bool) -> None:
+    """Print the rates of one reviewer's decisions, or of each of several and how far they agree.
+
+    Raises:
+        DataError: A file is absent or broken.
+    """
+    annotations = list(read_lines(folder / ANNOTATIONS, Annotation))
+    read = {file: {d.id: d for d in read_lines(file, Decision)} for file in reviews}
+    result: dict[str, Any] = {"reviewers": {str(file): rate(annotations, made) for file, made in read.items()}}
+    names = list(read)
+    result["agreement"] = [
+        {"reviewers": [str(a), str(b)], **compare(read[a], read[b])}
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    for file, rows in result["reviewers"].items():
+        typer.echo(f"{file}\taccepted\tedited\trejected\tundecided\tagreement\trejection rate")
+        for row in rows:
+            shares = [_percent(row["agreement"]), _percent(row["rejection"])]
+            counts = [str(row[kind]) for kind in ("accept", "edit", "reject", "undecided")]
+            typer.echo("\t".join([row["category"], *counts, *shares]))
+    for row in result["agreement"]:
+        kappa = "n/a" if row["kappa"] is None else f"{row['kappa']:.2f}"
+        both = " and ".join(row["reviewers"])
+        typer.echo(f"{both}\tagree on {_percent(row['agreement'])} of {row['common']}\tkappa {kappa}")
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
+
+
+def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of each image, by its id; nothing for annotations that were not written by us."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return {subject["id"]: subject for subject in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(path, found=f"a broken line ({error})", expected="what `lad annotate` wrote") from error
+
+
+def _subject_of(annotation: Annotation) -> str:
+    return annotation.id.rpartition("#")[0]
+
+
+def _item(annotation: Annotation, subject: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
+    """Return a pair as the page's script reads it; image markers are not for people."""
+    question = annotation.question
+    markers = question[: len(question) - len(question.lstrip().removeprefix(IMAGE_MARKER).lstrip())]
+    markers = markers if IMAGE_MARKER in markers else ""
+    statements = [f"{said['question']} {said['answer']}" for said in subject.get("statements", ())]
+    priors = [text for text in (*statements, subject.get("caption"), subject.get("knowledge")) if text]
+    mask = subject.get("mask")
+    return {
+        "id": annotation.id,
+        "images": [pictures[name] for name in annotation.images],
+        "mask": pictures[mask] if mask else None,
+        "markers": markers,
+        "question": question[len(markers) :],
+        "answer": annotation.answer,
+        "category": f"{annotation.dataset}/{annotation.category}",
+        "defect": annotation.defect,
+        "writer": annotation.writer,
+        "priors": priors,
+    }
+
+
+def _write_pictures(
+    page: Path, folder: Path, annotations: Sequence[Annotation], subjects: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Write each image and mask once, small; return their paths relative to the page, by the name in the data."""
+    target = page / "pictures"
+    target.mkdir(parents=True, exist_ok=True)
+    images = {name: folder / name for annotation in annotations for name in annotation.images}
+    known = (subjects.get(_subject_of(annotation), {}) for annotation in annotations)
+    masks = {mask: Path(mask) for mask in (subject.get("mask") for subject in known) if mask}
+    jobs = [*((name, path, False) for name, path in images.items()), *((n, p, True) for n, p in masks.items())]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        written = pool.map(lambda job: (job[0], _write_picture(target, job[1], is_mask=job[2])), jobs)
+        return dict(track(written, total=len(jobs), description="pictures"))
+
+
+def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
+    try:
+        stat = path.stat()
+        name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{_SIDE}".encode()).hexdigest()[:20]
+        file = target / f"{name}.{'png' if is_mask else 'jpg'}"
+        if not file.exists():
+            data = path.read_bytes()
+            written = BytesIO()
+            if is_mask:
+                _outline(data, path).save(written, "PNG", optimize=True)
+            else:
+                picture = decode(data, path).convert("RGB")
+                picture.thumbnail((_SIDE, _SIDE))
+                picture.save(written, "JPEG", quality=88)
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_bytes(written.getvalue())
+            temporary.replace(file)
+    except OSError as error:
+        raise DataError(path, found=f"no readable image ({error})", expected="an image") from error
+    return f"pictures/{file.name}"
+
+
+def _outline(data: bytes, where: Path) -> Image.Image:
+    """Return a mask as a see-through layer: its area tinted, its edge solid."""
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    try:
+        with Image.open(BytesIO(data)) as image:
+            pixels = np.atleast_3d(np.asarray(image))
+    except (SyntaxError, ValueError) as error:
+        raise DataError(where, found=f"no readable mask ({error})", expected="a PNG") from error
+    area = Image.fromarray((np.any(pixels[..., :3], axis=2) * 255).astype(np.uint8))
+    area.thumbnail((_SIDE, _SIDE))
+    area = area.point(lambda value: 255 if value else 0)
+    grown = area.filter(ImageFilter.MaxFilter(5))
+    alpha = np.maximum(np.asarray(area) // 4, np.asarray(grown) - np.asarray(area))
+    layer = Image.new("RGBA", area.size, _MASK_COLOUR)
+    layer.putalpha(Image.fromarray(alpha))
+    return layer
+
+
+def _render(items: Sequence[Mapping[str, Any]], made: Mapping[str, Any], *, title: str) -> str:
+    page = files(__package__) / "page"
+    style, script = ((page / name).read_text(encoding="utf-8") for name in ("review.css", "review.js"))
+    digest = hashlib.sha256(json.dumps([item["id"] for item in items]).encode()).hexdigest()
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    return environment.from_string((page / "review.html.jinja").read_text(encoding="utf-8")).render(
+        title=title,
+        data={"store": f"lad-review-{digest[:16]}", "items": items, "made": made},
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a content security policy under which nothing runs or loads but what we wrote and pictures beside it."""
+
+    def allow(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    sources = {
+        "default-src": "'none'",
+        "img-src": "'self' file:",
+        "style-src": allow(style),
+        "script-src": allow(script),
+    }
+    return "; ".join(f"{name} {value}" for name, value in sources.items())

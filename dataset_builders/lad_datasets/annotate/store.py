@@ -1,0 +1,250 @@
+"""The store of a model's replies: append-only JSON lines, each on disk before anything else happens.
+
+A line is one event. ``run`` says what run the file belongs to; ``sent`` stands before a request leaves, so that a
+killed run knows what was in flight and may have been charged; ``answered`` holds the reply as it came; ``failed`` says
+that a request ended without one. Whether a reply is fit is not stored: it is judged whenever it is read.
+
+No line is ever deleted. A broken one (a run was killed, the disk was full) is closed by a line end and passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from lad_datasets.findings import Findings
+from lad_reasoner.errors import RunError, UsageError
+
+__all__ = ["RECORDS", "Answered", "Failed", "RunCard", "Sent", "Store"]
+
+RECORDS: Final = "records.jsonl"
+
+#: Kept free for the replies that are in flight when the disk fills up: given back at that moment.
+_RESERVE_BYTES: Final = 4 << 20
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunCard(_Event):
+    """What must be the same for every reply of a store.
+
+    Attributes:
+        model: As the endpoint calls it.
+        base_url: The endpoint.
+        prompt_sha256: Digest of the prompt's fixed part.
+        max_pixels: Area to which images were shrunk.
+    """
+
+    event: Literal["run"] = "run"
+    model: str
+    base_url: str
+    prompt_sha256: str
+    max_pixels: int
+
+
+class Sent(_Event):
+    """A request that is about to leave.
+
+    Attributes:
+        id: The subject.
+        attempt: From 1; a further attempt follows an unfit reply.
+        cost_bound: What it can cost at most, in USD; 0 without prices.
+    """
+
+    event: Literal["sent"] = "sent"
+    id: str
+    attempt: int
+    cost_bound: float = 0.0
+
+
+class Answered(_Event):
+    """A reply as it came.
+
+    Attributes:
+        id: The subject.
+        attempt: From 1.
+        text: The reply's text, or the body's beginning where it was no chat completion.
+        finish_reason: The endpoint's own; ``body`` if the body was no chat completion, ``oversized`` if it was cut,
+            ``rejected`` if the endpoint found fault with the request.
+        refusal: The endpoint's words of refusal, or None.
+        prompt_tokens: As the endpoint counts; None if it does not.
+        completion_tokens: As the endpoint counts; None if it does not.
+        cost: In USD, by those counts, or at most; 0 without prices.
+    """
+
+    event: Literal["answered"] = "answered"
+    id: str
+    attempt: int
+    text: str
+    finish_reason: str | None = None
+    refusal: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float = 0.0
+
+
+class Failed(_Event):
+    """A request that ended without a reply; it is sent again by the next run.
+
+    Attributes:
+        id: The subject.
+        attempt: From 1.
+        reason: In words.
+        cost_bound: What time-outs and cut connections may have cost, in USD.
+    """
+
+    event: Literal["failed"] = "failed"
+    id: str
+    attempt: int
+    reason: str
+    cost_bound: float = 0.0
+
+
+_EVENTS: Final[TypeAdapter[RunCard | Sent | Answered | Failed]] = TypeAdapter(
+    Annotated[RunCard | Sent | Answered | Failed, Field(discriminator="event")]
+)
+
+
+class Store:
+    """The replies of one run. Use as a context manager; one process at a time.
+
+    Args:
+        folder: Where the file lies; made if absent.
+        card: The run that wants to write.
+        findings: Told of broken lines and of requests that were in flight when an earlier run was killed.
+
+    Attributes:
+        answers: The replies, by subject, in order of attempts.
+        spent: USD so far: replies by their cost, everything uncertain by its bound.
+
+    Raises:
+        UsageError: The file belongs to another run.
+        RunError: Another process writes to it.
+    """
+
+    def __init__(self, folder: Path, card: RunCard, findings: Findings) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / RECORDS
+        self.answers: dict[str, list[Answered]] = {}
+        self.spent = 0.0
+        self._reserve = folder / ".reserve"
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._lock()
+            self._load(card, findings)
+            self._fill_reserve()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reserve.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def append(self, event: RunCard | Sent | Answered | Failed) -> None:
+        """Write one line and wait for the disk.
+
+        Raises:
+            OSError: The line could not be written, not even into the space held in reserve.
+        """
+        line = event.model_dump_json(exclude_none=True).encode() + b"\n"
+        try:
+            self._write(line)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            self._write(line)
+        if isinstance(event, Answered):
+            self.answers.setdefault(event.id, []).append(event)
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the disk filled up, so that only what is in flight should still be written."""
+        return not self._reserve.exists()
+
+    def _write(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):
+                # The disk took a part: the next write would say why, so ask for the reason now.
+                written += os.write(self._file, line[written:])
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+        if written < len(line):
+            os.ftruncate(self._file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                self.path, found="another process writing to it", remedy="wait for it, or choose another --out"
+            ) from error
+
+    def _fill_reserve(self) -> None:
+        with self._reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+
+    def _load(self, card: RunCard, findings: Findings) -> None:
+        in_flight: dict[tuple[str, int], Sent] = {}
+        cards = []
+        for event in self._iter_events(findings):
+            match event:
+                case RunCard():
+                    cards.append(event)
+                case Sent():
+                    in_flight[event.id, event.attempt] = event
+                case Answered():
+                    in_flight.pop((event.id, event.attempt), None)
+                    self._take(event)
+                case Failed():
+                    in_flight.pop((event.id, event.attempt), None)
+                    self.spent += event.cost_bound
+        for sent in in_flight.values():
+            self.spent += sent.cost_bound
+            findings.add("in flight", f"{sent.id}: sent by a run that was killed; it may have been charged")
+        self._require_same_run(cards, card)
+
+    def _take(self, answer: Answered) -> None:
+        known = self.answers.setdefault(answer.id, [])
+        if all(answer.attempt != other.attempt for other in known):
+            known.append(answer)
+            self.spent += answer.cost
+
+    def _iter_events(self, findings: Findings) -> Iterator[RunCard | Sent | Answered | Failed]:
+        with self.path.open("rb") as lines:
+            line = b"\n"
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _EVENTS.validate_json(line)
+                except ValidationError:
+                    findings.add("broken line", f"{self.path}:{number}: {line[:60]!r}; passed over")
+        if not line.endswith(b"\n"):
+            self._write(b"\n")  # so that the next line stands alone
+
+    def _require_same_run(self, cards: list[RunCard], card: RunCard) -> None:
+        if not cards:
+            self.append(card)
+            return
+        other = [name for name in RunCard.model_fields if getattr(cards[0], name) != getattr(card, name)]
+        if other:
+            found = f"replies of another run (different {', '.join(other)})"
+            raise UsageError(self.path, found=found, expected="one run a folder", remedy="choose another --out")

@@ -1,0 +1,212 @@
+"""What there is to annotate: every test image of MVTec AD and VisA with all that is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_datasets.findings import Findings
+from lad_datasets.leakage import refuse_test_image
+from lad_datasets.progress import track
+from lad_datasets.recipes import read_recipe
+from lad_datasets.samples import GOOD, Sample, Tree
+from lad_datasets.sources import mmad, mvtec_ad, visa
+from lad_reasoner.errors import DataError, UsageError
+
+__all__ = ["Subject", "find_subjects"]
+
+_SCANS: Final = {"mvtec_ad": mvtec_ad.scan, "visa": visa.scan}
+
+#: Read at a time for a digest: memory does not grow with the image.
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One image to be asked about.
+
+    Attributes:
+        id: ``<dataset>/<path in its tree>``; unique and stable.
+        dataset: Recorded id, such as ``mvtec_ad``.
+        category: The product.
+        kind: One of ``task.KINDS``.
+        defect: The dataset's own name(s), ``+``-joined; "good" for a normal image.
+        image: Absolute path.
+        mask: Absolute path of the defect's mask, or None.
+        statements: MMAD's questions about this image, each with its right option.
+        knowledge: What MMAD's experts say of this defect of this product; may be empty.
+        caption: MMAD's caption; may be empty.
+    """
+
+    id: str
+    dataset: str
+    category: str
+    kind: str
+    defect: str
+    image: Path
+    mask: Path | None
+    statements: tuple[mmad.Statement, ...] = ()
+    knowledge: str = ""
+    caption: str = ""
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether there is a defect."""
+        return self.defect != GOOD
+
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """Everything MMAD says, a text each, in a fixed order."""
+        said = [f"{s.question} {s.answer}" for s in self.statements]
+        return tuple(text for text in (*said, self.caption, self.knowledge) if text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON for the review page."""
+        return {**asdict(self), "image": str(self.image), "mask": str(self.mask) if self.mask else None}
+
+
+def find_subjects(
+    trees: Mapping[str, Path], *, mmad_root: Path | None, findings: Findings, limit: int | None = None
+) -> list[Subject]:
+    """List what there is to annotate.
+
+    Args:
+        trees: Root by layout, ``mvtec_ad`` and ``visa``.
+        mmad_root: MMAD's folder; without it, the datasets' own annotations are all that is known.
+        findings: Told of duplicates, contradictions and what MMAD lacks.
+        limit: Take this many, spread evenly over products and defects.
+
+    Returns:
+        Subjects in the order of their ids.
+
+    Raises:
+        UsageError: No tree is given.
+        DataError: A tree or MMAD's folder is not what it should be.
+    """
+    if not trees:
+        raise UsageError("lad annotate", found="no images", expected="--mvtec DIR, --visa DIR or both")
+    priors = mmad.read(mmad_root, findings) if mmad_root else mmad.Mmad()
+    scanned = [_SCANS[layout](root) for layout, root in trees.items()]
+    for note in (note for tree in scanned for note in tree.notes):
+        findings.add("note", note)
+    joined = _Joiner(priors, findings)
+    subjects = sorted((joined.join(tree, s) for tree in scanned for s in tree.queries()), key=lambda s: s.id)
+    joined.tell_unused(len(subjects), asked=mmad_root is not None)
+    distinct = _drop_duplicates(subjects, findings)
+    return distinct if limit is None else _spread(distinct, limit)
+
+
+class _Joiner:
+    """Joins samples with what MMAD says of them, and counts what does not match."""
+
+    def __init__(self, priors: mmad.Mmad, findings: Findings) -> None:
+        self._priors, self._findings = priors, findings
+        self._recipe = read_recipe("all")
+        self._used: set[mmad.ImageKey] = set()
+
+    def join(self, tree: Tree, sample: Sample) -> Subject:
+        """Return a sample with all that is known of it."""
+        refuse_test_image(tree.dataset, [sample.path], where=sample.path)
+        # VisA's converted layout, which MMAD follows, knows two defects: good and bad.
+        folder = sample.defect if tree.layout == "mvtec_ad" or sample.defect == GOOD else "bad"
+        key = (tree.layout, sample.category, folder, Path(sample.path).stem)
+        entry = self._priors.entries.get(key)
+        if entry is not None:
+            self._used.add(key)
+            entry = self._trust(entry, sample)
+        return Subject(
+            id=f"{tree.dataset}/{sample.path}",
+            dataset=tree.dataset,
+            category=sample.category,
+            kind=GOOD if sample.defect == GOOD else self._recipe.kind_of(tree.layout, sample) or "appearance",
+            defect=sample.defect,
+            image=tree.file(sample).resolve(),
+            mask=_find_mask(tree, sample, entry),
+            statements=entry.statements if entry else (),
+            knowledge=self._priors.knowledge_of(tree.layout, sample.category, folder),
+            caption=self._read_caption(entry) if entry else "",
+        )
+
+    def _read_caption(self, entry: mmad.Entry) -> str:
+        try:
+            return entry.read_caption()
+        except DataError as error:
+            self._findings.add("refused", str(error))
+            return ""
+
+    def _trust(self, entry: mmad.Entry, sample: Sample) -> mmad.Entry | None:
+        """Return the entry unless it denies what the dataset says of the image."""
+        if entry.says_anomalous is None or entry.says_anomalous == (sample.defect != GOOD):
+            return entry
+        said = "a defect" if entry.says_anomalous else "no defect"
+        self._findings.add(
+            "contradiction", f"MMAD entry {entry.key!r} says {said}, the dataset says {sample.defect}; MMAD's not used"
+        )
+        return None
+
+    def tell_unused(self, subjects: int, *, asked: bool) -> None:
+        """Tell how many images and entries found no partner."""
+        without, unused = subjects - len(self._used), len(self._priors.entries) - len(self._used)
+        if asked and without:
+            self._findings.add("note", f"{without} of {subjects} images have no entry in MMAD")
+        if unused:
+            self._findings.add("note", f"{unused} entries of MMAD are about images that the trees given lack")
+
+
+def _find_mask(tree: Tree, sample: Sample, entry: mmad.Entry | None) -> Path | None:
+    if sample.defect == GOOD:
+        return None
+    path = Path(sample.path)
+    candidates = [
+        tree.root / path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png",
+        tree.root / path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}.png",
+        tree.root / path.parents[2] / "Masks" / path.parent.name / f"{path.stem}.png",
+        *([entry.mask] if entry and entry.mask else []),
+    ]
+    return next((mask.resolve() for mask in candidates if mask.is_file()), None)
+
+
+def _drop_duplicates(subjects: Iterable[Subject], findings: Findings) -> list[Subject]:
+    """Drop images whose file occurs under another id too: all of them if they are said to show different things."""
+    by_digest: dict[str, list[Subject]] = {}
+    listed = list(subjects)
+    for subject in track(listed, total=len(listed), description="duplicates"):
+        by_digest.setdefault(_digest(subject.image), []).append(subject)
+    kept = []
+    for first, *others in by_digest.values():
+        agree = all((other.category, other.defect) == (first.category, first.defect) for other in others)
+        kept += [first] if agree else []
+        for other in others if agree else [first, *others]:
+            reason = f"the same file as {first.id}" if agree else "one file under several names that contradict"
+            findings.add("duplicate", f"{other.id}: {reason}; left out")
+    return sorted(kept, key=lambda subject: subject.id)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(path, found=f"no readable file ({error.strerror})", expected="an image") from error
+    return digest.hexdigest()
+
+
+def _spread(subjects: list[Subject], limit: int) -> list[Subject]:
+    """Take some of each product and defect: the first of each, then the second of each, and so on."""
+    groups: dict[tuple[str, str, str], list[Subject]] = {}
+    for subject in subjects:
+        groups.setdefault((subject.dataset, subject.category, subject.defect), []).append(subject)
+    taken = list(_round_robin(groups.values()))[:limit]
+    return sorted(taken, key=lambda subject: subject.id)
+
+
+def _round_robin(groups: Iterable[list[Subject]]) -> Iterator[Subject]:
+    remaining = [list(reversed(group)) for group in groups]
+    while remaining:
+        yield from [group.pop() for group in remaining]
+        remaining = [group for group in remaining if group]

@@ -1,0 +1,130 @@
+"""Questions and answers from the annotations alone, without a model: plain, honest, and labelled as such.
+
+Nothing is said that an annotation does not say: the verdict and the defect's name are the dataset's, the place and
+size are measured in the mask, and descriptions are MMAD's statements. So nothing is looked at; the set makes the whole
+chain run without an endpoint and is the baseline that a written set has to beat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+from lad_datasets.annotate.prompt import defect_phrase, product_phrase
+from lad_datasets.annotate.reply import QA, Topic
+from lad_datasets.annotate.subjects import Subject
+from lad_reasoner.errors import DataError
+
+__all__ = ["WRITER", "describe_mask", "write_pairs"]
+
+#: What the data names as its writer.
+WRITER: Final = "template"
+
+_QUESTIONS: Final[dict[Topic, tuple[str, ...]]] = {
+    "detection": (
+        "Is there any defect in this {product}?",
+        "Does this image of a {product} show an anomaly?",
+        "Would this {product} pass a visual inspection?",
+        "Is this {product} free of defects?",
+    ),
+    "localization": (
+        "Where is the defect on this {product}?",
+        "In which part of the image is the {product} defective?",
+    ),
+}
+
+#: Questions to which a sound product earns "Yes".
+_AFFIRMATIVE: Final = frozenset({2, 3})
+
+#: MMAD's types by the last word of their name, as our topics.
+_MMAD_TOPICS: Final[dict[str, Topic]] = {"Description": "description", "Analysis": "analysis"}
+
+_ROWS: Final = ("upper", "middle", "lower")
+_COLUMNS: Final = ("left", "middle", "right")
+
+#: A defect whose box fills more of both sides than this has no place of its own.
+_EVERYWHERE: Final = 0.7
+
+
+def write_pairs(subject: Subject) -> list[QA]:
+    """Write what the annotations say of an image.
+
+    Raises:
+        DataError: The mask is unreadable.
+    """
+    return list(_iter_pairs(subject))
+
+
+def _iter_pairs(subject: Subject) -> Iterator[QA]:
+    product, defect = product_phrase(subject.category), defect_phrase(subject)
+    variant = _pick(subject, "detection")
+    verdict = "Yes" if subject.is_anomalous == (variant not in _AFFIRMATIVE) else "No"
+    if not subject.is_anomalous:
+        said = f"The {product} shows no defect."
+    else:
+        said = f"The {product} shows a defect" + (f": {defect}." if defect else ".")
+    yield QA(
+        topic="detection",
+        question=_QUESTIONS["detection"][variant].format(product=product),
+        answer=f"{verdict}. {said}",
+    )
+    if subject.mask is not None:
+        question = _QUESTIONS["localization"][_pick(subject, "localization")].format(product=product)
+        if place := describe_mask(subject):
+            yield QA(topic="localization", question=question, answer=place)
+    yield from _iter_statements(subject)
+    if subject.caption and not subject.is_anomalous:
+        yield QA(topic="description", question=f"Describe this {product}.", answer=subject.caption)
+
+
+def _iter_statements(subject: Subject) -> Iterator[QA]:
+    """Yield MMAD's statements of the types that no other annotation covers; the first of each."""
+    done: set[Topic] = set()
+    for statement in subject.statements:
+        # "Object Analysis" and "Object Description" are about the product, which every image of it shares.
+        kind, _, last = statement.type.rpartition(" ")
+        topic = _MMAD_TOPICS.get(last)
+        if topic is None or topic in done or kind == "Object":
+            continue
+        done.add(topic)
+        yield QA(topic=topic, question=statement.question, answer=statement.answer.rstrip(".") + ".")
+
+
+def _pick(subject: Subject, topic: Topic) -> int:
+    """Choose a wording by the image's id, so that the same image always gets the same one."""
+    digest = hashlib.sha256(f"{topic}/{subject.id}".encode()).digest()
+    return digest[0] % len(_QUESTIONS[topic])
+
+
+def describe_mask(subject: Subject) -> str:
+    """Say where the defect is and how much of the image it covers, as measured in the mask; empty if it is blank.
+
+    Raises:
+        DataError: The mask is unreadable.
+    """
+    import numpy as np
+    from PIL import Image
+
+    assert subject.mask is not None
+    try:
+        with Image.open(subject.mask) as image:
+            pixels = np.atleast_3d(np.asarray(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(subject.mask, found=f"no readable mask ({error})", expected="a PNG") from error
+    marked = np.any(pixels[..., :3], axis=2)  # a fourth channel is alpha
+    rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+    if not rows.size:
+        return ""
+    share = float(marked.mean())
+    height, width = marked.shape
+    tall, wide = (rows[-1] - rows[0] + 1) / height, (columns[-1] - columns[0] + 1) / width
+    if min(tall, wide) > _EVERYWHERE:
+        place = "The defect is spread over most of the image"
+    else:
+        row = _ROWS[min(2, int(3 * (rows[0] + rows[-1]) / 2 / height))]
+        column = _COLUMNS[min(2, int(3 * (columns[0] + columns[-1]) / 2 / width))]
+        middle = "centre" if row == column == "middle" else f"{row} {column}"
+        place = f"The defect is in the {middle} of the image"
+    amount = "less than 1%" if share < 0.01 else f"about {share:.0%}"
+    return f"{place} and covers {amount} of it."

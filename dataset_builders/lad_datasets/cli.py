@@ -1,0 +1,269 @@
+"""Verbs of `lad` that build and check data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lad_datasets.annotate import cli as annotate_cli
+from lad_datasets.synthetic_cli import synthetic
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["register"]
+
+build = typer.Typer(no_args_is_help=True, help="Build training and evaluation data from dataset folders.")
+build.command()(synthetic)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's verbs to `lad`."""
+    app.add_typer(build, name="build")
+    app.command()(check)
+    annotate_cli.register(app)
+
+
+class Reference(StrEnum):
+    """``--reference``."""
+
+    RANDOM = "random"
+    FIXED = "fixed"
+    NEAREST = "nearest"
+
+
+class Images(StrEnum):
+    """``--images``."""
+
+    EMBED = "embed"
+    PATH = "path"
+
+
+class Format(StrEnum):
+    """``--format``."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
+class Subset(StrEnum):
+    """``--subset``."""
+
+    LOGICAL = "logical"
+    ALL = "all"
+
+
+Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
+ReferenceOption = Annotated[
+    Reference,
+    typer.Option(
+        help="Normal training image to compare with: drawn by the seed, the first by name, or the most alike."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+ImagesOption = Annotated[Images, typer.Option(help="Store image files, or their absolute paths.")]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=784, help="Shrink larger images to this area, at the size Qwen2.5-VL would choose.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="Of images that are shrunk or repaired.")]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn by the seed.")]
+ShardMb = Annotated[int | None, typer.Option(min=1, help="Write a folder of files of about this many megabytes.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads; the output does not depend on it.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image, instead of failing.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
+LocoGuard = Annotated[
+    Path | None, typer.Option("--loco", help="MVTec LOCO AD tree: refuse its test images by content and look too.")
+]
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@build.command()
+def grpo(
+    *,
+    out: Out,
+    mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
+    visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="paper, logical, all, or a YAML file of your own.")] = "paper",
+    reference: ReferenceOption = Reference.RANDOM,
+    seed: Seed = 0,
+    images: ImagesOption = Images.EMBED,
+    max_pixels: MaxPixels = None,
+    image_format: FormatOption = Format.PNG,
+    quality: Quality = 95,
+    limit: Limit = None,
+    loco: LocoGuard = None,
+    workers: Workers = _CORES,
+    shard_mb: ShardMb = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pair test images with normal references, for GRPO.
+
+    Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
+    """
+    from lad_datasets.build import Options
+    from lad_datasets.grpo import build_grpo
+    from lad_datasets.images import Encoding
+
+    given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
+    options = Options(
+        reference=reference.value,
+        seed=seed,
+        embed=images is Images.EMBED,
+        encoding=Encoding(max_pixels, image_format.value, quality),
+        shard_mb=shard_mb,
+        workers=workers,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    roots = {layout: root for layout, root in given.items() if root is not None}
+    _print(build_grpo(roots, out, options, recipe=recipe, limit=limit, loco=loco), as_json=as_json)
+
+
+@build.command()
+def loco(
+    *,
+    root: Annotated[Path, typer.Option(help="MVTec LOCO AD tree.", show_default=False)],
+    out: Out,
+    subset: Annotated[
+        Subset, typer.Option(help="logical: without structural anomalies, as the paper.")
+    ] = Subset.LOGICAL,
+    reference: ReferenceOption = Reference.RANDOM,
+    shots: Annotated[int, typer.Option(min=1, help="References a pair.")] = 1,
+    votes: Annotated[int, typer.Option(min=1, help="Pairs a query, with other references each, for voting.")] = 1,
+    seed: Seed = 0,
+    images: ImagesOption = Images.EMBED,
+    max_pixels: MaxPixels = None,
+    image_format: FormatOption = Format.PNG,
+    quality: Quality = 95,
+    limit: Limit = None,
+    workers: Workers = _CORES,
+    shard_mb: ShardMb = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pair MVTec LOCO AD's test images with normal references, for evaluation.
+
+    Example: lad build loco --root mvtec_loco_ad --out loco.parquet
+    """
+    from lad_datasets.build import Options
+    from lad_datasets.images import Encoding
+    from lad_datasets.loco import build_loco
+
+    options = Options(
+        reference=reference.value,
+        seed=seed,
+        shots=shots,
+        votes=votes,
+        embed=images is Images.EMBED,
+        encoding=Encoding(max_pixels, image_format.value, quality),
+        shard_mb=shard_mb,
+        workers=workers,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    _print(build_loco(root, out, options, subset=subset.value, limit=limit), as_json=as_json)
+
+
+@build.command()
+def sft(
+    *,
+    annotations: Annotated[
+        Path, typer.Option(help="annotations.jsonl, or the folder it lies in.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make: LLaMA-Factory's dataset_dir.", show_default=False)],
+    rows: Annotated[
+        int, typer.Option(min=0, help="Of MVTec AD and VisA to keep, drawn by the seed; 0 for all. 2731: the paper's.")
+    ] = 2731,
+    val_fraction: Annotated[float, typer.Option(help="Part of the images to hold out for validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the draws of rows and of those images.")] = 0,
+    loco: LocoGuard = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn annotations into a LLaMA-Factory dataset folder.
+
+    Example: lad build sft --annotations qa/ --out sft/ --val-fraction 0.05
+    """
+    from lad_datasets.sft import build_sft
+
+    manifest = build_sft(
+        annotations,
+        out,
+        rows=rows or None,
+        val_fraction=val_fraction,
+        seed=seed,
+        loco=loco,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    _print(manifest, as_json=as_json)
+
+
+def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was built: the manifest as JSON, or a line for each count; the findings' counts as a note."""
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
+        return
+    for count in manifest["counts"]:
+        typer.echo("\t".join(str(value) for value in count.values()))
+    findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
+    rows = sum(count["rows"] for count in manifest["counts"])
+    print(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), file=sys.stderr)
+    target = manifest.get("target")
+    if target and target["reason"]:
+        found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"
+        print(f"note: {found}: {target['reason']}", file=sys.stderr)
+
+
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, EasyR1 config.")],
+    *,
+    max_pixels: Annotated[int | None, typer.Option(min=784, help="Largest image area in training.")] = None,
+    min_pixels: Annotated[int | None, typer.Option(min=1, help="Smallest image area in training.")] = None,
+    easyr1: Annotated[bool, typer.Option("--easyr1", help="Scale as EasyR1 does, before the processor.")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
+    max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
+    loco: LocoGuard = None,
+    workers: Workers = _CORES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+) -> None:
+    """Check finished files: schema, images, gold answers, leakage, prompt lengths.
+
+    Example: lad check grpo.parquet --max-pixels 401408 --tokenizer Qwen2.5-VL-3B-Instruct
+    """
+    from lad_datasets.check import CheckOptions, check_file
+    from lad_datasets.check_print import print_reports
+    from lad_reasoner.tokens import QWEN2_5_VL
+
+    options = CheckOptions(
+        max_pixels=max_pixels or QWEN2_5_VL.max_pixels,
+        min_pixels=min_pixels or QWEN2_5_VL.min_pixels,
+        easyr1=easyr1,
+        tokenizer=tokenizer,
+        max_prompt_length=max_prompt_length,
+        loco=loco,
+        workers=workers,
+    )
+    reports = [check_file(path, options) for path in files]
+    print_reports(reports, as_json=as_json)
+    if any(report.errors for report in reports):
+        raise typer.Exit(1)

@@ -1,0 +1,291 @@
+"""MMAD: statements about the test images of four datasets, which serve as priors for whoever writes SFT answers.
+
+Licence: the dataset card says CC BY-NC-SA 4.0; the images are those of their datasets.
+Reference: Jiang et al., "MMAD: A Comprehensive Benchmark for Multimodal Large Language Models in Industrial Anomaly
+Detection", ICLR 2025; https://github.com/jam-cc/MMAD
+
+    mmad.json               image key -> image, mask, templates and multiple-choice questions with their right option
+    domain_knowledge.json   dataset -> class -> defect -> what experts say of it
+    <key>.txt               beside a normal image: a caption
+
+Keys are ``DS-MVTec/<class>/image/<defect>/NNN.png``, ``VisA/<class>/test/{good,bad}/NNN.JPG``, ``MVTec-LOCO/...`` and
+``GoodsAD/...``. Statements about MVTec LOCO AD are about its test images: they are never handed out. All paths come
+from a file that anyone may have written, so each is refused unless it stays inside the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lad_datasets.findings import Findings
+from lad_reasoner.errors import DataError
+from lad_reasoner.task import IMAGE_MARKER
+
+__all__ = ["DATASETS", "DETECTION", "Entry", "ImageKey", "Mmad", "Statement", "read", "resolve_inside"]
+
+#: MMAD's name of a dataset: our id and MMAD's own name of it in ``domain_knowledge.json``.
+DATASETS: Final = {"DS-MVTec": ("mvtec_ad", "MVTec"), "VisA": ("visa", "VisA")}
+
+#: Test images of the evaluation set: refused.
+REFUSED: Final = "MVTec-LOCO"
+
+#: The type of the question whether there is a defect at all.
+DETECTION: Final = "Anomaly Detection"
+
+#: What an image is joined by: dataset id, class, defect folder, file stem.
+ImageKey = tuple[str, str, str, str]
+
+_MASK_SPELLINGS: Final = (("rbg_mask", "rgb_mask"), ("rgb_mask", "rbg_mask"))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A question of MMAD with its right option.
+
+    Attributes:
+        type: MMAD's own, such as "Defect Localization".
+        question: As MMAD asks it.
+        answer: The text of the right option.
+    """
+
+    type: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What MMAD has of one image.
+
+    Attributes:
+        key: MMAD's key.
+        statements: Its questions with their right options, in order.
+        mask: Where the mask should lie, or None.
+        caption: Where the caption should lie.
+        templates: Normal images to compare with, those most alike first.
+    """
+
+    key: str
+    statements: tuple[Statement, ...]
+    mask: Path | None
+    caption: Path
+    templates: tuple[Path, ...]
+
+    @property
+    def says_anomalous(self) -> bool | None:
+        """What the detection question's right option says; None if it is not asked."""
+        answers = [statement.answer for statement in self.statements if statement.type == DETECTION]
+        return None if not answers else answers[0].strip().lower().startswith("yes")
+
+    def read_caption(self) -> str:
+        """Return the caption, or an empty text.
+
+        Raises:
+            DataError: It is no UTF-8 text, or holds an image marker.
+        """
+        if not self.caption.is_file():
+            return ""
+        try:
+            text = self.caption.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(self.caption, found=f"no readable text ({error})", expected="a caption") from error
+        return _without_marker(text, self.caption)
+
+
+@dataclass(frozen=True, slots=True)
+class Mmad:
+    """The two files, read.
+
+    Attributes:
+        entries: By image.
+        knowledge: dataset -> class -> defect -> text, dataset by MMAD's own name.
+        passed_over: Entries of MVTec LOCO AD, of other datasets and of broken ones, counted.
+    """
+
+    entries: dict[ImageKey, Entry] = field(default_factory=dict)
+    knowledge: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    def knowledge_of(self, dataset: str, category: str, defect: str) -> str:
+        """Return what experts say of a defect, or of the normal product; empty if nothing."""
+        name = next((name for ours, name in DATASETS.values() if ours == dataset), dataset)
+        return self.knowledge.get(name, {}).get(category, {}).get(defect, "").strip()
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    question: str = Field(alias="Question", min_length=1)
+    answer: str = Field(alias="Answer", min_length=1)
+    options: dict[str, str] = Field(alias="Options")
+    type: str = ""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    mask_path: str | None = None
+    conversation: list[_Question] = Field(default_factory=list)
+    similar_templates: list[str] = Field(default_factory=list)
+    random_templates: list[str] = Field(default_factory=list)
+
+
+def read(root: Path, findings: Findings) -> Mmad:
+    """Read MMAD's statements about MVTec AD and VisA.
+
+    Args:
+        root: The folder with ``mmad.json``, ``domain_knowledge.json`` or both.
+        findings: Told of every entry that is refused, broken or doubled.
+
+    Raises:
+        DataError: Neither file is there, or one is not JSON of this form.
+    """
+    found = Mmad(knowledge=_read_knowledge(root / "domain_knowledge.json"))
+    if (root / "mmad.json").is_file():
+        for key, value in _read_pairs(root / "mmad.json", findings):
+            _take(found, root, key, value, findings)
+    elif not found.knowledge:
+        raise DataError(root, found="neither mmad.json nor domain_knowledge.json", expected="MMAD's folder")
+    for reason, count in sorted(found.passed_over.items()):
+        findings.add("MMAD", f"{root / 'mmad.json'}: {count} entries passed over: {reason}")
+    return found
+
+
+def resolve_inside(root: Path, relative: str) -> Path:
+    """Return the path of a file that a data file names, which must stay inside a folder.
+
+    Raises:
+        DataError: The path is absolute, climbs out, or follows a link out.
+    """
+    pure = PurePosixPath(relative.replace("\\", "/"))
+    absolute = pure.is_absolute() or (bool(pure.parts) and pure.parts[0].endswith(":"))
+    if not pure.parts or absolute or ".." in pure.parts or "\0" in relative:
+        raise DataError(root, found=f"the path {relative!r}", expected="a relative path that stays inside this folder")
+    path = root / pure
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(root, found=f"{relative!r}, a link to outside", expected="a file inside this folder")
+    return path
+
+
+def _without_marker(text: str, where: object) -> str:
+    """Return a text that may become part of training data.
+
+    Raises:
+        DataError: It holds an image marker, which trainers would take for an image.
+    """
+    if IMAGE_MARKER in text:
+        raise DataError(where, found=f"{IMAGE_MARKER} in a text", expected="plain text")
+    return text
+
+
+def _take(found: Mmad, root: Path, key: str, value: Any, findings: Findings) -> None:
+    """Add one entry of ``mmad.json``, or count why not."""
+    parts = PurePosixPath(key).parts
+    if parts[:1] == (REFUSED,):
+        found.passed_over["test images of MVTec LOCO AD, which are for evaluation alone"] += 1
+        return
+    if parts[:1] and parts[0] not in DATASETS and ".." not in parts and not key.startswith("/"):
+        found.passed_over[f"images of {parts[0]}"] += 1
+        return
+    try:
+        entry = _parse_entry(root, key, value)
+        image = _image_key(key)
+    except (DataError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        findings.add("refused", f"MMAD entry {key!r}: {reason}")
+        return
+    if image in found.entries:
+        findings.add("duplicate", f"MMAD entry {key!r}: the same image as {found.entries[image].key!r}; not used")
+        return
+    found.entries[image] = entry
+
+
+def _parse_entry(root: Path, key: str, value: Any) -> Entry:
+    image = resolve_inside(root, key)
+    parsed = _Value.model_validate(value)
+    statements = []
+    for question in parsed.conversation:
+        letter = question.answer.strip().rstrip(".").upper()
+        if letter not in question.options:
+            raise DataError(key, found=f"answer {question.answer!r}", expected=f"one of {', '.join(question.options)}")
+        asked, said = _without_marker(question.question, key), _without_marker(question.options[letter], key)
+        statements.append(Statement(question.type, asked.strip(), said.strip()))
+    product = "/".join(PurePosixPath(key).parts[:2])
+    templates = [resolve_inside(root, path) for path in (*parsed.similar_templates, *parsed.random_templates)]
+    mask = _find_mask(root, f"{product}/{parsed.mask_path}") if parsed.mask_path else None
+    return Entry(key, tuple(statements), mask, image.with_suffix(".txt"), tuple(dict.fromkeys(templates)))
+
+
+def _find_mask(root: Path, relative: str) -> Path:
+    """Return the mask's path as it is spelled on disk: the folder is called rbg_mask or rgb_mask."""
+    path = resolve_inside(root, relative)
+    for wrong, right in _MASK_SPELLINGS:
+        other = resolve_inside(root, relative.replace(wrong, right))
+        if not path.is_file() and other.is_file():
+            return other
+    return path
+
+
+def _image_key(key: str) -> ImageKey:
+    parts = PurePosixPath(key).parts
+    if len(parts) != 5:
+        raise DataError(key, found=f"{len(parts)} parts", expected="<dataset>/<class>/<split>/<defect>/<file>")
+    return DATASETS[parts[0]][0], parts[1], parts[3], PurePosixPath(key).stem
+
+
+def _read_pairs(path: Path, findings: Findings) -> Iterator[tuple[str, Any]]:
+    """Yield key and value of each entry; a key that occurs twice, which JSON readers drop silently, is told."""
+    seen: set[str] = set()
+    for key, value in _read_json(path, object_pairs_hook=_Pairs):
+        if key in seen:
+            findings.add("duplicate", f"{path}: key {key!r} occurs twice; the first one is used")
+        else:
+            seen.add(key)
+            yield key, value.to_plain() if isinstance(value, _Pairs) else value
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with every one of its keys, doubles too."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as a dict, the objects inside too."""
+        return {key: _plain(value) for key, value in self}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Pairs):
+        return value.to_plain()
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _read_knowledge(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+    if not path.is_file():
+        return {}
+    value = _read_json(path)
+    nested = isinstance(value, dict) and all(
+        isinstance(classes, dict) and all(isinstance(defects, dict) for defects in classes.values())
+        for classes in value.values()
+    )
+    if not nested:
+        raise DataError(path, found="JSON of another form", expected="dataset -> class -> defect -> text")
+    return {
+        dataset: {name: {d: str(text) for d, text in defects.items()} for name, defects in classes.items()}
+        for dataset, classes in value.items()
+    }
+
+
+def _read_json(path: Path, **options: Any) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), **options)
+    except (OSError, ValueError) as error:
+        raise DataError(path, found=f"no readable JSON ({error})", expected="a file of MMAD") from error
+    if not isinstance(value, dict | _Pairs):
+        raise DataError(path, found=type(value).__name__, expected="a JSON object")
+    return value

@@ -1,0 +1,49 @@
+"""MVTec AD: 15 categories, 73 defects, 3,629 normal training and 1,725 test images.
+
+Licence: CC BY-NC-SA 4.0 (c) MVTec Software GmbH.
+Reference: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021;
+https://www.mvtec.com/company/research/datasets/mvtec-ad
+
+    <category>/train/good/NNN.png
+    <category>/test/{good,<defect>}/NNN.png
+    <category>/ground_truth/<defect>/NNN_mask.png      not read: the defect is the folder's name
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from lad_datasets.samples import CC_BY_NC_SA_4, Tree, read_marker
+from lad_datasets.sources.folder import scan_folders
+
+__all__ = ["CATEGORIES", "scan"]
+
+CATEGORIES: Final = (
+    "bottle",
+    "cable",
+    "capsule",
+    "carpet",
+    "grid",
+    "hazelnut",
+    "leather",
+    "metal_nut",
+    "pill",
+    "screw",
+    "tile",
+    "toothbrush",
+    "transistor",
+    "wood",
+    "zipper",
+)
+
+
+def scan(root: Path) -> Tree:
+    """List a tree's images.
+
+    Raises:
+        DataError: The folder is not laid out as above.
+    """
+    dataset, licence = read_marker(root, dataset="mvtec_ad", licence=CC_BY_NC_SA_4)
+    samples, notes = scan_folders(root)
+    return Tree(dataset, "mvtec_ad", root, licence, samples, notes)

@@ -1,0 +1,125 @@
+"""MVTec LOCO AD: 5 categories; test set 575 normal, 561 logical and 432 structural anomalies.
+
+Licence: CC BY-NC-SA 4.0 (c) MVTec Software GmbH.
+Reference: Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
+Localization", IJCV 2022; https://www.mvtec.com/company/research/datasets/mvtec-loco
+
+    <category>/train/good/NNN.png
+    <category>/validation/good/NNN.png                 not used: a reference is a training image, as in the paper
+    <category>/test/{good,logical_anomalies,structural_anomalies}/NNN.png
+    <category>/ground_truth/<type>/NNN/*.png           masks; a mask's pixel value names the defect,
+    <category>/defects_config.json                     by this list of {"defect_name", "pixel_value", ...}
+
+Its test images are for evaluation alone: ``leakage.py`` keeps them out of every training file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from lad_datasets.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_reasoner.errors import DataError
+from lad_reasoner.task import LOCO_CATEGORIES
+
+__all__ = ["CATEGORIES", "KINDS", "UNNAMED", "scan"]
+
+CATEGORIES: Final = tuple(LOCO_CATEGORIES)
+
+#: Kind by the name of its folder under ``test``.
+KINDS: Final = {GOOD: GOOD, "logical_anomalies": "logical", "structural_anomalies": "structural"}
+
+#: The defect of an anomalous image that no mask names.
+UNNAMED: Final = "unnamed"
+
+LAYOUT: Final = "<category>/train/good and <category>/test/{good,logical_anomalies,structural_anomalies}"
+
+
+def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
+    """List a tree's images.
+
+    Args:
+        root: The folder of the categories.
+        defects: Read the masks to name the defects; without, every anomalous image is ``unnamed``.
+        workers: Threads that read masks.
+
+    Raises:
+        DataError: The folder is not laid out as above, or a ``defects_config.json`` cannot be read.
+    """
+    if not root.is_dir():
+        raise DataError(root, found="no such folder", expected=LAYOUT)
+    dataset, licence = read_marker(root, dataset="mvtec_loco", licence=CC_BY_NC_SA_4)
+    samples: list[Sample] = []
+    notes: list[str] = []
+    for category in iter_folders(root):
+        found = list(_iter_category(root, category))
+        if not found:
+            notes.append(f"{category}: passed over: no images in train/good or test/*")
+        elif dataset == "mvtec_loco" and category.name not in CATEGORIES:
+            notes.append(
+                f"{category}: not one of MVTec LOCO AD's categories ({', '.join(CATEGORIES)}); taken all the same"
+            )
+        if defects:
+            found, unnamed = _name_defects(root, category, found, workers)
+            notes += unnamed
+        samples += found
+    if not any(sample.split == "test" for sample in samples):
+        raise DataError(root, found="no test images in this layout", expected=LAYOUT)
+    return Tree(dataset, "mvtec_loco", root, licence, tuple(samples), tuple(notes))
+
+
+def _iter_category(root: Path, category: Path) -> Iterator[Sample]:
+    for image in iter_images(category / "train" / GOOD):
+        yield Sample(image.relative_to(root).as_posix(), category.name, "train", GOOD, GOOD)
+    for folder, kind in KINDS.items():
+        for image in iter_images(category / "test" / folder):
+            defect = GOOD if kind == GOOD else UNNAMED
+            yield Sample(image.relative_to(root).as_posix(), category.name, "test", defect, kind)
+
+
+def _name_defects(root: Path, category: Path, samples: list[Sample], workers: int) -> tuple[list[Sample], list[str]]:
+    """Give each anomalous sample the names its masks carry; say how many stay unnamed, and why."""
+    names = _read_defect_names(category / "defects_config.json")
+    with ThreadPoolExecutor(workers) as pool:
+        named = list(pool.map(lambda sample: replace(sample, defect=_defect(root, sample, names)), samples))
+    unnamed = [sample.path for sample in named if sample.defect == UNNAMED]
+    if not unnamed:
+        return named, []
+    why = "their masks name none" if names else f"{category / 'defects_config.json'} is absent"
+    return named, [f"{category}: {len(unnamed)} anomalous images have no defect name ({why}), such as {unnamed[0]}"]
+
+
+def _read_defect_names(config: Path) -> dict[int, str]:
+    if not config.is_file():
+        return {}
+    try:
+        entries = json.loads(config.read_text(encoding="utf-8-sig"))
+        return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            config, found=f"{error!r}", expected='a list of {"defect_name": ..., "pixel_value": ...}'
+        ) from error
+
+
+def _defect(root: Path, sample: Sample, names: dict[int, str]) -> str:
+    """Return the defects of a sample, ``+``-joined in the order of the config."""
+    if sample.defect == GOOD or not names:
+        return sample.defect
+    image = Path(sample.path)
+    masks = root / sample.category / "ground_truth" / image.parent.name / image.stem
+    values = {value for mask in iter_images(masks) for value in _pixel_values(mask)}
+    return "+".join(name for value, name in names.items() if value in values) or UNNAMED
+
+
+def _pixel_values(mask: Path) -> set[int]:
+    from PIL import Image
+
+    try:
+        with Image.open(mask) as image:
+            return {value for value, count in enumerate(image.convert("L").histogram()) if count and value}
+    except OSError as error:
+        raise DataError(mask, found=f"an unreadable mask ({error})", remedy="unpack the dataset again") from error

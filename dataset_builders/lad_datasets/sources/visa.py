@@ -1,0 +1,132 @@
+"""VisA: 12 objects, 10,821 images; its one-class split has 2,162 test images.
+
+Licence: CC BY 4.0 (c) Amazon.
+Reference: Zou et al., "SPot-the-Difference Self-Supervised Pre-training for Anomaly Detection and Segmentation",
+ECCV 2022; https://github.com/amazon-science/spot-diff
+
+Raw:
+
+    <object>/Data/Images/{Normal,Anomaly}/*.JPG
+    <object>/image_anno.csv            image,label,mask; label is "normal" or defect names, comma-separated
+    split_csv/1cls.csv                 object,split,label,image,mask
+
+Converted by the reference's own script, which loses the defect names (every anomalous image is ``bad``):
+
+    1cls/<object>/{train/good,test/{good,bad},ground_truth/bad}
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from lad_datasets.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.folder import scan_folders
+from lad_reasoner.errors import DataError
+
+__all__ = ["CATEGORIES", "UNNAMED", "scan"]
+
+CATEGORIES: Final = (
+    "candle",
+    "capsules",
+    "cashew",
+    "chewinggum",
+    "fryum",
+    "macaroni1",
+    "macaroni2",
+    "pcb1",
+    "pcb2",
+    "pcb3",
+    "pcb4",
+    "pipe_fryum",
+)
+
+#: The defect of an anomalous image that ``image_anno.csv`` does not name.
+UNNAMED: Final = "unnamed"
+
+SPLIT: Final = Path("split_csv", "1cls.csv")
+
+
+def scan(root: Path) -> Tree:
+    """List a tree's images, raw or converted.
+
+    Raises:
+        DataError: The folder has neither layout, or a CSV lacks a column or names a file that is absent.
+    """
+    if not root.is_dir():
+        raise DataError(root, found="no such folder", expected="<object>/Data/Images or 1cls/<object>")
+    dataset, licence = read_marker(root, dataset="visa", licence=CC_BY_4)
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+    if any((folder / "Data" / "Images").is_dir() for folder in iter_folders(root)):
+        samples, notes = _scan_raw(root)
+    else:
+        converted = root / "1cls" if (root / "1cls").is_dir() else root
+        found, notes = scan_folders(converted)
+        prefix = "1cls/" if converted != root else ""
+        samples = tuple(Sample(prefix + s.path, s.category, s.split, s.defect) for s in found)
+    return Tree(dataset, "visa", root, licence, samples, notes)
+
+
+def _scan_raw(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    objects = [folder for folder in iter_folders(root) if (folder / "Data" / "Images").is_dir()]
+    defects = {image: defect for folder in objects for image, defect in _iter_annotations(folder)}
+    notes = tuple(
+        f"{folder / 'image_anno.csv'}: absent; anomalous images of {folder.name} stay without a defect name"
+        for folder in objects
+        if not (folder / "image_anno.csv").is_file()
+    )
+    if (root / SPLIT).is_file():
+        rows = _read_csv(root / SPLIT, ("object", "split", "label", "image"))
+        samples = [sample for folder in objects for sample in _iter_split(root, folder.name, rows, defects)]
+    else:
+        notes += (f"{root / SPLIT}: absent; every normal image serves as a reference and none as a query",)
+        samples = [sample for folder in objects for sample in _iter_unsplit(root, folder, defects)]
+    if not samples:
+        raise DataError(root, found="no images", expected="<object>/Data/Images/{Normal,Anomaly}/*.JPG")
+    return tuple(samples), notes
+
+
+def _iter_annotations(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield image path and defect name(s); the official spelling is kept, errors included ("foreign particals")."""
+    for row in _read_csv(folder / "image_anno.csv", ("image", "label")):
+        names = [name.strip() for name in row["label"].split(",") if name.strip()]
+        if names and names != ["normal"]:
+            yield row["image"].strip(), "+".join(names)
+
+
+def _iter_split(root: Path, category: str, rows: list[dict[str, str]], defects: dict[str, str]) -> Iterator[Sample]:
+    own = [row for row in rows if row["object"] == category]
+    for split in ("train", "test"):
+        for row in sorted((row for row in own if row["split"] == split), key=lambda row: row["image"]):
+            path = row["image"].strip()
+            if not (root / path).is_file():
+                raise DataError(
+                    root / path, found="no such file", remedy=f"{root / SPLIT} names it: unpack VisA again"
+                )
+            defect = GOOD if row["label"].strip() == "normal" else defects.get(path, UNNAMED)
+            yield Sample(path, category, "train" if split == "train" else "test", defect)
+
+
+def _iter_unsplit(root: Path, folder: Path, defects: dict[str, str]) -> Iterator[Sample]:
+    for image in iter_images(folder / "Data" / "Images" / "Normal"):
+        yield Sample(image.relative_to(root).as_posix(), folder.name, "train", GOOD)
+    for image in iter_images(folder / "Data" / "Images" / "Anomaly"):
+        path = image.relative_to(root).as_posix()
+        yield Sample(path, folder.name, "test", defects.get(path, UNNAMED))
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the rows of a CSV with LF or CRLF line ends, or [] if it is absent."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                path, found=f"columns {', '.join(reader.fieldnames or ()) or 'none'}", expected=", ".join(columns)
+            )
+        return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]

@@ -1,0 +1,332 @@
+"""Builds: right counts, reproducible bytes, nothing half-written, nothing dropped without a word."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lad_datasets.images import sha256
+from lad_reasoner.pairs import COLUMNS
+from lad_reasoner.pairs_reader import iter_pairs, read_image
+from lad_reasoner.rewards import read_gold
+from lad_reasoner.task import IMAGE_MARKER, prompt_text
+
+
+def grpo(lad, root: Path, out: Path, *words: object):
+    return lad("build", "grpo", "--folder", root, "--recipe", "all", "--out", out, *words)
+
+
+def photograph(path: Path, seed: int, size: tuple[int, int] = (300, 200)) -> None:
+    """A picture that takes a moment to shrink and looks like no other."""
+    import numpy as np
+
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """A folder of one category: 4 references, 8 queries."""
+    root = tmp_path / "photographs"
+    names = [f"train/good/{i}.png" for i in range(4)] + [
+        f"test/{d}/{i}.png" for d in ("good", "dent") for i in range(4)
+    ]
+    for seed, name in enumerate(names):
+        photograph(root / "gear" / name, seed)
+    return root
+
+
+def test_rows_are_what_trainers_and_people_need(lad, small_tree, tmp_path, rows_of) -> None:
+    done = grpo(lad, small_tree, tmp_path / "x.parquet")
+    assert done.exit_code == 0, done.stderr
+    rows = rows_of(tmp_path / "x.parquet")
+    assert len(rows) == 10
+    for row in rows:
+        assert list(row) == list(COLUMNS)
+        reference, query = row["images"]
+        assert query["bytes"] == (small_tree / row["query_path"]).read_bytes()
+        assert reference["bytes"] == (small_tree / row["reference_path"]).read_bytes()
+        assert (reference["path"], query["path"]) == (row["reference_path"], row["query_path"])
+        assert row["reference_path"].startswith(f"{row['category']}/train/good/")
+        assert row["problem"].count(IMAGE_MARKER) == 2
+        assert row["prompt"] == [{"role": "user", "content": prompt_text(row["problem"])}]
+        assert read_gold(row["answer"]) == row["label"] == ("no" if row["defect"] == "good" else "yes")
+        assert row["reward_model"] == {"style": "rule", "ground_truth": row["answer"]}
+        assert row["pair_id"] == f"folder/{row['query_path']}"
+        assert row["data_source"] == f"folder/{row['category']}"
+    assert done.stdout.splitlines()[0] == "folder\tgear\tappearance\tyes\t3"
+
+
+@pytest.mark.parametrize(("subset", "pairs"), [("logical", 1136), ("all", 1568)])
+def test_loco_at_full_size(lad, loco_tree, tmp_path, *, rows_of, subset, pairs) -> None:
+    done = lad("build", "loco", "--root", loco_tree, "--subset", subset, "--out", tmp_path / "l.parquet")
+    assert done.exit_code == 0, done.stderr
+    rows = rows_of(tmp_path / "l.parquet", ["category", "kind", "label", "query_path", "reference_path"])
+    assert len(rows) == pairs
+    assert Counter(row["kind"] for row in rows)["good"] == 575
+    assert all(row["reference_path"].startswith(f"{row['category']}/train/good/") for row in rows)
+    assert "of 1136 queries" not in done.stderr
+
+
+def test_several_shots_and_votes(lad, loco_tree, tmp_path, rows_of) -> None:
+    words = ("--shots", 2, "--votes", 3, "--limit", 20, "--out", tmp_path / "l.parquet")
+    assert lad("build", "loco", "--root", loco_tree, *words).exit_code == 0
+    rows = rows_of(tmp_path / "l.parquet")
+    assert len(rows) == 60
+    assert all(len(row["images"]) == row["problem"].count(IMAGE_MARKER) == 3 for row in rows)
+    by_query: dict[str, list[str]] = {}
+    for row in rows:
+        by_query.setdefault(row["query_path"], []).extend(row["reference_path"].split("\n"))
+    assert all(len(paths) == len(set(paths)) == 6 for paths in by_query.values())
+    assert {row["pair_id"].rsplit("#")[1] for row in rows} == {"0", "1", "2"}
+
+
+def test_same_bytes_whatever_the_workers(lad, photographs, tmp_path) -> None:
+    files = []
+    for workers in (1, 2, 4):
+        out = tmp_path / f"{workers}.parquet"
+        assert grpo(lad, photographs, out, "--workers", workers, "--max-pixels", 20_000).exit_code == 0
+        files.append(out.read_bytes())
+    assert len(set(files)) == 1
+
+
+def test_the_seed_changes_references_and_nothing_else(lad, photographs, tmp_path, rows_of) -> None:
+    rows = {}
+    for seed in (0, 1):
+        assert grpo(lad, photographs, tmp_path / f"{seed}.parquet", "--seed", seed).exit_code == 0
+        rows[seed] = rows_of(tmp_path / f"{seed}.parquet", ["query_path", "reference_path"])
+    assert [r["query_path"] for r in rows[0]] == [r["query_path"] for r in rows[1]]
+    assert [r["reference_path"] for r in rows[0]] != [r["reference_path"] for r in rows[1]]
+
+
+@pytest.mark.parametrize("reference", ["fixed", "nearest"])
+def test_policies(lad, photographs, tmp_path, rows_of, reference) -> None:
+    photograph(photographs / "gear/train/good/twin.png", 6, (280, 190))  # looks like test/good/2.png
+    assert grpo(lad, photographs, tmp_path / "x.parquet", "--reference", reference).exit_code == 0
+    chosen = {row["query_path"]: row["reference_path"] for row in rows_of(tmp_path / "x.parquet")}
+    if reference == "fixed":
+        assert set(chosen.values()) == {"gear/train/good/0.png"}
+    else:
+        by_name = {path.removeprefix("gear/test/"): name for path, name in chosen.items()}
+        assert by_name["good/2.png"] == "gear/train/good/twin.png"
+
+
+@pytest.mark.parametrize("reference", ["random", "fixed", "nearest"])
+def test_an_identical_image_is_never_the_reference(lad, photographs, tmp_path, rows_of, reference) -> None:
+    query = photographs / "gear/test/good/0.png"
+    for path in (photographs / "gear/train/good").iterdir():
+        if path.name != "3.png":
+            path.write_bytes(query.read_bytes())
+    done = grpo(lad, photographs, tmp_path / "x.parquet", "--reference", reference)
+    row = next(r for r in rows_of(tmp_path / "x.parquet") if r["query_path"] == "gear/test/good/0.png")
+    assert row["reference_path"] == "gear/train/good/3.png"
+    assert row["reference_sha256"] != row["query_sha256"]
+    if reference == "fixed":
+        assert "passed over gear/train/good/0.png, the same file" in done.stderr
+
+
+def test_paths_instead_of_bytes(lad, small_tree, tmp_path, rows_of) -> None:
+    assert grpo(lad, small_tree, tmp_path / "x.parquet", "--images", "path").exit_code == 0
+    for row in rows_of(tmp_path / "x.parquet"):
+        assert row["images"] == [row["reference_path"], row["query_path"]]
+        assert all(Path(image).is_absolute() and Path(image).is_file() for image in row["images"])
+    for pair in iter_pairs(tmp_path / "x.parquet"):
+        assert [sha256(read_image(image, tmp_path)) for image in pair.images] == [
+            image.sha256 for image in pair.images
+        ]
+
+
+def test_paths_to_images_that_trainers_would_misread_are_refused(lad, photographs, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(photographs / "gear/test/dent/1.png").save(photographs / "gear/test/dent/1.png", exif=exif)
+    done = grpo(lad, photographs, tmp_path / "x.parquet", "--images", "path")
+    assert done.exit_code == 1
+    assert "dent/1.png: trainers would misread it (EXIF rotation)" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_shrunk_images(lad, photographs, tmp_path, rows_of) -> None:
+    words = ("--max-pixels", 20_000, "--format", "webp", "--quality", 80)
+    assert grpo(lad, photographs, tmp_path / "x.parquet", *words).exit_code == 0
+    for row in rows_of(tmp_path / "x.parquet"):
+        for image in row["images"]:
+            read = Image.open(BytesIO(image["bytes"]))
+            assert read.format == "WEBP"
+            assert read.size == (168, 112)
+
+
+def test_a_broken_image_stops_the_build_and_is_named(lad, photographs, tmp_path) -> None:
+    (photographs / "gear/test/dent/0.png").write_bytes(b"")
+    broken = photographs / "gear/test/good/3.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    done = grpo(lad, photographs, tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert f"unreadable: {photographs}/gear/test/dent/0.png: found a file of zero bytes, expected an image" in lines
+    assert any(line.startswith(f"unreadable: {broken}: found a truncated PNG") for line in lines)
+    assert "found 2 such images in all" in lines[-1]
+    assert "--skip-bad" in lines[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
+
+
+def test_broken_images_are_left_out_on_request_and_counted(lad, photographs, tmp_path, rows_of) -> None:
+    for name in ("test/dent/0.png", "train/good/0.png"):
+        (photographs / "gear" / name).write_bytes(b"")
+    out = tmp_path / "x.parquet"
+    done = grpo(lad, photographs, out, "--skip-bad", "--reference", "fixed")
+    assert done.exit_code == 0
+    rows = rows_of(out)
+    assert len(rows) == 7
+    assert {row["reference_path"] for row in rows} == {"gear/train/good/1.png"}
+    manifest = json.loads((tmp_path / "x.manifest.json").read_text())
+    assert manifest["findings"] == {"left out": 1, "unreadable": 2}
+    assert "findings: left out 1, unreadable 2" in done.stderr
+
+
+def test_duplicates_and_conflicts_are_told(lad, photographs, tmp_path) -> None:
+    gear = photographs / "gear/test"
+    (gear / "good/copy.png").write_bytes((gear / "good/0.png").read_bytes())
+    (gear / "dent/liar.png").write_bytes((gear / "good/1.png").read_bytes())
+    (photographs / "gear/train/good/bad.png").write_bytes((gear / "dent/0.png").read_bytes())
+    done = grpo(lad, photographs, tmp_path / "x.parquet", "--reference", "fixed")
+    assert done.exit_code == 0
+    assert "duplicate: folder/gear/test/good/copy.png is the same image as folder/gear/test/good/0.png" in done.stderr
+    assert "conflicting label: folder/gear/test/good/1.png is no, the same image" in done.stderr
+    nearest = grpo(lad, photographs, tmp_path / "y.parquet", "--seed", 5, "--limit", 9)
+    assert nearest.exit_code == 0
+
+
+def test_no_normal_image_is_named_for_each_query(lad, small_tree, tmp_path, rows_of) -> None:
+    for path in (small_tree / "gear/train/good").iterdir():
+        path.unlink()
+    done = grpo(lad, small_tree, tmp_path / "x.parquet")
+    assert done.exit_code == 0
+    assert done.stderr.count("left out: folder/gear/test/") == 5
+    assert len(rows_of(tmp_path / "x.parquet")) == 5
+    for path in (small_tree / "häkel ☃/train/good").iterdir():
+        path.unlink()
+    done = grpo(lad, small_tree, tmp_path / "y.parquet")
+    assert done.exit_code == 1
+    assert "found no normal image to pair with" in done.stderr.splitlines()[-1]
+
+
+def test_limit_draws_by_the_seed(lad, small_tree, tmp_path, rows_of) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert grpo(lad, small_tree, tmp_path / f"{name}.parquet", "--limit", 5, "--seed", seed).exit_code == 0
+    a, b, c = ([r["pair_id"] for r in rows_of(tmp_path / f"{name}.parquet")] for name in "abc")
+    assert len(a) == 5
+    assert a == b != c
+
+
+def test_what_exists_is_kept_unless_told(lad, small_tree, tmp_path) -> None:
+    out = tmp_path / "x.parquet"
+    out.write_bytes(b"dear")
+    done = grpo(lad, small_tree, out)
+    assert done.exit_code == 2
+    assert "pass --overwrite" in done.stderr
+    assert out.read_bytes() == b"dear"
+    assert grpo(lad, small_tree, out, "--overwrite").exit_code == 0
+    assert out.read_bytes()[:4] == b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "x.json"), "expected a name ending in .parquet"),
+        (("--out", "x.parquet", "--shard-mb", "1"), "expected a folder's name"),
+        (("--out", "x.parquet", "--images", "path", "--max-pixels", "1000"), "expected --images embed"),
+        (("--out", "x.parquet", "--recipe", "none"), "expected one of all, logical, paper"),
+    ],
+)
+def test_options_that_do_not_go_together(lad, small_tree, tmp_path, *, monkeypatch, words, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = lad("build", "grpo", "--folder", small_tree, *words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_no_tree_at_all(lad, tmp_path) -> None:
+    done = lad("build", "grpo", "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 2
+    assert "expected at least one of --mvtec, --visa and --folder" in done.stderr
+
+
+def test_shards_are_the_same_pairs_in_a_folder_of_parquet_alone(lad, photographs, tmp_path, rows_of) -> None:
+    assert grpo(lad, photographs, tmp_path / "one.parquet").exit_code == 0
+    for path in photographs.rglob("*.png"):  # so that a megabyte is reached
+        Image.open(path).resize((900, 600)).save(path, compress_level=0)
+    assert grpo(lad, photographs, tmp_path / "many", "--shard-mb", 4).exit_code == 0
+    assert grpo(lad, photographs, tmp_path / "whole.parquet").exit_code == 0
+    shards = sorted((tmp_path / "many").iterdir())
+    assert [path.name for path in shards] == [f"part-{i:05d}.parquet" for i in range(len(shards))]
+    assert len(shards) > 2
+    assert [row for shard in shards for row in rows_of(shard)] == rows_of(tmp_path / "whole.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("many")) == [
+        "many",
+        "many.card.md",
+        "many.manifest.json",
+    ]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_manifest_and_card(lad, visa_tree, mvtec_tree, tmp_path) -> None:
+    words = ("--mvtec", mvtec_tree, "--visa", visa_tree, "--limit", 50, "--out", tmp_path / "x.parquet")
+    done = lad("build", "grpo", *words, "--json")
+    manifest = json.loads(done.stdout)
+    assert manifest == json.loads((tmp_path / "x.manifest.json").read_text())
+    assert sum(count["rows"] for count in manifest["counts"]) == manifest["rows"] == 50
+    assert manifest["recipe"]["name"] == "paper"
+    assert manifest["licences"] == {"mvtec_ad": "CC BY-NC-SA 4.0", "visa": "CC BY 4.0"}
+    assert set(manifest["versions"]) == {"lad-reasoner", "pyarrow", "pillow", "imagehash", "numpy"}
+    assert all(len(source["sha256"]) == 64 for source in manifest["sources"].values())
+    card = (tmp_path / "x.card.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
+    assert "  - split: train\n    path: x.parquet\n" in card
+    assert "**NonCommercial**: mvtec_ad may not" in card
+    lad("build", "grpo", "--visa", visa_tree, "--limit", 9, "--out", tmp_path / "v.parquet")
+    assert (tmp_path / "v.card.md").read_text().startswith("---\nlicense: cc-by-4.0\n")
+    assert "NonCommercial" not in (tmp_path / "v.card.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("--out", "x.parquet"), ("--out", "shards", "--shard-mb", "1")])
+def test_a_killed_build_leaves_nothing_half_written_and_resumes_to_the_same_bytes(tmp_path, words) -> None:
+    root = tmp_path / "tree"
+    for i in range(8):
+        photograph(root / f"gear/train/good/{i}.png", i, (720, 480))
+        photograph(root / f"gear/test/dent/{i}.png", 100 + i, (720, 480))
+    command = [sys.executable, "-m", "lad_reasoner.cli", "build", "grpo", "--folder", str(root), "--recipe", "all"]
+    command += ["--max-pixels", "300000", "--workers", "1", *words]
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "straight").mkdir()
+    process = subprocess.Popen(command, cwd=tmp_path / "killed", start_new_session=True, stderr=subprocess.PIPE)
+    name = words[1]
+    partial = tmp_path / "killed" / f".{name}.partial"
+    deadline = time.monotonic() + 60
+    sign = "part-*.json" if "--shard-mb" in words else "png-*/*"
+    while len([path for path in partial.rglob(sign) if path.suffix != ".tmp"]) < (1 if "json" in sign else 4):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / name).exists()
+    for folder in ("killed", "straight"):
+        subprocess.run(command, cwd=tmp_path / folder, check=True, capture_output=True)
+    assert not partial.exists()
+    for first in [tmp_path / "straight" / name, *(tmp_path / "straight" / name).glob("*")]:
+        if first.is_file():
+            second = tmp_path / "killed" / first.relative_to(tmp_path / "straight")
+            assert first.read_bytes() == second.read_bytes()

@@ -1,0 +1,154 @@
+"""`lad check` finds what is wrong with a finished file, and finds nothing wrong with what `lad build` made."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lad_reasoner.pairs import pair_schema
+
+
+@pytest.fixture
+def built(lad, small_tree, tmp_path) -> Path:
+    out = tmp_path / "x.parquet"
+    lad("build", "grpo", "--folder", small_tree, "--recipe", "all", "--out", out)
+    return out
+
+
+def change(path: Path, **columns: Any) -> Path:
+    """Rewrite the first row; a callable gets the old value."""
+    rows = pq.read_table(path).to_pylist()
+    for name, value in columns.items():
+        rows[0][name] = value(rows[0][name]) if callable(value) else value
+    pq.write_table(pa.Table.from_pylist(rows, schema=pair_schema()), path)
+    return path
+
+
+def test_what_is_built_passes(lad, built, small_tree, tmp_path) -> None:
+    done = lad("check", built)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("0 errors, 0 warnings")
+    assert "purpose training, rows 10" in done.stdout
+    lad(
+        "build", "grpo", "--folder", small_tree, "--recipe", "all", "--images", "path", "--out", tmp_path / "p.parquet"
+    )
+    assert lad("check", tmp_path / "p.parquet").exit_code == 0
+    lad("build", "grpo", "--folder", small_tree, "--recipe", "all", "--shard-mb", 1, "--out", tmp_path / "folder")
+    assert lad("check", tmp_path / "folder").exit_code == 0
+
+
+def test_loco_files_are_for_evaluation(lad, shared_data, tmp_path) -> None:
+    lad("build", "loco", "--root", shared_data / "real/mvtec_loco_ad", "--out", tmp_path / "l.parquet")
+    (report,) = json.loads(lad("check", tmp_path / "l.parquet", "--max-pixels", 401408, "--json").stdout)
+    assert report["errors"] == []
+    assert report["facts"]["purpose"] == "evaluation"
+
+
+def grey(mode: str = "L") -> bytes:
+    out = BytesIO()
+    Image.new(mode, (8, 8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"problem": "Query: <image> ?"}, "found 1 <image> and 2 images"),
+        ({"prompt": [{"role": "user", "content": "?"}]}, "column prompt has other <image> than column problem"),
+        ({"label": "maybe"}, "label is 'maybe', expected yes or no"),
+        ({"label": "no"}, "column answer differs from the columns label"),
+        ({"kind": "strange"}, "kind is 'strange', expected one of good, logical"),
+        ({"kind": "good"}, "label 'yes' does not go with kind 'good'"),
+        ({"answer": "yes"}, "column answer: gold answer 'yes': expected JSON"),
+        ({"answer": '{"label": "Yes"}'}, "label is 'Yes', expected one of yes, no"),
+        ({"reward_model": {"style": "rule", "ground_truth": "{}"}}, "column reward_model: gold answer"),
+        ({"defect": "other"}, "column answer differs from the columns defect"),
+        ({"category": None}, "no value in category"),
+        ({"images": lambda old: [old[0], {"bytes": b"", "path": "e.png"}]}, "image 2 (e.png): found a file of zero"),
+        ({"images": lambda old: [old[0], {"bytes": old[1]["bytes"][:-20], "path": "t.png"}]}, "found a"),
+        ({"images": lambda old: [old[0], {"bytes": None, "path": "/no/such.png"}]}, "/no/such.png: found no readable"),
+        ({"images": lambda old: [old[1], old[1]]}, "the query is the same image as a reference"),
+        ({"images": lambda old: [old[0], {"bytes": grey("RGBA"), "path": "a.png"}]}, "misread it (alpha channel)"),
+        ({"reference_sha256": "a", "query_sha256": "a"}, "query_sha256 is also a reference's"),
+        ({"pair_id": "folder/gear/test/dent/1.png"}, "pair_id folder/gear/test/dent/1.png occurs 2 times"),
+        ({"query_path": "x/test/logical_anomalies/0.png"}, "is a test image of MVTec LOCO AD in a training file"),
+        ({"dataset": "mvtec_loco"}, "is a test image of MVTec LOCO AD in a training file"),
+    ],
+)
+def test_what_is_wrong_is_found(lad, built, columns, message) -> None:
+    done = lad("check", change(built, **columns))
+    assert done.exit_code == 1
+    assert any(line.startswith("error: ") and message in line for line in done.stderr.splitlines()), done.stderr
+
+
+def test_a_duplicate_is_a_warning(lad, built) -> None:
+    rows = pq.read_table(built).to_pylist()
+    done = lad("check", change(built, query_sha256=rows[1]["query_sha256"]))
+    assert done.exit_code == 0
+    assert (
+        "warning: duplicate: folder/gear/test/dent/1.png is the same image as folder/gear/test/dent/0.png"
+        in done.stderr
+    )
+
+
+def test_images_by_path_that_changed_since(lad, small_tree, tmp_path) -> None:
+    out = tmp_path / "p.parquet"
+    lad("build", "grpo", "--folder", small_tree, "--recipe", "all", "--images", "path", "--out", out)
+    (small_tree / "gear/test/dent/0.png").write_bytes(grey())
+    done = lad("check", out)
+    assert done.exit_code == 1
+    assert "pair folder/gear/test/dent/0.png: an image file has changed since the build" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"PAR1 no"), "found no readable parquet"),
+        (lambda path: pq.write_table(pa.table({"problem": ["x"]}), path), "found no column images, answer"),
+        (lambda path: pq.write_table(pair_schema().empty_table(), path), "found no rows"),
+        (
+            lambda path: pq.write_table(
+                pair_schema().empty_table().set_column(2, "answer", pa.array([], pa.int8())), path
+            ),
+            "column answer: found int8, expected string",
+        ),
+    ],
+)
+def test_no_pair_parquet(lad, tmp_path, make, message) -> None:
+    make(tmp_path / "x.parquet")
+    done = lad("check", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert message in done.stderr
+
+
+def test_no_file_to_check(lad, tmp_path) -> None:
+    assert lad("check", tmp_path / "none.parquet").exit_code == 2
+    (tmp_path / "notes.txt").write_text("x")
+    done = lad("check", tmp_path / "notes.txt")
+    assert done.exit_code == 2
+    assert "found a file of no known kind, expected pair parquet" in done.stderr
+
+
+@pytest.mark.slow
+def test_token_budget(lad, shared_data, tmp_path) -> None:
+    """Upstream's own figures for a pair at full size: juice_bottle 3306, splicing_connectors 3660 image tokens."""
+    out = tmp_path / "l.parquet"
+    lad("build", "loco", "--root", shared_data / "real/mvtec_loco_ad", "--subset", "all", "--out", out)
+    (report,) = json.loads(lad("check", out, "--json").stdout)
+    lengths = {row[0]: row[2:] for row in report["tables"][1]["rows"]}
+    text = lengths["juice_bottle"][0] - 3306
+    assert 20 < text < 150
+    assert lengths["splicing_connectors"] == [3660 + text] * 4
+    assert lengths["breakfast_box"] == [5244 + text] * 4
+    assert report["facts"]["max_prompt_length"] == -(-(5244 + text) // 64) * 64
+    assert lad("check", out, "--max-prompt-length", 5244 + text).exit_code == 0
+    done = lad("check", out, "--max-prompt-length", 5243 + text)
+    assert done.exit_code == 1
+    assert f"1 prompts are longer, up to {5244 + text}; set it to" in done.stderr

@@ -1,0 +1,162 @@
+"""What is in the trees is what is found: layouts, counts, names, and the stray files of real disks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lad_datasets.samples import CC_BY_4, CC_BY_NC_SA_4
+from lad_datasets.sources import folder, mvtec_ad, mvtec_loco, visa
+from lad_reasoner.errors import DataError
+
+
+def touch(path: Path, data: bytes = b"x") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_mvtec_ad_at_full_size(mvtec_tree) -> None:
+    tree = mvtec_ad.scan(mvtec_tree)
+    counts = Counter((sample.split, sample.label) for sample in tree.samples)
+    assert counts == {("train", "no"): 3629, ("test", "no"): 467, ("test", "yes"): 1258}
+    assert tree.categories == list(mvtec_ad.CATEGORIES)
+    assert len({(s.category, s.defect) for s in tree.samples if s.label == "yes"}) == 73
+    assert tree.licence is CC_BY_NC_SA_4
+    assert not tree.notes
+
+
+def test_visa_raw_at_full_size(visa_tree) -> None:
+    tree = visa.scan(visa_tree)
+    assert len(tree.samples) == 10_821
+    assert Counter(sample.label for sample in tree.queries()) == {"yes": 1200, "no": 962}
+    assert Counter(s.category for s in tree.queries())["capsules"] == 160
+    names = {sample.defect for sample in tree.samples}
+    assert names == {"good", "foreign particals on candle", "bubble+discolor"}
+    assert tree.licence is CC_BY_4
+
+
+def test_visa_converted(tmp_path) -> None:
+    for name in ("train/good/0001.JPG", "test/good/0002.JPG", "test/bad/000.JPG", "ground_truth/bad/000.png"):
+        touch(tmp_path / "1cls" / "pcb1" / name)
+    tree = visa.scan(tmp_path)
+    assert [(s.path, s.split, s.defect) for s in tree.samples] == [
+        ("1cls/pcb1/train/good/0001.JPG", "train", "good"),
+        ("1cls/pcb1/test/bad/000.JPG", "test", "bad"),
+        ("1cls/pcb1/test/good/0002.JPG", "test", "good"),
+    ]
+    assert visa.scan(tmp_path / "1cls").samples[0].path == "pcb1/train/good/0001.JPG"
+
+
+def test_visa_names_what_its_tables_lack(tmp_path) -> None:
+    touch(tmp_path / "candle/Data/Images/Normal/0000.JPG")
+    touch(tmp_path / "candle/Data/Images/Anomaly/000.JPG")
+    tree = visa.scan(tmp_path)
+    assert [(s.split, s.defect) for s in tree.samples] == [("train", "good"), ("test", visa.UNNAMED)]
+    assert [note.split(":")[0].rsplit("/", 1)[1] for note in tree.notes] == ["image_anno.csv", "1cls.csv"]
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "found"),
+    [
+        ("candle/image_anno.csv", "picture,label\n", "columns picture, label"),
+        ("split_csv/1cls.csv", "object,split,label,image,mask\ncandle,test,normal,candle/none.JPG,\n", "no such file"),
+    ],
+)
+def test_visa_tables_that_do_not_fit(tmp_path, table, text, found) -> None:
+    touch(tmp_path / "candle/Data/Images/Normal/0000.JPG")
+    touch(tmp_path / table, text.encode())
+    with pytest.raises(DataError, match=found):
+        visa.scan(tmp_path)
+
+
+def test_mvtec_loco_at_full_size(loco_tree, facts) -> None:
+    tree = mvtec_loco.scan(loco_tree, workers=2)
+    counts = Counter((sample.category, sample.kind) for sample in tree.queries())
+    expected = Counter(
+        (row["category"], mvtec_loco.KINDS[row["type"]]) for row in facts("loco_index.csv") if row["split"] == "test"
+    )
+    assert counts == expected
+    assert sum(counts.values()) == 1568
+    named = {s.path: frozenset(s.defect.split("+")) for s in tree.queries() if s.label == "yes"}
+    for row in facts("loco_index.csv"):
+        if row["split"] == "test" and row["type"] != "good":
+            path = f"{row['category']}/test/{row['type']}/{row['file']}"
+            assert named[path] == frozenset((row["defects"] or mvtec_loco.UNNAMED).split(";"))
+    assert sum("+" in s.defect for s in tree.queries()) == 47
+    (note,) = tree.notes
+    assert note.startswith(str(loco_tree / "splicing_connectors"))
+    assert "14 anomalous images have no defect name" in note
+
+
+def test_mvtec_loco_config_that_cannot_be_read(tmp_path) -> None:
+    touch(tmp_path / "screw_bag/test/logical_anomalies/000.png")
+    touch(tmp_path / "screw_bag/defects_config.json", b'[{"pixel_value": 255}]')
+    with pytest.raises(DataError, match=r"defects_config.json.*defect_name"):
+        mvtec_loco.scan(tmp_path)
+
+
+def test_synthetic_trees_go_by_their_own_name_and_licence(tmp_path) -> None:
+    touch(tmp_path / "cable/train/good/0.png")
+    touch(tmp_path / "synthetic.json", json.dumps({"dataset": "synthetic_mvtec_ad", "seed": 0}).encode())
+    tree = mvtec_ad.scan(tmp_path)
+    assert (tree.dataset, tree.layout, tree.licence.hub_id) == ("synthetic_mvtec_ad", "mvtec_ad", "apache-2.0")
+
+
+def test_stray_files_links_and_any_alphabet(tmp_path) -> None:
+    root = tmp_path / "tree"
+    for name in ("歯車 №5/train/good/ä b.PNG", "歯車 №5/test/good/1.jpeg", "歯車 №5/test/délta/2.WebP"):
+        touch(root / name)
+    for name in ("Thumbs.db", ".DS_Store", "._1.png", "notes.txt"):
+        touch(root / "歯車 №5/test/good" / name)
+    touch(root / "readme.txt")
+    (root / "empty").mkdir()
+    (root / "linked").symlink_to(root / "歯車 №5", target_is_directory=True)
+    root.chmod(0o555)
+    tree = folder.scan(root)
+    assert tree.categories == ["linked", "歯車 №5"]
+    assert [s.path for s in tree.samples if s.category == "linked"] == [
+        "linked/train/good/ä b.PNG",
+        "linked/test/délta/2.WebP",
+        "linked/test/good/1.jpeg",
+    ]
+    assert [note.split(": ", 1)[1] for note in tree.notes] == ["passed over: no images in train/good or test/*"]
+
+
+@pytest.mark.parametrize("scan", [mvtec_ad.scan, folder.scan, visa.scan, mvtec_loco.scan])
+def test_wrong_folders_say_what_was_expected(tmp_path, scan) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        scan(tmp_path / "absent")
+    with pytest.raises(DataError, match="expected <"):
+        scan(tmp_path)
+
+
+def test_a_category_given_for_the_tree(tmp_path) -> None:
+    touch(tmp_path / "cable/train/good/0.png")
+    with pytest.raises(DataError, match=f"parent, which seems to be {tmp_path}"):
+        mvtec_ad.scan(tmp_path / "cable")
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path) -> None:
+    folder_bytes = str(tmp_path / "gear/train/good").encode()
+    os.makedirs(folder_bytes)  # noqa: PTH103 - bytes
+    with open(folder_bytes + b"/\xff.png", "wb") as stream:  # noqa: PTH123 - bytes
+        stream.write(b"x")
+    with pytest.raises(DataError, match="a name that is not UTF-8"):
+        folder.scan(tmp_path)
+
+
+def test_a_set_on_which_always_no_would_be_right_is_refused(lad, tmp_path) -> None:
+    """Such as another dataset's tree, whose defect folders MVTec LOCO AD does not know."""
+    for place in ("train/good", "test/good", "test/scratch"):
+        folder = tmp_path / "tree" / "bottle" / place
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red" if "train" in place else "blue").save(folder / "000.png")
+    done = lad("build", "loco", "--root", tmp_path / "tree", "--out", tmp_path / "loco.parquet")
+    assert done.exit_code == 1
+    assert "found no anomalous test image, expected <category>/test/logical_anomalies" in done.stderr
+    assert not (tmp_path / "loco.parquet").exists()
