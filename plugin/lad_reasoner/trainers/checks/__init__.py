@@ -1,0 +1,23 @@
+"""The checks before a run, in the order in which they are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from lad_reasoner.trainers.checks.algorithm import ALGORITHM_CHECKS
+from lad_reasoner.trainers.checks.data import DATA_CHECKS
+from lad_reasoner.trainers.checks.files import FILE_CHECKS
+from lad_reasoner.trainers.checks.known import Finding, Known
+from lad_reasoner.trainers.checks.machine import MACHINE_CHECKS
+from lad_reasoner.trainers.checks.run import RUN_CHECKS
+
+__all__ = ["CHECKS"]
+
+CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    *FILE_CHECKS,
+    *DATA_CHECKS,
+    *ALGORITHM_CHECKS,
+    *RUN_CHECKS,
+    *MACHINE_CHECKS,
+)

@@ -1,0 +1,188 @@
+"""Files that a run reads: EasyR1 only prints that some are missing, and trains without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from lad_reasoner.errors import LadError
+from lad_reasoner.task import IMAGE_MARKER
+from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
+from lad_reasoner.trainers.reward_file import RewardFile, load_reward
+
+__all__ = ["FILE_CHECKS"]
+
+#: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
+PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
+PROBES: Final = (
+    "<think> every part matches </think><answer> yes </answer>",
+    "<think> every part matches </think><answer> no </answer>",
+    "I cannot see any images.",
+    "",
+)
+
+
+def check_data_files(known: Known) -> Iterator[Finding]:
+    """Training and validation files exist and are readable; validation is not optional."""
+    for key, file in (("data.train_files", known.train), ("data.val_files", known.val)):
+        value = known[key]
+        path = Path(value.partition("@")[0])
+        if not value:
+            yield error(key, "nothing", expected="a parquet file", remedy="build one with `lad build`")
+        elif file is not None and file.problem:
+            yield error(str(path), f"no readable parquet ({file.problem})", remedy="build it again with `lad build`")
+        elif path.is_dir():
+            yield from _check_folder(key, path)
+        elif not path.exists() and _looks_local(value):
+            yield error(key, f"no such file: {path}", remedy="build it with `lad build`, or correct the path")
+
+
+def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
+    names = sorted(entry.name for entry in folder.iterdir())
+    if not names:
+        yield error(key, f"an empty folder: {folder}", expected="parquet files")
+    endings = {Path(name).suffix for name in names}
+    if len(endings) > 1:
+        yield error(
+            key,
+            f"files of several kinds in {folder}: {', '.join(names[:4])}",
+            expected="data files only",
+            remedy="EasyR1 takes the type of the first file it lists; name the parquet file itself",
+        )
+
+
+def _looks_local(value: str) -> bool:
+    """Whether a value can only be a path: a name on the hub has one slash and no file ending."""
+    return value.startswith(("/", "./", "../", "~")) or Path(value).suffix != "" or value.count("/") != 1
+
+
+def check_format_prompt(known: Known) -> Iterator[Finding]:
+    """The format prompt exists, renders, and keeps the problem's images."""
+    value = known["data.format_prompt"]
+    if value is None:
+        yield warning(
+            "data.format_prompt",
+            "none",
+            expected="plugin/lad_reasoner/prompts/rlad.jinja",
+            remedy="without it the model is never told the template that the reward asks for",
+        )
+        return
+    path = Path(value)
+    if not path.is_file():
+        yield error(
+            "data.format_prompt",
+            f"no such file: {path}",
+            remedy="correct the path: EasyR1 would only print this and train without the template",
+        )
+        return
+    yield from _check_template(path)
+
+
+def _check_template(path: Path) -> Iterator[Finding]:
+    from jinja2 import TemplateError
+
+    from lad_reasoner.task import prompt_text
+
+    probe = f"{IMAGE_MARKER} probe"
+    try:
+        text = prompt_text(probe, path.read_text(encoding="utf-8"))
+    except (TemplateError, UnicodeDecodeError) as fault:
+        yield error("data.format_prompt", f"no jinja template ({fault})")
+        return
+    if probe not in text:
+        yield error(
+            "data.format_prompt", "a template without {{ content }}", remedy="put {{ content }} where the problem goes"
+        )
+    elif text.count(IMAGE_MARKER) != 1:
+        yield error("data.format_prompt", f"{IMAGE_MARKER} in the template", remedy="images belong to the problem")
+
+
+def check_other_files(known: Known) -> Iterator[Finding]:
+    """The chat template and the image folder exist where they are given."""
+    for key, what in (("data.override_chat_template", "file"), ("data.image_dir", "folder")):
+        value = known[key]
+        if value is not None and not Path(value).exists():
+            yield error(key, f"no such {what}: {value}", remedy="correct the path: EasyR1 would only print this")
+
+
+def check_model(known: Known) -> Iterator[Finding]:
+    """The model is given, and if it is a folder it holds a model with its processor."""
+    key = "worker.actor.model.model_path"
+    value = known[key]
+    if not value:
+        yield error(key, "none", expected="a model folder or hub name")
+        return
+    path = Path(value)
+    if not path.exists():
+        if value.startswith(("/", "./", "../", "~")) or value.count("/") != 1:
+            yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
+        return
+    if not (path / "config.json").is_file():
+        remedy = "merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
+        yield error(key, f"no config.json in {path}", expected="a Hugging Face model folder", remedy=remedy)
+        return
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        yield error(key, f"no weights in {path}", expected="*.safetensors", remedy="merge the checkpoint first")
+    if not any((path / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
+
+
+def check_reward(known: Known) -> Iterator[Finding]:
+    """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
+    key = "worker.reward.reward_function"
+    if known[key] is None:
+        yield error(key, "none", expected="path.py:function", remedy="EasyR1 stops without one")
+        return
+    try:
+        reward = load_reward(known[key])
+    except LadError as fault:
+        yield error(key, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
+        return
+    yield from _check_scores(known, reward)
+
+
+def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
+    key = "worker.reward.reward_function"
+    # The data's own gold answer, because another reward file may read another form.
+    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
+    rows = [{"response": text, "response_length": len(text) // 4 + 1, "ground_truth": gold} for text in PROBES]
+    try:
+        scores = reward.score(rows, **known["worker.reward.reward_function_kwargs"])
+    except Exception as fault:
+        yield error(
+            key,
+            f"{type(fault).__name__} on a probe: {fault}",
+            remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
+        )
+        return
+    if len(scores) != len(rows):
+        yield error(
+            key,
+            f"{len(scores)} scores for {len(rows)} responses",
+            remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
+        )
+    for score in scores:
+        if not isinstance(score, dict) or "overall" not in score:
+            yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
+            return
+        for name, value in score.items():
+            if type(value) not in {float, int}:
+                yield error(
+                    key, f"{name} of type {type(value).__name__}", expected="plain floats", remedy="use float(value)"
+                )
+                return
+            if "/" in name:
+                yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
+                return
+    if len({score["overall"] for score in scores}) == 1:
+        yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
+
+
+FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    check_data_files,
+    check_format_prompt,
+    check_other_files,
+    check_model,
+    check_reward,
+)

@@ -1,0 +1,1 @@
+"""Everything that lets verl train and roll out without a GPU."""

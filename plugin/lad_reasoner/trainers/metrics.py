@@ -1,0 +1,156 @@
+"""What a GRPO run measured, step by step, under one set of names for both trainers.
+
+EasyR1 writes a nested JSON line a step, verl a flat one, and `verl_sampler` the sums of the reward's parts. The names
+read from them:
+
+    step                                 1, 2, ...; 0 for the validation before training
+    reward                               mean of ``overall``, without the KL penalty
+    structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
+    accuracy_<category>, f1_<category>   the same by category
+    response_length                      tokens, mean
+    kl                                   against the reference model, mean, in nats a token
+    seconds                              of the step
+    val/<any of the reward's>            validation after the step
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["REWARD_LOG", "VERL_LOG", "attempts_of", "read_log", "read_metrics"]
+
+Row = dict[str, float]
+
+EASYR1_LOG: Final = "experiment_log.jsonl"
+VERL_LOG: Final = "verl.jsonl"
+REWARD_LOG: Final = "rewards.jsonl"
+
+#: Trainer's name to ours; the first that a line has is taken.
+_RENAMED: Final[Mapping[str, str]] = {
+    "critic/score/mean": "reward",
+    "response_length/mean": "response_length",
+    "actor/kl_loss": "kl",
+    "actor/kl_penalty": "kl",
+    "actor/reward_kl_penalty": "kl",
+    "perf/time_per_step": "seconds",
+    "training/rollout_probs_diff_max": "rollout_probs_diff_max",
+    "val_response_length/mean": "val/response_length",
+}
+
+
+def attempts_of(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's attempts, oldest first: each start, and each resumption, is one."""
+    return sorted(path for path in (run_dir / "attempts").glob("*") if path.is_dir())
+
+
+def read_metrics(run_dir: Path) -> list[Row]:
+    """Return a run's metrics, one row a step, in order; the module's docstring names the columns.
+
+    What an attempt measured after the checkpoint from which the next one resumed is left out: those steps were
+    trained again.
+
+    Args:
+        run_dir: The checkpoint folder, ``trainer.save_checkpoint_path``; a run that the trainer was given without the
+            `easyr1` command has a log there too.
+    """
+    rows: dict[int, Row] = {}
+    for folder in [*attempts_of(run_dir), run_dir]:
+        new = {int(row["step"]): row for row in read_log(folder)}
+        trained = [step for step, row in new.items() if "reward" in row]
+        if trained:
+            rows = {step: row for step, row in rows.items() if step < min(trained)}
+        for step, row in new.items():
+            rows[step] = rows.get(step, {}) | row
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_log(folder: Path) -> list[Row]:
+    """Return what one attempt measured, one row a step, in order.
+
+    Args:
+        folder: The attempt's folder, or for EasyR1 the checkpoint folder.
+    """
+    rows: defaultdict[int, Row] = defaultdict(dict)
+    for step, values in _iter_values(folder):
+        rows[step] |= values
+    return [{"step": float(step), **_with_f1(rows[step])} for step in sorted(rows)]
+
+
+def _iter_values(folder: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (step, values) from every log of a folder."""
+    logged = set()
+    for line in _iter_lines(folder / EASYR1_LOG):
+        yield int(line.pop("step")), _renamed(_flat(line))
+    for line in _iter_lines(folder / VERL_LOG):
+        logged.add(step := int(line["step"]))
+        # Validation by data source is left aside: the reward log has every key of it, with counts.
+        yield step, _renamed((name, value) for name, value in line["data"].items() if not name.startswith("val-"))
+    sums: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
+    counts: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
+    for line in _iter_lines(folder / REWARD_LOG):
+        place = int(line["step"]), "val/" if line["split"] == "val" else ""
+        for key, total in line["sums"].items():  # a validation set may come in several batches
+            sums[place][key] += total
+            counts[place][key] += line["counts"][key]
+    for (step, prefix), totals in sums.items():
+        if step in logged:  # samples come before their step is done
+            yield step, {f"{prefix}{_part(key)}": total / counts[step, prefix][key] for key, total in totals.items()}
+
+
+def _part(key: str) -> str:
+    return "reward" if key == "overall" else key
+
+
+def _renamed(values: Iterable[tuple[str, Any]]) -> Row:
+    row: Row = {}
+    for name, value in values:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if name in _RENAMED:
+            row.setdefault(_RENAMED[name], float(value))
+        elif name.startswith("reward/"):
+            row[_part(name.removeprefix("reward/"))] = float(value)
+        elif name.startswith("val/") and name.endswith("_reward"):
+            row[f"val/{_part(name.removeprefix('val/').removesuffix('_reward'))}"] = float(value)
+    return row
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``a/b`` names of a nested log line."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _with_f1(row: Row) -> Row:
+    """Add f1 wherever the confusion shares are; it is undefined, and absent, where nothing is or is said positive."""
+    with_f1 = dict(row)
+    for name, true_positives in row.items():
+        prefix, tp, ending = name.rpartition("tp") if name.endswith("tp") else name.partition("tp_")
+        if not tp or prefix not in {"", "val/"}:
+            continue
+        ending = f"_{ending}" if ending else ""
+        wrong = row.get(f"{prefix}fp{ending}", 0.0) + row.get(f"{prefix}fn{ending}", 0.0)
+        if true_positives + wrong > 0:
+            with_f1[f"{prefix}f1{ending}"] = 2 * true_positives / (2 * true_positives + wrong)
+    return with_f1
+
+
+def _iter_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a log's lines; a last line that is still being written, or was cut by a kill, is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as log:
+        for line in log:
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError:  # a cut line that the next attempt wrote behind
+                continue

@@ -1,0 +1,83 @@
+"""A small pair parquet, a model folder, and configs that name them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image as Picture
+
+from lad_reasoner.pairs import Image, Pair, pair_schema
+
+
+def png(size: tuple[int, int], colour: int) -> Image:
+    buffer = io.BytesIO()
+    Picture.new("RGB", size, (colour % 256, 90, 120)).save(buffer, "PNG")
+    return Image(data=buffer.getvalue(), path=f"{colour}.png", sha256="0" * 64)
+
+
+def pair(index: int, *, size: tuple[int, int] = (84, 84), dataset: str = "mvtec_ad", references: int = 1) -> Pair:
+    label = "yes" if index % 2 else "no"
+    return Pair(
+        pair_id=f"{dataset}/{index}",
+        dataset=dataset,
+        category="screw_bag" if index % 3 else "pushpins",
+        label=label,
+        kind="logical" if index % 2 else "good",
+        defect="missing" if index % 2 else "good",
+        references=[png(size, index)] * references,
+        query=png(size, index + 7),
+    )
+
+
+def write_pairs(path: Path, count: int = 40, **options: Any) -> Path:
+    return write_rows(path, [pair(index, **options).to_row() for index in range(count)])
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, schema=pair_schema()), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.parquet, val.parquet and model/, made once."""
+    folder = tmp_path_factory.mktemp("workshop")
+    write_pairs(folder / "train.parquet")
+    write_pairs(folder / "val.parquet", 12, dataset="mvtec_loco")
+    model = folder / "model"
+    model.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (model / name).write_text("{}")
+    (model / "model.safetensors").write_bytes(b"\0" * 1000)
+    return folder
+
+
+@pytest.fixture
+def good_words(workshop: Path) -> list[str]:
+    """Words of a config with which nothing is wrong on any machine."""
+    return [
+        f"data.train_files={workshop}/train.parquet",
+        f"data.val_files={workshop}/val.parquet",
+        "data.prompt_key=problem",
+        "data.format_prompt=plugin/lad_reasoner/prompts/rlad.jinja",
+        "data.rollout_batch_size=8",
+        "data.min_pixels=null",
+        "worker.actor.global_batch_size=8",
+        "worker.actor.micro_batch_size_per_device_for_update=4",
+        "worker.actor.micro_batch_size_per_device_for_experience=4",
+        f"worker.actor.model.model_path={workshop}/model",
+        "worker.rollout.n=4",
+        "worker.rollout.limit_images=2",
+        "worker.rollout.tensor_parallel_size=1",
+        "worker.rollout.val_override_config={n: 1, temperature: 0.0}",
+        "worker.reward.reward_function=plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score",
+        "trainer.n_gpus_per_node=1",
+        "trainer.max_steps=4",
+        "trainer.logger=[console,file]",
+        f"trainer.save_checkpoint_path={workshop}/run",
+    ]

@@ -1,0 +1,116 @@
+"""EasyR1's grammar: files over defaults, words over files, and errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.errors import DataError, UsageError
+from lad_reasoner.trainers.config import load_config, resolve_path
+from lad_reasoner.trainers.grammar import nearest_key, read_snapshot
+
+
+def test_words_lie_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("trainer: {max_steps: 5, project_name: file}\nworker: {rollout: {n: 3}}\n")
+    config = load_config([f"config={file}", "trainer.max_steps=7"])
+    assert config["trainer.max_steps"] == 7
+    assert config["trainer.project_name"] == "file"
+    assert config["worker.rollout.n"] == 3
+    assert config["trainer.total_epochs"] == 15
+    assert config.given == {"trainer.max_steps", "trainer.project_name", "worker.rollout.n"}
+
+
+def test_free_dicts_take_any_key_from_file_and_words(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("worker: {rollout: {val_override_config: {n: 1}}}")
+    config = load_config([f"config={file}", "worker.rollout.val_override_config.temperature=0.5"])
+    assert config["worker.rollout.val_override_config"] == {"n": 1, "temperature": 0.5}
+
+
+def test_null_and_interpolation_are_omegaconfs():
+    config = load_config(["data.max_pixels=null", "data.rollout_batch_size=${worker.actor.global_batch_size}"])
+    assert config["data.max_pixels"] is None
+    assert config["data.rollout_batch_size"] == 256
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("trainer.max_step=3", ["trainer.max_step", "no such key", "did you mean trainer.max_steps?"]),
+        ("lr=1e-6", ["lr", "did you mean worker.actor.optim.lr?"]),
+        ("rollout.n=8", ["did you mean worker.rollout.n?"]),
+        ("algorithm.kl_ctrl.kl_coef=1", ["did you mean algorithm.kl_coef?"]),
+        ("worker.actor.kl_coef=1", ["computes itself", "remove it"]),
+        ("trainer=3", ["group of keys", "trainer.total_epochs"]),
+        ("data=null", ["group of keys", "data.train_files"]),
+        ("trainer.max_steps=abc", ["trainer.max_steps", "'abc'", "Optional[int]"]),
+        ("data.max_pixels=1.5", ["data.max_pixels", "Optional[int]"]),
+        ("worker.actor.optim.lr=high", ["worker.actor.optim.lr", "float"]),
+        ("data.shuffle=maybe", ["data.shuffle", "bool"]),
+        ("trainer.logger=console", ["trainer.logger", "Tuple[str]"]),
+        ("trainer.max_steps=${data.foo}", ["data.foo"]),
+        ("nonsense", ["nonsense", "key=value"]),
+        ("--config=x", ["--config=x", "key=value"]),
+    ],
+)
+def test_a_wrong_word_is_one_line_that_names_it(word, parts):
+    with pytest.raises(UsageError) as raised:
+        load_config([word])
+    assert "\n" not in str(raised.value)
+    for part in parts:
+        assert part in str(raised.value)
+
+
+def test_an_unknown_key_in_the_file_is_found_too(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("worker: {rollout: {m: 3}}")
+    with pytest.raises(UsageError, match=r"worker\.rollout\.m: found no such key"):
+        load_config([f"config={file}"])
+
+
+@pytest.mark.parametrize(("content", "found"), [("a: [1", "no YAML"), ("- 1\n- 2\n", "a list"), ("\x00", "no YAML")])
+def test_a_file_that_is_no_config(tmp_path, content, found):
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(DataError, match=found):
+        load_config([f"config={file}"])
+
+
+def test_a_missing_file():
+    with pytest.raises(DataError, match="no such file"):
+        load_config(["config=/nowhere/c.yaml"])
+
+
+def test_paths_become_absolute_and_the_package_is_found_without_a_checkout(tmp_path, monkeypatch):
+    (tmp_path / "data.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    reward = "plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score"
+    config = load_config(
+        ["data.train_files=data.parquet@train", "data.val_files=owner/name", f"worker.reward.reward_function={reward}"]
+    )
+    assert config["data.train_files"] == f"{tmp_path}/data.parquet@train"
+    assert config["data.val_files"] == "owner/name"
+    path, function = config["worker.reward.reward_function"].rsplit(":", 1)
+    assert Path(path).is_file()
+    assert function == "compute_score"
+    assert config.run_dir == tmp_path / "checkpoints" / "easy_r1" / "demo"
+
+
+def test_a_file_of_ones_own_wins_over_the_packages(tmp_path, monkeypatch):
+    own = tmp_path / "plugin" / "lad_reasoner" / "prompts" / "rlad.jinja"
+    own.parent.mkdir(parents=True)
+    own.write_text("{{ content }}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path("plugin/lad_reasoner/prompts/rlad.jinja") == own
+
+
+def test_the_tree_nests_every_value_again():
+    config = load_config(["worker.rollout.n=5"])
+    assert config.as_tree()["worker"]["rollout"]["n"] == 5
+    assert config.replace(trainer__max_steps=9)["trainer.max_steps"] == 9
+
+
+def test_no_suggestion_for_something_else_altogether():
+    assert nearest_key("zzzzzzzz", read_snapshot()) is None

@@ -1,0 +1,132 @@
+"""The launcher: what a trainer is started with, what its failure says, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.trainers import launch as launcher
+from lad_reasoner.trainers.config import load_config
+from lad_reasoner.trainers.grammar import read_snapshot
+from lad_reasoner.trainers.installed import Trainer
+
+KEYS = read_snapshot()
+VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("a\nValueError: bad batch\nafterwards\n", "ValueError: bad batch"),
+        ("KeyError: 'x'\nray.exceptions.RayTaskError(KeyError): ray::run()\n", "KeyError: 'x'"),
+        (
+            "\x1b[36m(TaskRunnerV1 pid=12)\x1b[0m torch.OutOfMemoryError: CUDA out of memory\n",
+            "torch.OutOfMemoryError",
+        ),
+        ("only words\nthe last of them\n", "the last of them"),
+        ("", "nothing in the log"),
+        ("ray.exceptions.ActorDiedError: The actor died\n", "ray.exceptions.ActorDiedError"),
+    ],
+)
+def test_the_line_that_says_why(tmp_path, log, said):
+    (tmp_path / "trainer.log").write_text(log)
+    assert said in launcher.last_error(tmp_path / "trainer.log")
+
+
+def test_easyr1_is_given_its_own_grammar(good_words, tmp_path):
+    command = launcher.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=True)
+    assert command.words[1:] == ["-m", "verl.trainer.main", f"config={tmp_path}/easyr1.yaml"]
+
+
+def test_easyr1_without_a_gpu_is_refused_before_it_starts(good_words, tmp_path):
+    with pytest.raises(RunError, match="EasyR1: found no GPU"):
+        launcher.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=False)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_verl_runs_on_the_cpu_where_there_is_no_gpu(good_words, tmp_path, gpu):
+    command = launcher.build_command(load_config(good_words), VERL, KEYS, tmp_path, gpu=gpu)
+    assert command.on_cpu is not gpu
+    assert ('trainer.device="cpu"' in command.words) is not gpu
+    assert ('actor_rollout_ref.rollout.name="vllm"' in command.words) is gpu
+    assert len({word.partition("=")[0].removeprefix("++") for word in command.words}) == len(command.words)
+
+
+def run(words, log, progress):
+    return launcher._run(
+        launcher.Command([sys.executable, "-c", *words], on_cpu=True), dict(os.environ), log, progress
+    )
+
+
+class Silent:
+    def update(self) -> None: ...
+
+
+def test_the_exit_code_and_the_whole_output_are_kept(tmp_path):
+    code = run(["import sys; print('said'); sys.stderr.write('and this'); sys.exit(3)"], tmp_path / "log", Silent())
+    assert code == 3
+    assert (tmp_path / "log").read_text() == "said\nand this"
+
+
+@pytest.mark.parametrize(("code", "says"), [(3, "exit code 3"), (-9, "killed by SIGKILL (out of memory?)")])
+def test_a_failure_names_the_cause_the_log_and_what_to_do(tmp_path, code, says):
+    log = tmp_path / "trainer.log"
+    log.write_text("RuntimeError: no room\n")
+    error = launcher._failure(VERL, code, log, tmp_path / "global_step_6")
+    assert f"verl: found {says}: RuntimeError: no room; see {log}; the same command resumes after step 6" in str(error)
+    assert error.exit_code == (3 if code == 3 else 137)
+    assert "nothing was saved yet" in str(launcher._failure(VERL, code, log, None))
+
+
+def test_an_interrupt_ends_the_trainer(tmp_path):
+    class Interrupting:
+        def update(self) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(["import time; time.sleep(60)"], tmp_path / "log", Interrupting())
+    time.sleep(0.2)
+    assert not [child for child in psutil.Process().children() if "sleep(60)" in " ".join(child.cmdline())]
+
+
+def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
+    for name in ("001", "002"):
+        (tmp_path / "attempts" / name).mkdir(parents=True)
+    (tmp_path / "experiment_log.jsonl").write_text("{}\n")
+    launcher._keep_easyr1_log(tmp_path)
+    assert (tmp_path / "attempts" / "001" / "experiment_log.jsonl").is_file()
+    assert not (tmp_path / "experiment_log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--help"], 0, "easyr1 config=FILE"),
+        ([], 0, "examples:"),
+        (["--version"], 0, "lad-reasoner"),
+        (["trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),
+        (["config=/no/such.yaml"], 1, "no such file"),
+        (["check", "--fast"], 2, "no such option here"),
+        (["show", "--as", "trl"], 2, "expected easyr1 or verl"),
+        (["check", "trainer.max_steps=0"], 1, "error: trainer.max_steps"),
+    ],
+)
+def test_the_command_line(words, code, says):
+    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == code
+    assert says in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_refused_key_is_named_in_the_translation(good_words, tmp_path):
+    config = load_config([*good_words, "algorithm.online_filtering=true"])
+    with pytest.raises(UsageError, match=r"algorithm\.online_filtering: found True, expected False: verl has no"):
+        launcher.build_command(config, VERL, KEYS, tmp_path, gpu=True)

@@ -1,0 +1,345 @@
+"""`easyr1 check`: each broken config is found, by its key and with a remedy, and a good one gives no alarm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lad_reasoner.errors import LadError
+from lad_reasoner.trainers.checks import CHECKS
+from lad_reasoner.trainers.checks.data import check_verl_columns
+from lad_reasoner.trainers.checks.known import Known
+from lad_reasoner.trainers.config import load_config
+from lad_reasoner.trainers.grammar import read_snapshot
+from lad_reasoner.trainers.installed import Trainer
+
+from .conftest import pair, write_pairs, write_rows
+
+KEYS = read_snapshot()
+MISSING = "no such file"
+
+
+def findings(words: list[str], *, trainer: Trainer | None = None, gpu: bool = False) -> list[str]:
+    """Return the findings about a config, as lines; machine checks only where a trainer is given."""
+    try:
+        config = load_config(words, KEYS)
+    except LadError as error:
+        return [f"error: {error}"]
+    known = Known(config=config, trainer=trainer, keys=KEYS, gpu=gpu)
+    machine = {"check_trainer", "check_packages", "check_gpus", "check_memory", "check_disk"}
+    return [str(found) for check in CHECKS if trainer or check.__name__ not in machine for found in check(known)]
+
+
+def test_a_good_config_gives_no_alarm(good_words):
+    assert findings(good_words) == []
+
+
+#: What is broken, the words that break a good config, and what the finding must say. ``~`` stands for the workshop.
+BROKEN = {
+    "unknown key": (["trainer.max_step=3"], "error: trainer.max_step", "did you mean trainer.max_steps"),
+    "wrong type": (["worker.rollout.n=many"], "error: worker.rollout.n", "int"),
+    "no training file": (["data.train_files=~/none.parquet"], "error: data.train_files", MISSING),
+    "no validation file": (["data.val_files=~/none.parquet"], "error: data.val_files", MISSING),
+    "no training file named": (["data.train_files=''"], "error: data.train_files", "found nothing"),
+    "validation file null": (["data.val_files="], "error: data.val_files", "expected str"),
+    "not a parquet": (["data.train_files=~/text.parquet"], "error: ~/text.parquet", "no readable parquet"),
+    "truncated parquet": (["data.train_files=~/cut.parquet"], "error: ~/cut.parquet", "no readable parquet"),
+    "no rows": (["data.train_files=~/empty.parquet"], "error: data.train_files", "no rows"),
+    "stray README in the folder": (["data.train_files=~/folder"], "error: data.train_files", "first file it lists"),
+    "empty folder": (["data.train_files=~/hollow"], "error: data.train_files", "an empty folder"),
+    "prompt column": (["data.prompt_key=question"], "error: data.prompt_key", "'question'"),
+    "answer column": (["data.answer_key=label2"], "error: data.answer_key", "'label2'"),
+    "image column": (["data.image_key=pictures"], "error: data.image_key", "'pictures'"),
+    "one marker, two images": (["data.train_files=~/one_marker.parquet"], "error: data.train_files", "1 of 40 rows"),
+    "three markers": (["data.train_files=~/three_markers.parquet"], "error: data.train_files", "1 of 40 rows"),
+    "unreadable image": (["data.train_files=~/bad_image.parquet"], "error: data.train_files", "image 1 of a pair"),
+    "limit_images": (["worker.rollout.limit_images=0"], "error: worker.rollout.limit_images", "set it to 2"),
+    "three images": (["data.train_files=~/two_shot.parquet"], "error: worker.rollout.limit_images", "set it to 3"),
+    "unreadable gold": (["data.train_files=~/bad_gold.parquet"], "error: data.train_files", "gold answer"),
+    "gold from a wrong column": (["data.answer_key=pair_id"], "error: data.train_files", "gold answer"),
+    "one label": (["data.train_files=~/one_label.parquet"], "warning: data.train_files", "only the label no"),
+    "LOCO in training": (["data.train_files=~/loco.parquet"], "error: data.train_files", "mvtec_loco"),
+    "validation is training": (["data.val_files=~/train.parquet"], "warning: data.val_files", "the training file"),
+    "pixel bounds crossed": (
+        ["data.min_pixels=9000", "data.max_pixels=5000"],
+        "error: data.min_pixels",
+        "at most data.max_pixels",
+    ),
+    "stock min_pixels": (["data.min_pixels=262144"], "warning: data.min_pixels", "would be enlarged"),
+    "prompts too long": (["data.train_files=~/large.parquet"], "error: data.max_prompt_length", "so none is left"),
+    "some prompts too long": (
+        ["data.train_files=~/mixed.parquet"],
+        "warning: data.max_prompt_length",
+        "would be dropped",
+    ),
+    "prompts cut": (
+        ["data.train_files=~/mixed.parquet", "data.filter_overlong_prompts=false"],
+        "error: data.max_prompt_length",
+        "or data.max_pixels to",
+    ),
+    "batch above the data": (["data.rollout_batch_size=64"], "error: data.rollout_batch_size", "at most 40"),
+    "last batch lost": (
+        ["data.rollout_batch_size=24", "worker.actor.global_batch_size=24"],
+        "warning: data.rollout_batch_size",
+        "16 of 40 pairs are dropped",
+    ),
+    "no format prompt": (["data.format_prompt=null"], "warning: data.format_prompt", "never told the template"),
+    "missing format prompt": (["data.format_prompt=~/none.jinja"], "error: data.format_prompt", "only print this"),
+    "prompt without content": (["data.format_prompt=~/mute.jinja"], "error: data.format_prompt", "{{ content }}"),
+    "prompt with an image": (
+        ["data.format_prompt=~/image.jinja"],
+        "error: data.format_prompt",
+        "belong to the problem",
+    ),
+    "broken jinja": (["data.format_prompt=~/broken.jinja"], "error: data.format_prompt", "no jinja template"),
+    "missing chat template": (["data.override_chat_template=~/none"], "error: data.override_chat_template", "no such"),
+    "missing image folder": (["data.image_dir=~/none"], "error: data.image_dir", "no such folder"),
+    "no model": (["worker.actor.model.model_path=null"], "error: worker.actor.model.model_path", "found none"),
+    "missing model": (["worker.actor.model.model_path=/no/such"], "error: worker.actor.model.model_path", "no such"),
+    "unmerged checkpoint": (["worker.actor.model.model_path=~/actor"], "error: worker.actor.model", "easyr1 merge"),
+    "model without weights": (["worker.actor.model.model_path=~/hull"], "error: worker.actor.model", "no weights"),
+    "model without processor": (["worker.actor.model.model_path=~/blind"], "error: worker", "no image processor"),
+    "no reward": (["worker.reward.reward_function=null"], "error: worker.reward.reward_function", "found none"),
+    "missing reward file": (["worker.reward.reward_function=~/none.py:f"], "error: worker.reward", "no reward file"),
+    "missing reward function": (
+        ["worker.reward.reward_function=~/list.py:f"],
+        "error: worker.reward",
+        "no function f",
+    ),
+    "reward import fails": (["worker.reward.reward_function=~/import.py"], "error: worker.reward", "on import"),
+    "too few scores": (["worker.reward.reward_function=~/few.py"], "error: worker.reward", "1 scores for 4 responses"),
+    "no overall": (["worker.reward.reward_function=~/bare.py"], "error: worker.reward", "a dict with overall"),
+    "score not a float": (["worker.reward.reward_function=~/text.py"], "error: worker.reward", "plain floats"),
+    "slash in a key": (["worker.reward.reward_function=~/slash.py"], "error: worker.reward", "a slash in the key"),
+    "reward raises": (["worker.reward.reward_function=~/raise.py"], "error: worker.reward", "ZeroDivisionError"),
+    "constant reward": (["worker.reward.reward_function=~/list.py"], "warning: worker.reward", "trains nothing"),
+    "unknown reward option": (
+        ["worker.reward.reward_function_kwargs.weight=1"],
+        "error: worker.reward.reward_function",
+        "unexpected keyword argument 'weight'",
+    ),
+    "unknown estimator": (["algorithm.adv_estimator=gpro"], "error: algorithm.adv_estimator", "grpo"),
+    "unknown KL penalty": (["algorithm.kl_penalty=k4"], "error: algorithm.kl_penalty", "low_var_kl"),
+    "unknown loss": (["worker.actor.loss_type=vanilla"], "error: worker.actor.loss_type", "default"),
+    "unknown dtype": (["worker.rollout.dtype=half"], "error: worker.rollout.dtype", "bf16"),
+    "negative KL": (["algorithm.kl_coef=-1"], "error: algorithm.kl_coef", "at least 0"),
+    "no GPU asked for": (["trainer.n_gpus_per_node=0"], "error: trainer.n_gpus_per_node", "at least 1"),
+    "zero learning rate": (["worker.actor.optim.lr=0"], "error: worker.actor.optim.lr", "above zero"),
+    "one sample a prompt": (["worker.rollout.n=1"], "error: worker.rollout.n", "at least 2 with grpo"),
+    "greedy training": (["worker.rollout.temperature=0"], "error: worker.rollout.temperature", "no advantage"),
+    "mini batch": (["worker.actor.global_batch_size=5"], "error: data.rollout_batch_size", "a multiple of"),
+    "experience micro batch": (
+        ["worker.actor.micro_batch_size_per_device_for_experience=5"],
+        "error: worker.actor.micro_batch_size_per_device_for_experience",
+        "a divisor of rollout_batch_size x n, 32",
+    ),
+    "update micro batch": (
+        ["worker.actor.micro_batch_size_per_device_for_update=5"],
+        "error: worker.actor.micro_batch_size_per_device_for_update",
+        "a divisor of 32",
+    ),
+    "more GPUs than samples divide into": (["trainer.n_gpus_per_node=3"], "error: trainer.n_gpus", "a divisor of 32"),
+    "offload with accumulation": (
+        ["worker.actor.fsdp.enable_cpu_offload=true"],
+        "error: worker.actor.fsdp.enable_cpu_offload",
+        "offload_params",
+    ),
+    "mini rollouts": (["data.mini_rollout_batch_size=3"], "error: data.mini_rollout_batch_size", "a divisor"),
+    "too few batched tokens": (
+        ["worker.rollout.max_num_batched_tokens=600"],
+        "error: worker.rollout.max_num_batched_tokens",
+        "at least 1024",
+    ),
+    "short model length": (["worker.rollout.max_model_len=600"], "error: worker.rollout.max_model_len", "1024"),
+    "tensor parallel": (
+        ["worker.rollout.tensor_parallel_size=2"],
+        "error: worker.rollout.tensor_parallel",
+        "1 is right",
+    ),
+    "no n for validation": (
+        ["worker.rollout.val_override_config={temperature: 0}"],
+        "error: worker.rollout.val_override_config",
+        "n: 1",
+    ),
+    "sampled validation": (
+        ["worker.rollout.val_override_config={n: 1}"],
+        "warning: worker.rollout.val_override_config",
+        "temperature: 0.0",
+    ),
+    "KL on and off": (
+        ["algorithm.disable_kl=true", "algorithm.use_kl_loss=true"],
+        "warning: algorithm.use_kl_loss",
+        "no KL is applied",
+    ),
+    "KL of weight zero": (["algorithm.kl_coef=0"], "warning: algorithm.kl_coef", "disable_kl=true"),
+    "empty filter": (
+        ["algorithm.online_filtering=true", "algorithm.filter_low=0.99"],
+        "error: algorithm.filter_low",
+        "less than",
+    ),
+    "LoRA on the vision tower": (["worker.actor.model.lora.rank=8"], "warning: worker.actor.model.lora", "visual"),
+    "unknown logger": (["trainer.logger=[consol]"], "error: trainer.logger", "'consol'"),
+    "no steps": (["trainer.max_steps=0"], "error: trainer.max_steps", "at least one step"),
+    "saves after the end": (["trainer.save_freq=100"], "warning: trainer.save_freq", "4 steps"),
+    "validates after the end": (["trainer.val_freq=100"], "warning: trainer.val_freq", "4 steps"),
+    "validate only, but do not": (
+        ["trainer.val_only=true", "trainer.val_before_train=false"],
+        "error: trainer.val_only",
+        "set both",
+    ),
+    "given checkpoint is the actor": (
+        ["trainer.load_checkpoint_path=~/actor"],
+        "error: trainer.load_checkpoint_path",
+        "global_step_<n>",
+    ),
+    "given checkpoint is empty": (
+        ["trainer.load_checkpoint_path=~/hollow/../global_step_9"],
+        "error: trainer.load_checkpoint_path",
+        "no actor folder",
+    ),
+    "finished already": (
+        ["trainer.save_checkpoint_path=~/done"],
+        "error: trainer.find_last_checkpoint",
+        "nothing is left of 4 steps",
+    ),
+    "checkpoint would be overwritten": (
+        ["trainer.save_checkpoint_path=~/done", "trainer.find_last_checkpoint=false"],
+        "warning: trainer.find_last_checkpoint",
+        "may be overwritten",
+    ),
+    "another trainer's checkpoints": (
+        ["trainer.save_checkpoint_path=~/verls"],
+        "warning: trainer.save_checkpoint_path",
+        "checkpoints of verl",
+    ),
+    "another run's checkpoints": (
+        ["trainer.save_checkpoint_path=~/done", "trainer.max_steps=40"],
+        "warning: data.rollout_batch_size",
+        "choose another",
+    ),
+    "two nodes, no cluster": (["trainer.nnodes=2"], "error: trainer.nnodes", "RAY_ADDRESS"),
+}
+
+
+@pytest.fixture(scope="session")
+def broken_things(workshop):
+    """The workshop with everything that the table names."""
+    tmp_path = workshop
+    (tmp_path / "text.parquet").write_text("no parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "train.parquet").read_bytes()[:-200])
+    write_rows(tmp_path / "empty.parquet", [])
+    rows = [pair(index).to_row() for index in range(40)]
+    for name, change in {
+        "one_marker": {"problem": "<image> only"},
+        "three_markers": {"problem": "<image><image><image>"},
+        "bad_image": {"images": [{"bytes": b"no image", "path": "a.png"}] * 2},
+        "bad_gold": {"answer": "yes"},
+    }.items():
+        write_rows(tmp_path / f"{name}.parquet", [{**rows[0], **change}, *rows[1:]])
+    write_rows(tmp_path / "one_label.parquet", rows[::2] * 2)
+    write_pairs(tmp_path / "two_shot.parquet", references=2)
+    write_pairs(tmp_path / "loco.parquet", dataset="mvtec_loco")
+    write_pairs(tmp_path / "large.parquet", 8, size=(800, 800))
+    write_rows(tmp_path / "mixed.parquet", [*rows, pair(40, size=(800, 800)).to_row()])
+    for folder, names in {
+        "folder": ["README.md", "a.parquet"],
+        "hollow": [],
+        "actor": [],
+        "hull": ["config.json", "preprocessor_config.json"],
+        "blind": ["config.json", "model.safetensors"],
+        "global_step_9": [],
+        "done/global_step_4/actor": [],
+        "done/attempts/001": [],
+        "verls/global_step_2": [],
+    }.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (tmp_path / folder / name).touch()
+    (tmp_path / "done" / "checkpoint_tracker.json").write_text('{"last_global_step": 4}')
+    (tmp_path / "done" / "attempts" / "001" / "easyr1.yaml").write_text("data: {rollout_batch_size: 16}")
+    (tmp_path / "verls" / "latest_checkpointed_iteration.txt").write_text("2")
+    for name, text in {
+        "mute.jinja": "answer yes or no",
+        "image.jinja": "<image> {{ content }}",
+        "broken.jinja": "{{ content",
+        "list.py": "def main(rows):\n return [{'overall': 1.0} for row in rows]",
+        "few.py": "def main(rows):\n return [{'overall': 1.0}]",
+        "bare.py": "def main(rows):\n return [{'score': 1.0} for row in rows]",
+        "text.py": "def main(rows):\n return [{'overall': 1.0, 'said': 'yes'} for row in rows]",
+        "slash.py": "def main(rows):\n return [{'overall': 1.0, 'a/b': 1.0} for row in rows]",
+        "raise.py": "def main(rows):\n return [{'overall': 1 / 0} for row in rows]",
+        "import.py": "import nothing_of_the_kind",
+    }.items():
+        (tmp_path / name).write_text(text)
+    return workshop
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found(name, broken_things, good_words, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words, where, says = BROKEN[name]
+    home = str(broken_things)
+    changed = {word.partition("=")[0] for word in words}
+    kept = [word for word in good_words if word.partition("=")[0] not in changed]  # dicts would be merged
+    lines = findings([*kept, *[word.replace("~", home) for word in words]])
+    about = [line for line in lines if line.startswith(where.replace("~", home))]
+    assert about, lines
+    assert any(says in line for line in about), about
+
+
+def test_there_are_at_least_forty():
+    assert len(BROKEN) >= 40
+
+
+def test_verl_needs_columns_that_easyr1_does_not(workshop, good_words):
+    table = pq.read_table(workshop / "train.parquet")
+    pq.write_table(table.drop_columns(["reward_model"]), workshop / "easyr1_only.parquet")
+    words = [*good_words, f"data.train_files={workshop}/easyr1_only.parquet"]
+    config = load_config(words, KEYS)
+    for name, count in {"verl": 1, "easyr1": 0}.items():
+        known = Known(config=config, trainer=Trainer(name, "", Path()), keys=KEYS, gpu=False)
+        assert len(list(check_verl_columns(known))) == count
+
+
+def test_without_a_trainer_the_machine_checks_say_so(good_words):
+    config = load_config(good_words, KEYS)
+    known = Known(config=config, trainer=None, keys=KEYS, gpu=False)
+    lines = [str(found) for check in CHECKS for found in check(known)]
+    assert [line for line in lines if "neither EasyR1 nor verl installed" in line]
+
+
+def test_easyr1_needs_what_it_does_not_declare(good_words):
+    lines = findings(good_words, trainer=Trainer("easyr1", "0.3.3.dev0", Path()), gpu=True)
+    # Whatever is installed here, it is not both transformers below 5 and everything that verl 0.9 wants.
+    assert [line for line in lines if "pip install" in line]
+
+
+def test_the_check_imports_neither_torch_nor_ray_nor_transformers(good_words):
+    code = (
+        "import sys; from lad_reasoner.trainers.command import main\n"
+        "try: main(['check', *sys.argv[1:]])\n"
+        "except SystemExit: print(sorted({'torch', 'ray', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *good_words], capture_output=True, text=True, check=True)
+    assert run.stdout.rstrip().endswith("[]"), run.stdout + run.stderr
+
+
+def test_a_parquet_that_stores_paths_is_read_from_beside_it(tmp_path, good_words):
+    row = pair(0).to_row()
+    for image in row["images"]:
+        (tmp_path / image["path"]).write_bytes(image["bytes"])
+        image["bytes"] = None
+    write_rows(tmp_path / "paths.parquet", [row] * 40)
+    lines = findings([*good_words, f"data.train_files={tmp_path}/paths.parquet"])
+    assert [line for line in lines if "image" in line and "error" in line] == []
+
+
+def test_a_text_only_parquet_is_an_error_of_its_column(tmp_path, good_words):
+    pq.write_table(pa.table({"problem": ["a"] * 40, "answer": ['{"label": "no"}'] * 40}), tmp_path / "t.parquet")
+    lines = findings([*good_words, f"data.train_files={tmp_path}/t.parquet"])
+    assert any(line.startswith("error: data.image_key") for line in lines)
