@@ -1,0 +1,1 @@
+"""Run a model on pairs: backends, batch prediction, one pair."""

@@ -1,0 +1,133 @@
+"""Ask a model about every pair of a parquet, and keep each response the moment it arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from lad_reasoner.inference.backend import Backend, Question
+from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, write_run_card
+from lad_reasoner.pairs_reader import data_sha256, iter_pairs, read_truths
+from lad_reasoner.task import prompt_text, read_prompt_template
+
+__all__ = ["PredictSummary", "predict"]
+
+#: Packages whose versions change what a model answers.
+_VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "openai", "pillow", "torchvision")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSummary:
+    """What a run did.
+
+    Attributes:
+        wanted: Responses asked for: pairs times samples.
+        resumed: Of these, those that were there already.
+        written: Of these, those written now.
+        repaired: What was repaired in the file, in words; empty if nothing.
+    """
+
+    wanted: int
+    resumed: int
+    written: int
+    repaired: str
+
+
+def predict(
+    data: Path,
+    backend: Backend,
+    out: Path,
+    *,
+    template: str | None = None,
+    samples: int = 1,
+    limit: int | None = None,
+    advance: Callable[[int, int], object] = lambda _done, _wanted: None,
+) -> PredictSummary:
+    """Write a response to every pair that has none yet.
+
+    Args:
+        data: Pair parquet, or a folder of its shards.
+        backend: What answers.
+        out: JSON lines file, appended to.
+        template: Jinja source of the format prompt; the shipped one, which training uses, by default.
+        samples: Responses a pair.
+        limit: Only the first pairs of the file.
+        advance: Told how many of the wanted responses are there.
+
+    Raises:
+        DataError: The data or the predictions already there cannot be read.
+        UsageError: ``out`` holds another run's predictions.
+        RunError: Another process writes to ``out``, or the backend fails.
+    """
+    source = read_prompt_template() if template is None else template
+    key = RunKey(
+        model=backend.model,
+        model_digest=backend.model_digest,
+        backend=backend.name,
+        dtype=backend.dtype,
+        prompt_sha256=hashlib.sha256(source.encode()).hexdigest(),
+        data_sha256=data_sha256(data),
+        sampling=backend.sampling,
+    )
+    truths = read_truths(data)[:limit]
+    wanted = [(truth.pair_id, sample) for truth in truths for sample in range(samples)]
+    with PredictionStore(out, key) as store:
+        write_run_card(out, _run_card(key, data=data, template=source, samples=samples, pairs=len(truths)))
+        resumed = done = sum(response in store.done for response in wanted)
+        advance(done, len(wanted))
+        questions = _questions(data, template, samples=samples, limit=len(truths), done=frozenset(store.done))
+        for answer in backend.answer(questions):
+            store.append(Prediction(**dict(key), **asdict(answer)))
+            done += 1
+            advance(done, len(wanted))
+    return PredictSummary(wanted=len(wanted), resumed=resumed, written=done - resumed, repaired=store.repaired)
+
+
+def _questions(
+    data: Path, template: str | None, *, samples: int, limit: int, done: frozenset[tuple[str, int]]
+) -> Iterator[Question]:
+    render = cache(partial(prompt_text, template=template))  # one template, and most pairs share one problem
+    for pair in islice(iter_pairs(data), limit):
+        missing = tuple(sample for sample in range(samples) if (pair.pair_id, sample) not in done)
+        if missing:
+            yield Question(pair.pair_id, render(pair.problem), pair.images, missing)
+
+
+def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: int) -> dict[str, Any]:
+    """Return what a reader of the predictions wants to know and the lines do not say."""
+    return {
+        **key.model_dump(),
+        "data": str(data.resolve()),
+        "pairs": pairs,
+        "samples": samples,
+        "prompt_template": template,
+        "versions": dict(_installed()),
+        "hardware": _hardware(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for name in _VERSIONS:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
+def _hardware() -> str:
+    """Return the processor, and the GPU if this process uses one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} x {torch.cuda.device_count()}"
+    return f"{platform.machine()}, {os.cpu_count()} cores"

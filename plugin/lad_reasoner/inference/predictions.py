@@ -1,0 +1,277 @@
+"""The store of predictions: append-only JSON lines, one a response, that survive being killed at any moment.
+
+Every line says what run it belongs to, so a file cannot mix two. Answers are not stored: they are parsed again
+whenever they are needed, so that a prediction never carries a stale reading. Beside ``NAME.jsonl`` stands
+``NAME.run.json``, the run card: where the data is, the prompt, versions and hardware.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lad_reasoner.errors import DataError, RunError, UsageError
+
+__all__ = [
+    "Prediction",
+    "PredictionStore",
+    "RunKey",
+    "Sampling",
+    "ScoreSource",
+    "read_predictions",
+    "read_run_card",
+    "run_card_path",
+    "write_run_card",
+]
+
+ScoreSource = Literal["answer_token", "forced"]
+
+#: Lines are flushed one at a time; the disk is waited for at most this often.
+_FSYNC_SECONDS: Final = 2.0
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampling(_Record):
+    """How responses are drawn.
+
+    Attributes:
+        temperature: 0 is greedy: the most likely token, with no repetition penalty.
+        max_new_tokens: Where a response is cut.
+        seed: Of sampled responses; each pair and sample has its own stream, so batching and resuming change nothing.
+        structured: Whether decoding is held to the answer template.
+        min_pixels: Smaller images are enlarged to this many pixels; None where a server decides.
+        max_pixels: Larger images are shrunk to this many pixels; None where a server decides.
+    """
+
+    temperature: float
+    max_new_tokens: int
+    seed: int
+    structured: bool
+    min_pixels: int | None
+    max_pixels: int | None
+
+
+class RunKey(_Record):
+    """What must be the same for every line of a file.
+
+    Attributes:
+        model: Path or name, as given.
+        model_digest: Digest of a local model's weights and configuration; None for a remote one.
+        backend: ``transformers``, ``vllm`` or ``openai``.
+        dtype: Of the weights; None where a server decides.
+        prompt_sha256: Digest of the format prompt's template.
+        data_sha256: Digest of the pair parquet.
+        sampling: How responses are drawn.
+    """
+
+    model: str
+    model_digest: str | None
+    backend: str
+    dtype: str | None
+    prompt_sha256: str
+    data_sha256: str
+    sampling: Sampling
+
+    def differences(self, other: RunKey) -> list[str]:
+        """Return the names of the fields in which two runs differ; equal weights may be named differently."""
+        same_weights = self.model_digest is not None and self.model_digest == other.model_digest
+        return [
+            name
+            for name in RunKey.model_fields
+            if getattr(self, name) != getattr(other, name) and not (name == "model" and same_weights)
+        ]
+
+
+class Prediction(RunKey):
+    """One response.
+
+    Attributes:
+        pair_id: The pair asked about.
+        sample: 0, or the index among several sampled responses.
+        response: The model's text, without special tokens.
+        score: P(yes) / (P(yes) + P(no)) at the answer, in [0, 1]; None where the backend cannot tell.
+        score_source: ``answer_token``: read where the model answered; ``forced``: read after an answer was forced on a
+            response without one.
+        prompt_tokens: Length of the prompt, images included.
+        response_tokens: Length of the response.
+        finish_reason: ``stop``, or ``length`` if the response was cut.
+        seconds: Wall-clock seconds; a batch's time is shared equally by its responses.
+    """
+
+    pair_id: str
+    sample: int = 0
+    response: str
+    score: float | None = None
+    score_source: ScoreSource | None = None
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+    finish_reason: Literal["stop", "length"] = "stop"
+    seconds: float = 0.0
+
+
+class PredictionStore:
+    """An open file of predictions. Use as a context manager; one process at a time.
+
+    Args:
+        path: The JSON lines file; made if absent.
+        key: The run that wants to write.
+
+    Attributes:
+        done: ``(pair_id, sample)`` of every line already there.
+        repaired: What was repaired on opening, in words; empty if nothing.
+
+    Raises:
+        DataError: A line before the last is broken.
+        UsageError: The file holds another run's predictions.
+        RunError: Another process writes to the file.
+    """
+
+    def __init__(self, path: Path, key: RunKey) -> None:
+        self.path, self.key = path, key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = _open_locked(path)
+        try:
+            self.repaired = _repair(path, self._stream)
+            existing = read_predictions(path, allow_empty=True)
+            _require_same_run(existing, key, path)
+        except BaseException:
+            self._stream.close()
+            raise
+        self.done = {(prediction.pair_id, prediction.sample) for prediction in existing}
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sync()
+        self._stream.close()
+
+    def append(self, prediction: Prediction) -> None:
+        """Write one line and flush it."""
+        self._stream.write(prediction.model_dump_json().encode() + b"\n")
+        self._stream.flush()
+        self.done.add((prediction.pair_id, prediction.sample))
+        if time.monotonic() - self._synced > _FSYNC_SECONDS:
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._stream.fileno())
+        self._synced = time.monotonic()
+
+
+def _require_same_run(existing: Sequence[Prediction], key: RunKey, path: Path) -> None:
+    if existing and (names := existing[0].differences(key)):
+        found = f"predictions of another run (different {', '.join(names)})"
+        raise UsageError(path, found=found, expected="one run a file", remedy="choose another --out")
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    stream = path.open("ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise RunError(
+            path, found="another process writing to it", remedy="wait for it, or choose another --out"
+        ) from error
+    return stream
+
+
+def _repair(path: Path, stream: IO[bytes]) -> str:
+    """Move a broken last line to ``NAME.jsonl.broken``: it is the one that was being written when a run was killed."""
+    content = path.read_bytes()
+    cut = content.rstrip(b"\n").rfind(b"\n") + 1
+    tail = content[cut:]
+    if not tail or (tail.endswith(b"\n") and _parse_line(tail) is not None):
+        return ""
+    if cut and _parse_line(content[: content.index(b"\n")]) is None:
+        return ""  # not our file: read_predictions names its first line
+    with path.with_name(path.name + ".broken").open("ab") as broken:
+        broken.write(tail.rstrip(b"\n") + b"\n")
+        broken.flush()
+        os.fsync(broken.fileno())
+    stream.truncate(cut)
+    os.fsync(stream.fileno())
+    return (
+        f"{path}: the last line was broken ({len(tail)} bytes); moved to {path.name}.broken, its pair is asked again"
+    )
+
+
+def _parse_line(line: bytes) -> Prediction | None:
+    try:
+        return Prediction.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def read_predictions(path: Path, *, allow_empty: bool = False) -> list[Prediction]:
+    """Read a file of predictions; of a pair and sample that occur twice, the first counts.
+
+    Raises:
+        DataError: No such file, no line in it, a broken line, or lines of different runs.
+    """
+    if not path.is_file():
+        raise DataError(path, found="no such file", expected="predictions", remedy="write them with `lad predict`")
+    found: dict[tuple[str, int], Prediction] = {}
+    first: Prediction | None = None
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            prediction = _parse_line(line)
+            if prediction is None:
+                remedy = "a broken last line is repaired by running `lad predict` again"
+                raise DataError(
+                    f"{path}, line {number}", found=f"{line[:60]!r}", expected="a prediction", remedy=remedy
+                )
+            first = first or prediction
+            if names := first.differences(prediction):
+                raise DataError(
+                    f"{path}, line {number}", found=f"another {', '.join(names)}", expected="one run a file"
+                )
+            found.setdefault((prediction.pair_id, prediction.sample), prediction)
+    if not found and not allow_empty:
+        raise DataError(path, found="no predictions", expected="at least one line")
+    return list(found.values())
+
+
+def run_card_path(predictions: Path) -> Path:
+    """Return where the run card of a file of predictions stands."""
+    return predictions.with_suffix(".run.json")
+
+
+def read_run_card(predictions: Path) -> dict[str, Any]:
+    """Read the run card beside a file of predictions; empty if there is none.
+
+    Raises:
+        DataError: It is not a JSON object.
+    """
+    path = run_card_path(predictions)
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(path, found=f"unreadable JSON ({error})", expected="a run card") from error
+    if not isinstance(card, dict):
+        raise DataError(path, found=type(card).__name__, expected="a JSON object")
+    return card
+
+
+def write_run_card(predictions: Path, card: dict[str, Any]) -> None:
+    """Write the run card, whole or not at all."""
+    path = run_card_path(predictions)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)

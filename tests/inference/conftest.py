@@ -1,0 +1,95 @@
+"""A tiny model with random weights and pair parquets drawn on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lad_reasoner.pairs import Image, Pair, pair_schema
+
+CATEGORIES = ("juice_bottle", "breakfast_box", "screw_bag", "splicing_connectors", "pushpins")
+
+
+def draw_png(rng: np.random.Generator, width: int = 84, height: int = 84) -> bytes:
+    """Return a PNG of coloured squares."""
+    from PIL import Image as Pillow
+
+    squares = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Pillow.fromarray(squares).resize((width, height), Pillow.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def draw_pairs(
+    count: int, *, seed: int = 0, references: int = 1, sizes: tuple[tuple[int, int], ...] = ((84, 84),)
+) -> list[Pair]:
+    """Return pairs over five categories, each with its own fixed reference(s)."""
+    rng = np.random.default_rng(seed)
+    shots = {
+        category: [_image(draw_png(rng), f"{category}/train/good/{k:03}.png") for k in range(references)]
+        for category in CATEGORIES
+    }
+    pairs = []
+    for index in range(count):
+        category = CATEGORIES[index * len(CATEGORIES) // count]
+        kind = ("good", "logical", "structural")[int(rng.integers(3))]
+        path = f"{category}/test/{kind}/{index:03}.png"
+        pairs.append(
+            Pair(
+                pair_id=f"mvtec_loco/{path}",
+                dataset="mvtec_loco",
+                category=category,
+                label="no" if kind == "good" else "yes",
+                kind=kind,
+                defect="good" if kind == "good" else f"{kind}_{index % 3}",
+                references=shots[category],
+                query=_image(draw_png(rng, *sizes[index % len(sizes)]), path),
+            )
+        )
+    return pairs
+
+
+def _image(data: bytes, path: str) -> Image:
+    return Image(data=data, path=path, sha256=hashlib.sha256(data).hexdigest())
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> Path:
+    """Write a pair parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema())
+    pq.write_table(table, path, row_group_size=8)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that draws a pair parquet."""
+
+    def make(count: int = 20, **options: object) -> Path:
+        return write_pairs(tmp_path_factory.mktemp("pairs") / "loco.parquet", draw_pairs(count, **options))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL of 0.8 million random weights, spread wide enough that its responses differ."""
+    torch = pytest.importorskip("torch")
+    from lad_reasoner.demo.tiny import build_model, build_processor, save_tiny
+
+    processor = build_processor(["the top row is ok extra missing <think> ok </think><answer> yes </answer> no"])
+    model = build_model(processor.tokenizer, seed=3)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "embed" not in name:
+                weight.mul_(2.5)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_tiny(folder, model=model, processor=processor)
+    return folder

@@ -1,0 +1,87 @@
+"""One pair from the terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.cli import main
+from lad_reasoner.errors import DataError
+from lad_reasoner.inference.ask import MAX_IMAGE_PIXELS, Verdict, read_image_file
+from lad_reasoner.inference.ask_cli import _print_verdict
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    path = tmp_path / "\u00e9cran 1.png"
+    Image.new("RGB", (84, 84), "teal").save(path)
+    return path
+
+
+def test_the_bytes_are_as_they_lie_on_disk(image: Path) -> None:
+    assert read_image_file(image).data == image.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("text.png", b"hello", "no readable image"),
+        ("empty.png", b"", "no readable image"),
+        ("animation.gif", b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff;", "no readable image"),
+        ("absent.png", None, "No such file"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, name: str, content: bytes | None, found: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=found):
+        read_image_file(tmp_path / name)
+
+
+def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "huge.png"
+    Image.new("1", (9000, 9000)).save(path)
+    assert MAX_IMAGE_PIXELS < 9000 * 9000
+    with pytest.raises(DataError, match="81,000,000 pixels"):
+        read_image_file(path)
+
+
+def test_a_wrong_image_costs_no_model_load(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["ask", "--reference", str(image), "--query", str(image.with_name("no.png")), "--model", "no-such-model"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {image.with_name('no.png')}: found No such file")
+
+
+def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "\x1b[2J[red]a pin[/red] is\u202e missing"
+    _print_verdict(Verdict("yes", said, 0.9, "answer_token", True, said, 0.1))
+    assert capsys.readouterr().out == "[2J[red]a pin[/red] is missing\nverdict: anomalous (yes), P(yes) 0.90\n"
+
+
+@pytest.mark.slow
+@pytest.mark.frameworks
+def test_the_embedded_model_answers_without_colours_in_a_pipe(image: Path, repository: Path) -> None:
+    model = repository / "plugin" / "lad_reasoner" / "demo" / "base"
+    words = ["ask", "--reference", str(image), "--query", str(image), "--model", str(model), "--max-new-tokens", "40"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lad_reasoner.cli", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "verdict: " in done.stdout
+    assert "\x1b" not in done.stdout
+    as_json = subprocess.run(
+        [sys.executable, "-m", "lad_reasoner.cli", *words, "--json"], capture_output=True, text=True, check=True
+    )
+    verdict = json.loads(as_json.stdout)
+    assert verdict["answer"] in {"yes", "no", None}
+    assert 0 <= verdict["score"] <= 1
+    assert verdict["reasoning"] in verdict["response"]

@@ -1,0 +1,138 @@
+"""A run over a parquet: complete, resumable, and the same however often it is killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lad_reasoner.cli import build_app, main
+from lad_reasoner.inference.predictions import read_predictions, read_run_card
+
+# A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
+WORKER = """
+import hashlib, sys, time
+from pathlib import Path
+from lad_reasoner.inference.backend import Answer
+from lad_reasoner.inference.predict import predict
+from lad_reasoner.inference.predictions import Sampling
+
+class Digest:
+    name, model, model_digest, dtype = "transformers", "digest", None, None
+    sampling = Sampling(temperature=1, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None)
+
+    def answer(self, questions):
+        for question in questions:
+            for sample in question.samples:
+                time.sleep(0.002)
+                text = hashlib.sha256(question.images[-1].data + bytes([sample])).hexdigest() * 200
+                yield Answer(question.pair_id, sample, text, None, None, None, None, "stop", 0.0)
+
+summary = predict(Path(sys.argv[1]), Digest(), Path(sys.argv[2]), samples=3)
+print(summary.repaired)
+"""
+
+
+def start(tmp_path: Path, data: Path, out: Path) -> subprocess.Popen[str]:
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    return subprocess.Popen([sys.executable, str(script), str(data), str(out)], stdout=subprocess.PIPE, text=True)
+
+
+def contents(out: Path) -> dict[tuple[str, int], str]:
+    return {(item.pair_id, item.sample): item.response for item in read_predictions(out)}
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_run_resumes_to_the_same_set(tmp_path, make_pairs) -> None:
+    data = make_pairs(60)
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    assert start(tmp_path, data, whole).wait() == 0
+    rng, survived = random.Random(0), 0
+    for _ in range(12):
+        process = start(tmp_path, data, killed)
+        while process.poll() is None and (not killed.exists() or killed.stat().st_size == 0):
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.05)
+        survived += process.poll() is not None
+        process.kill()
+        process.wait()
+    assert survived < 12  # some were killed in the middle
+    assert start(tmp_path, data, killed).wait() == 0
+    assert contents(killed) == contents(whole)
+    assert len(killed.read_bytes().splitlines()) == 180  # nothing was asked twice
+
+
+def test_a_line_cut_by_a_kill_is_reported_and_asked_again(tmp_path, make_pairs) -> None:
+    data, out = make_pairs(5), tmp_path / "out.jsonl"
+    assert start(tmp_path, data, out).wait() == 0
+    whole = contents(out)
+    out.write_bytes(out.read_bytes()[:-1000])
+    process = start(tmp_path, data, out)
+    assert "last line was broken" in process.communicate()[0]
+    assert contents(out) == whole
+
+
+@pytest.mark.frameworks
+def test_the_command_predicts_resumes_and_refuses_to_mix(tmp_path, make_pairs, tiny_model, capsys) -> None:
+    data, out = make_pairs(10), tmp_path / "out.jsonl"
+    words = ["predict", "--data", str(data), "--model", str(tiny_model), "--out", str(out), "--max-new-tokens", "8"]
+
+    def run(*more: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *more])
+        return int(str(stop.value.code)), capsys.readouterr().err
+
+    code, notes = run("--limit", "4", "--device", "cpu")
+    assert code == 0
+    assert "4 responses written, 0 were there" in notes
+    code, notes = run("--device", "cpu")
+    assert code == 0
+    assert "6 responses written, 4 were there" in notes
+    card = read_run_card(out)
+    assert card["data"] == str(data.resolve())
+    assert card["sampling"]["max_pixels"] == 84 * 84
+    assert len(contents(out)) == 10
+    code, notes = run("--samples", "2")
+    assert code == 2
+    assert "different sampling" in notes
+    assert "Traceback" not in notes
+
+
+BAD = [
+    (["--data", "absent.parquet"], 1, "no such file"),
+    (["--samples", "3", "--temperature", "0"], 2, "a temperature above 0"),
+    (["--format-prompt", "absent.jinja"], 1, "absent.jinja"),
+    (["--model", "no/such folder"], 1, "no loadable model"),
+]
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case[0][0])
+def test_bad_input_is_one_line(tmp_path, make_pairs, case, capsys, monkeypatch) -> None:
+    words, code, message = case
+    if "--model" in words:
+        pytest.importorskip("torch")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    given = {"--data": str(make_pairs(3)), "--model": str(tmp_path), "--out": str(tmp_path / "o.jsonl")}
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *(word for item in given.items() for word in item)])
+    captured = capsys.readouterr()
+    assert stop.value.code == code
+    errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert captured.out == ""
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: lad predict" in CliRunner().invoke(build_app(), ["predict", "--help"]).output
+    heavy = "{'torch', 'pyarrow', 'pandas', 'transformers'} & set(sys.modules)"
+    code = f"import sys; from lad_reasoner.cli import build_app; build_app(); sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
