@@ -1,0 +1,1 @@
+"""Scores, their statistics, comparisons and the report."""

@@ -1,0 +1,154 @@
+"""Verbs of `lad` that belong to evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lad_reasoner.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lad_reasoner.evaluation.outcomes import Outcomes
+    from lad_reasoner.evaluation.score import RunScore
+
+__all__ = ["register"]
+
+Predictions = Annotated[list[Path], typer.Argument(help="Files written by `lad predict`.")]
+Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")]
+Resamples = Annotated[int, typer.Option(min=1, help="Bootstrap samples of every interval.")]
+Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+ProtocolOption = Annotated[
+    Literal["paper", "all"],
+    typer.Option(help="paper: normal queries and logical anomalies, as Table 1; all: structural anomalies too."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's verbs to `lad`."""
+    app.command("score")(score_command)
+    app.command("compare")(compare_command)
+
+
+def score_command(
+    predictions: Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")] = None,
+    *,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE.csv of another system: pair_id or path, and score or text; may be given again."),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="An external score above it is a yes.")] = 0.5,
+    data: Data = None,
+    protocol: ProtocolOption = "paper",
+    by: Annotated[
+        Literal["kind", "defect"] | None, typer.Option(help="Also print right answers by kind or by defect.")
+    ] = None,
+    paper: Annotated[bool, typer.Option(help="Print the paper's rows above ours.")] = True,
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions: accuracy, F1, AUROC and more, per category, pooled and macro, with 95% intervals.
+
+    Example: lad score base.jsonl sft.jsonl grpo.jsonl --by defect
+    """
+    from lad_reasoner.evaluation.score import read_outcomes, score_outcomes
+    from lad_reasoner.evaluation.table import overview_table, run_table, share_table
+
+    systems = [read_outcomes(path, data, protocol) for path in predictions or []]
+    systems += _read_externals(external or [], data, protocol, threshold)
+    if not systems:
+        raise UsageError("lad score", found="nothing to score", expected="predictions, or --external NAME=FILE.csv")
+    runs = [score_outcomes(system, protocol, resamples=resamples, seed=seed) for system in systems]
+    _note_gaps(systems)
+    if as_json:
+        _print_json({"protocol": protocol, "runs": [run.to_dict() for run in runs], "paper": _paper_rows()})
+        return
+    tables = [overview_table(runs, paper=paper and protocol == "paper"), *map(run_table, _with_votes(runs))]
+    _print_tables([*tables, share_table(runs, by)] if by else tables)
+
+
+def compare_command(
+    predictions: Predictions,
+    *,
+    data: Data = None,
+    protocol: ProtocolOption = "paper",
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models on the same pairs: paired bootstrap, exact McNemar test, Holm's correction.
+
+    Example: lad compare base.jsonl grpo.jsonl sft-grpo.jsonl
+    """
+    from lad_reasoner.evaluation.compare import compare_outcomes
+    from lad_reasoner.evaluation.score import read_outcomes
+    from lad_reasoner.evaluation.table import compare_table
+
+    systems = [read_outcomes(path, data, protocol) for path in predictions]
+    comparisons = compare_outcomes(systems, resamples=resamples, seed=seed)
+    _note_gaps(systems)
+    if as_json:
+        _print_json({"protocol": protocol, "comparisons": [item.to_dict() for item in comparisons]})
+        return
+    _print_tables([compare_table(comparisons)])
+
+
+def _read_externals(
+    named: Sequence[str], data: Path | None, protocol: Literal["paper", "all"], threshold: float
+) -> list[Outcomes]:
+    from lad_reasoner.evaluation.external import read_external
+
+    if named and data is None:
+        raise UsageError("--external", found="no --data", expected="the pair parquet that says what is true")
+    systems = []
+    for item in named:
+        name, _, path = item.partition("=")
+        if not name or not path:
+            raise UsageError("--external", found=repr(item), expected="NAME=FILE.csv")
+        assert data is not None
+        systems.append(read_external(name, Path(path), data, protocol, threshold=threshold))
+    return systems
+
+
+def _note_gaps(systems: Sequence[Outcomes]) -> None:
+    """Say on stderr what could not be scored."""
+    for system in systems:
+        for ids, what in ((system.missing, "pairs without a reply; not scored"), (system.unknown, "unknown pairs")):
+            if ids:
+                shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+                typer.echo(f"{system.name}: {len(ids)} {what}: {shown}", err=True)
+
+
+def _with_votes(runs: Sequence[RunScore]) -> list[RunScore]:
+    return [score for run in runs for score in (run, run.vote) if score is not None]
+
+
+def _paper_rows() -> list[dict[str, object]]:
+    from dataclasses import asdict
+
+    from lad_reasoner.evaluation.paper import TABLE_1
+
+    return [asdict(row) for row in TABLE_1]
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_tables(tables: Sequence[Table]) -> None:
+    """Print tables on stdout; where it is no terminal, as wide as they need."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 400
+    for table in tables:
+        console.print(table)

@@ -1,0 +1,124 @@
+"""Other systems, scored beside ours: a CSV of anomaly scores, or of free text.
+
+The first row names the columns: ``pair_id`` or ``path`` (of the query, or its end from the category on), and ``score``
+(the higher, the more anomalous; above the threshold the answer is yes) or ``text``, or both: then the text answers
+and the score ranks.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from lad_reasoner.errors import DataError
+from lad_reasoner.evaluation.outcomes import Outcomes, Reply, join
+from lad_reasoner.evaluation.protocols import Protocol, select
+from lad_reasoner.pairs_reader import Truth, read_truths
+from lad_reasoner.task import ANOMALOUS, NORMAL, Label
+
+__all__ = ["THRESHOLD", "read_external", "read_free_text"]
+
+#: Of scores, as the paper reads APRIL-GAN's ("score > 0.5").
+THRESHOLD: Final = 0.5
+
+_ANSWER: Final = re.compile(r"\W*(yes|no)\b", re.IGNORECASE | re.ASCII)
+
+
+def read_free_text(text: str) -> Label | None:
+    """Return the answer of a system that speaks freely, as AnomalyGPT does: its first word, if that is yes or no.
+
+    Example:
+        >>> read_free_text("Yes, there is an anomaly in the image, at the top."), read_free_text("Nothing unusual")
+        ('yes', None)
+    """
+    found = _ANSWER.match(text)
+    if found is None:
+        return None
+    return ANOMALOUS if found.group(1).lower() == ANOMALOUS else NORMAL
+
+
+def read_external(name: str, path: Path, data: Path, protocol: Protocol, *, threshold: float = THRESHOLD) -> Outcomes:
+    """Read a CSV of another system.
+
+    Args:
+        name: What the system is called in tables.
+        path: The CSV.
+        data: The pair parquet.
+        protocol: Which pairs are scored.
+        threshold: A score above it is a yes.
+
+    Raises:
+        DataError: A column or value is missing, a number is none, or a pair or path occurs twice or is ambiguous.
+    """
+    truths = read_truths(data)
+    places = _Places(truths)
+    replies: dict[str, tuple[Reply, ...]] = {}
+    for where, row in _rows(path):
+        pair_id = places.find(row, where=where)
+        if pair_id in replies:
+            raise DataError(where, found=f"{pair_id} a second time", expected="one row a pair")
+        replies[pair_id] = (_reply(row, threshold, where=where),)
+    return join(name, replies, scored=select(truths, protocol), known=truths)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            columns = set(reader.fieldnames or [])
+            if not columns & {"pair_id", "path"} or not columns & {"score", "text"}:
+                found = f"the columns {', '.join(sorted(columns)) or 'of an empty file'}"
+                raise DataError(path, found=found, expected="pair_id or path, and score or text")
+            for row in reader:
+                yield f"{path}, line {reader.line_num}", {name: value or "" for name, value in row.items() if name}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(path, found=str(error), expected="a readable CSV") from error
+
+
+class _Places:
+    """Finds pairs by id, by the query's path, or by the end of that path from the category on."""
+
+    def __init__(self, truths: Sequence[Truth]) -> None:
+        self._paths: dict[str, list[str]] = {}
+        for truth in truths:
+            for key in {truth.query_path, _tail(truth.query_path, truth.category)}:
+                self._paths.setdefault(key, []).append(truth.pair_id)
+        self._categories = {truth.category for truth in truths}
+
+    def find(self, row: Mapping[str, str], *, where: str) -> str:
+        """Return the pair that a row is about; an unknown one is returned as it stands, to be counted."""
+        if row.get("pair_id"):
+            return row["pair_id"]
+        path = row.get("path", "").replace("\\", "/")
+        if not path:
+            raise DataError(where, found="no pair_id and no path", expected="one of them")
+        keys = [path, *(_tail(path, category) for category in self._categories)]
+        found = next((self._paths[key] for key in keys if key in self._paths), [path])
+        if len(found) > 1:
+            raise DataError(where, found=f"{path}, the query of {len(found)} pairs", expected="a column pair_id")
+        return found[0]
+
+
+def _tail(path: str, category: str) -> str:
+    parts = PurePosixPath(path).parts
+    return "/".join(parts[parts.index(category) :]) if category in parts else path
+
+
+def _reply(row: Mapping[str, str], threshold: float, *, where: str) -> Reply:
+    score = None
+    if row.get("score"):
+        try:
+            score = float(row["score"])
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(f"{where}, column score", found=repr(row["score"]), expected="a finite number")
+    if "text" in row:
+        return Reply(read_free_text(row["text"]), score=score, source=None if score is None else "external")
+    if score is None:
+        raise DataError(f"{where}, column score", found="nothing", expected="a number")
+    return Reply(ANOMALOUS if score > threshold else NORMAL, score=score, source="external")

@@ -1,0 +1,107 @@
+"""What was said about each pair, beside what is true: the one form in which every system is scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lad_reasoner.inference.predictions import Prediction
+from lad_reasoner.pairs_reader import Truth
+from lad_reasoner.response import parse
+from lad_reasoner.task import ANOMALOUS, NORMAL, Label
+
+__all__ = ["Outcome", "Outcomes", "Reply", "join", "majority", "read_replies"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reading of a system's output.
+
+    Attributes:
+        answer: "yes", "no", or None where none could be read.
+        well_formed: Whether the template was kept; None for systems that know no template.
+        score: The higher, the more anomalous; None if there is none.
+        source: Where the score comes from.
+    """
+
+    answer: Label | None
+    well_formed: bool | None = None
+    score: float | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A pair and the replies to it, one a sample."""
+
+    truth: Truth
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a system said about the pairs of a protocol.
+
+    Attributes:
+        name: What the system is called in tables.
+        rows: One a pair that has a reply.
+        missing: Ids of pairs without one: not scored, but counted and shown.
+        unknown: Ids that were replied to and are not in the data at all.
+    """
+
+    name: str
+    rows: tuple[Outcome, ...]
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """The most replies any pair has."""
+        return max((len(row.replies) for row in self.rows), default=0)
+
+
+def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Reply, ...]]:
+    """Parse responses; the replies of a pair are in the order of their samples."""
+    replies: dict[str, tuple[Reply, ...]] = {}
+    for prediction in sorted(predictions, key=lambda prediction: prediction.sample):
+        response = parse(prediction.response)
+        reply = Reply(response.answer, response.well_formed, prediction.score, prediction.score_source)
+        replies[prediction.pair_id] = (*replies.get(prediction.pair_id, ()), reply)
+    return replies
+
+
+def join(
+    name: str, replies: Mapping[str, tuple[Reply, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
+) -> Outcomes:
+    """Put replies beside the truth.
+
+    Args:
+        name: What the system is called in tables.
+        replies: By pair_id.
+        scored: The pairs that the protocol scores.
+        known: Every pair of the data.
+    """
+    ids = {truth.pair_id for truth in known}
+    return Outcomes(
+        name=name,
+        rows=tuple(Outcome(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
+        missing=tuple(truth.pair_id for truth in scored if truth.pair_id not in replies),
+        unknown=tuple(pair_id for pair_id in replies if pair_id not in ids),
+    )
+
+
+def majority(outcomes: Outcomes) -> Outcomes:
+    """Return the outcomes of a vote: of the readable answers the more frequent one; a tie is no answer.
+
+    The score is the share of yes among the readable answers, and 0.5 where there is none.
+    """
+    rows = tuple(replace(row, replies=(_vote(row.replies),)) for row in outcomes.rows)
+    return replace(outcomes, name=f"{outcomes.name} (vote of {outcomes.samples})", rows=rows)
+
+
+def _vote(replies: Sequence[Reply]) -> Reply:
+    votes = Counter(reply.answer for reply in replies)
+    yes, no = votes[ANOMALOUS], votes[NORMAL]
+    answer: Label | None = None if yes == no else (ANOMALOUS if yes > no else NORMAL)
+    return Reply(answer, score=yes / (yes + no) if yes + no else 0.5, source="vote")

@@ -1,0 +1,78 @@
+"""Outcomes, parquets and prediction files made from confusion matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.evaluation.metrics import Confusion
+from lad_reasoner.pairs import Image, Pair, pair_schema
+
+YES = "<think> a part is missing </think><answer> yes </answer>"
+NO = "<think> all parts match </think><answer> no </answer>"
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Return a function that writes a parquet and predictions with the given confusion matrix for each category."""
+
+    def write(matrices: Mapping[str, Confusion], *, name: str = "model", structural: int = 0) -> tuple[Path, Path]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from lad_reasoner.inference.predictions import Prediction, PredictionStore
+        from lad_reasoner.pairs_reader import data_sha256
+
+        rows = [
+            (category, kind, index, text)
+            for category, matrix in matrices.items()
+            for kind, count, text in (
+                ("logical", matrix.tp, YES),
+                ("logical", matrix.fn, NO),
+                ("good", matrix.fp, YES),
+                ("good", matrix.tn, NO),
+                ("structural", structural, NO),
+            )
+            for index in range(count)
+        ]
+        data, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.jsonl"
+        pairs = [_pair(category, kind, number) for number, (category, kind, _, _) in enumerate(rows)]
+        pq.write_table(pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema()), data)
+        key = _key(name, data_sha256(data))
+        with PredictionStore(out, key) as store:
+            for pair, (_, _, _, text) in zip(pairs, rows, strict=True):
+                store.append(Prediction(**dict(key), pair_id=pair.pair_id, response=text))
+        return out, data
+
+    return write
+
+
+def _pair(category: str, kind: str, number: int) -> Pair:
+    image = Image(data=b"", path=f"{category}/{kind}/{number}.png", sha256="")
+    return Pair(
+        pair_id=f"mvtec_loco/{image.path}",
+        dataset="mvtec_loco",
+        category=category,
+        label="no" if kind == "good" else "yes",
+        kind=kind,
+        defect="good" if kind == "good" else f"{kind}_defect",
+        references=[image],
+        query=image,
+    )
+
+
+def _key(model: str, digest: str):
+    from lad_reasoner.inference.predictions import RunKey, Sampling
+
+    sampling = Sampling(temperature=0, max_new_tokens=64, seed=0, structured=False, min_pixels=None, max_pixels=None)
+    return RunKey(
+        model=model,
+        model_digest=None,
+        backend="transformers",
+        dtype=None,
+        prompt_sha256="p",
+        data_sha256=digest,
+        sampling=sampling,
+    )

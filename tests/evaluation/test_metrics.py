@@ -1,0 +1,93 @@
+"""Metrics against scikit-learn, and what is not defined."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, calibration_error
+from lad_reasoner.evaluation.statistics import resample_aurocs
+
+SKLEARN = {
+    "accuracy": sk.accuracy_score,
+    "f1": sk.f1_score,
+    "precision": sk.precision_score,
+    "recall": sk.recall_score,
+    "balanced_accuracy": sk.balanced_accuracy_score,
+}
+labels = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(labels)
+@settings(max_examples=200, deadline=None)
+def test_confusion_metrics_are_those_of_scikit_learn(rows: list[tuple[bool, bool]]) -> None:
+    truth, said = (np.array(column) for column in zip(*rows, strict=True))
+    tn, fp, fn, tp = sk.confusion_matrix(truth, said, labels=[False, True]).ravel()
+    counts = Confusion(tp=int(tp), fp=int(fp), tn=int(tn), fn=int(fn)).counts()
+    for name, function in CONFUSION_METRICS.items():
+        ours = float(function(counts))
+        if math.isnan(ours):  # scikit-learn puts 0 (or 1) there, with a warning
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert ours == pytest.approx(float(SKLEARN[name](truth, said)), abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("matrix", "undefined"),
+    [
+        (Confusion(0, 0, 0, 0), set(CONFUSION_METRICS)),
+        (Confusion(0, 0, 5, 0), {"f1", "precision", "recall", "balanced_accuracy"}),  # nothing anomalous, none claimed
+        (Confusion(0, 0, 5, 2), {"precision"}),  # nothing claimed
+        (Confusion(3, 0, 0, 1), {"balanced_accuracy"}),  # nothing normal
+        (Confusion(0, 2, 3, 0), {"recall", "balanced_accuracy"}),
+        (Confusion(1, 1, 1, 1), set()),
+    ],
+)
+def test_what_is_not_defined_is_nan_and_not_zero(matrix: Confusion, undefined: set[str]) -> None:
+    found = {name for name, function in CONFUSION_METRICS.items() if math.isnan(function(matrix.counts()))}
+    assert found == undefined
+
+
+def test_arrays_of_counts_are_scored_row_by_row() -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (50, 4)).astype(float)
+    for function in CONFUSION_METRICS.values():
+        np.testing.assert_array_equal(function(counts), [function(row) for row in counts])
+
+
+@given(st.integers(0, 2**32), st.integers(2, 80))
+@settings(max_examples=50, deadline=None)
+def test_the_area_of_one_resample_is_scikit_learns_weighted_area(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    anomalous, scores = rng.random(count) < 0.5, rng.integers(0, 8, count) / 8  # with ties
+    ours = resample_aurocs(anomalous, scores, np.arange(count), resamples=1, rng=np.random.default_rng(seed))
+    picks = np.random.default_rng(seed).integers(0, count, (1, count))[0]
+    if len(set(anomalous[picks])) == 2:
+        assert ours[0] == pytest.approx(sk.roc_auc_score(anomalous[picks], scores[picks]), abs=1e-12)
+    else:
+        assert math.isnan(ours[0])
+
+
+def test_f1_max_is_the_best_of_all_thresholds() -> None:
+    rng = np.random.default_rng(1)
+    anomalous, scores = rng.random(70) < 0.4, rng.random(70)
+    best = max(sk.f1_score(anomalous, scores >= threshold) for threshold in scores)
+    assert CURVE_METRICS["f1_max"](anomalous, scores) == pytest.approx(best, abs=1e-12)
+
+
+def test_curve_metrics_need_both_classes() -> None:
+    for name in ("auroc", "average_precision", "f1_max"):
+        assert math.isnan(CURVE_METRICS[name](np.array([True, True]), np.array([0.1, 0.9])))
+
+
+def test_calibration_error_is_zero_for_honest_and_large_for_boastful_scores() -> None:
+    anomalous = np.array([True, False, True, False])
+    assert calibration_error(anomalous, np.full(4, 0.5)) == 0
+    assert calibration_error(anomalous, np.ones(4)) == 0.5
+    assert calibration_error(~anomalous, anomalous.astype(float)) == 1.0

@@ -1,0 +1,201 @@
+"""From files to scores: what is counted, what is left out, what is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.cli import main
+from lad_reasoner.errors import DataError
+from lad_reasoner.evaluation.compare import compare_outcomes
+from lad_reasoner.evaluation.external import read_external, read_free_text
+from lad_reasoner.evaluation.metrics import Confusion
+from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
+from lad_reasoner.evaluation.score import cell_counts, score_outcomes, score_run
+from lad_reasoner.pairs_reader import Truth, read_truths
+
+
+def outcome(number: int, label: str, *answers: str | None, query: int | None = None, **truth: str) -> Outcome:
+    path = f"q/{number if query is None else query}.png"
+    facts = {"dataset": "d", "category": "c", "kind": "good" if label == "no" else "logical", "defect": "x"} | truth
+    replies = tuple(
+        Reply(answer, answer is not None, {"yes": 0.9, "no": 0.2, None: 0.5}[answer]) for answer in answers
+    )
+    return Outcome(Truth(pair_id=f"p{number}", label=label, query_path=path, **facts), replies)
+
+
+def run(*rows: Outcome, resamples: int = 50):
+    return score_outcomes(Outcomes("m", rows), "all", resamples=resamples)
+
+
+def test_an_unparsed_answer_is_wrong_and_counted() -> None:
+    score = run(outcome(0, "yes", None), outcome(1, "no", None), outcome(2, "yes", "yes"), outcome(3, "no", "no"))
+    assert score.pooled.confusion == Confusion(tp=1, fp=1, tn=1, fn=1)
+    assert score.pooled.unparsed == 2
+    assert score.pooled.template_rate == 0.5
+
+
+def test_samples_are_averaged_and_beside_it_voted() -> None:
+    score = run(
+        outcome(0, "yes", "yes", "yes", "no"), outcome(1, "no", "yes", None, "no"), outcome(2, "no", "no", "no", "no")
+    )
+    assert score.pooled.pairs == 3
+    assert score.pooled.replies == 9
+    assert score.pooled.metrics["accuracy"].value == pytest.approx(6 / 9)
+    assert score.vote.pooled.metrics["accuracy"].value == pytest.approx(2 / 3)  # the tie of pair 1 is no answer
+    assert score.vote.pooled.unparsed == 1
+    assert score.vote.score_sources == {"vote": 3}
+
+
+def test_references_of_one_query_are_one_cluster() -> None:
+    rows = [outcome(0, "yes", "yes", query=7), outcome(1, "yes", "no", query=7), outcome(2, "no", "no")]
+    assert cell_counts(rows).tolist() == [[1, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_a_metric_that_one_category_lacks_has_no_macro() -> None:
+    score = run(outcome(0, "no", "no", category="a"), outcome(1, "yes", "yes", category="b"))
+    assert score.categories["a"].metrics["f1"].value is None
+    assert score.macro["f1"].value is None
+    assert score.macro["accuracy"].value == 1.0
+    assert score.pooled.metrics["f1"].value == 1.0
+
+
+def test_one_reply_without_a_score_leaves_the_curves_undefined() -> None:
+    rows = [outcome(0, "yes", "yes"), outcome(1, "no", "no")]
+    assert run(*rows).pooled.metrics["auroc"].value == 1.0
+    silent = replace(rows[0], replies=(Reply("yes"),))
+    assert run(silent, rows[1]).pooled.metrics["auroc"].value is None
+
+
+def test_a_query_with_two_defects_counts_for_each_and_normals_for_none() -> None:
+    score = run(
+        outcome(0, "yes", "yes", defect="swap+missing"), outcome(1, "yes", "no", defect="swap"), outcome(2, "no", "no")
+    )
+    assert [(share.name, share.pairs, share.accuracy.value) for share in score.defects] == [
+        ("c/missing", 1, 1.0),
+        ("c/swap", 2, 0.5),
+    ]
+    assert {share.name: share.pairs for share in score.kinds} == {"good": 1, "logical": 2}
+
+
+def test_two_models_are_compared_on_the_pairs_both_answered() -> None:
+    first = Outcomes("a", tuple(outcome(i, "yes", "yes") for i in range(12)))
+    second = Outcomes("b", tuple(outcome(i, "yes", "no" if i < 6 else "yes") for i in range(10)))
+    (item,) = compare_outcomes([first, second], resamples=500)
+    assert (item.pairs, item.only_first, item.only_second) == (10, 6, 0)
+    assert item.p_value == pytest.approx(2 / 2**6)
+    assert item.accuracy.value == pytest.approx(0.6)
+    assert 0 < item.accuracy.low < 0.6 < item.accuracy.high
+
+
+MATRIX = {"screw_bag": Confusion(tp=5, fp=2, tn=6, fn=3), "my_part": Confusion(tp=1, fp=1, tn=2, fn=1)}
+
+
+def test_the_protocol_decides_whether_structural_anomalies_count(write_run) -> None:
+    predictions, data = write_run(MATRIX, structural=4)
+    assert score_run(predictions, data, resamples=10).pooled.pairs == 21
+    everything = score_run(predictions, data, "all", resamples=10)
+    assert everything.pooled.pairs == 29
+    assert everything.pooled.confusion.fn == 12
+
+
+def test_other_data_than_predicted_on_is_refused(write_run) -> None:
+    predictions, _ = write_run(MATRIX)
+    _, other = write_run(MATRIX, name="other", structural=1)
+    with pytest.raises(DataError, match="predictions made on other data"):
+        score_run(predictions, other)
+    with pytest.raises(DataError, match="--data"):
+        score_run(predictions)
+
+
+def test_missing_pairs_are_counted_and_named_not_scored(write_run, capsys) -> None:
+    predictions, data = write_run(MATRIX)
+    lines = predictions.read_bytes().splitlines(keepends=True)
+    predictions.write_bytes(b"".join(lines[2:]))
+    assert score_run(predictions, data, resamples=10).missing == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["score", str(predictions), "--data", str(data), "--resamples", "20", "--by", "defect"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 0
+    assert "2 pairs without a reply; not scored: mvtec_loco/screw_bag/logical/0.png" in captured.err
+    assert "screw_bag/logical_defect" in captured.out
+
+
+def test_json_is_pure_and_complete(write_run, capsys) -> None:
+    predictions, data = write_run(MATRIX)
+    with pytest.raises(SystemExit):
+        main(["score", str(predictions), "--data", str(data), "--resamples", "20", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"][0]["pooled"]["confusion"] == {"tp": 6, "fp": 3, "tn": 8, "fn": 4}
+    assert found["runs"][0]["pooled"]["metrics"]["auroc"]["value"] is None
+    assert len(found["paper"]) == 7
+
+
+def test_the_table_names_both_averages_and_marks_the_papers_rows(write_run, capsys) -> None:
+    predictions, data = write_run({"screw_bag": MATRIX["screw_bag"]})
+    with pytest.raises(SystemExit):
+        main(["score", str(predictions), "--data", str(data), "--resamples", "20"])
+    table = capsys.readouterr().out
+    assert "pooled" in table
+    assert "macro" in table
+    assert table.count("(paper)") == 7
+
+
+TEXTS = [
+    ("Yes, there is an anomaly in the image.", "yes"),
+    ("No, there is no anomaly in the image.", "no"),
+    ('  "NO".', "no"),
+    ("Not sure", None),
+    ("nothing", None),
+    ("There is no anomaly", None),  # only the first word is read: what comes later is for people
+    ("", None),
+    ("y\u0435s", None),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), TEXTS)
+def test_free_text_is_read_by_its_first_word(text: str, answer: str | None) -> None:
+    assert read_free_text(text) == answer
+
+
+def test_another_system_is_read_by_path_or_id_with_a_threshold(write_run, tmp_path: Path, capsys) -> None:
+    _, data = write_run(MATRIX)
+    truths = read_truths(data)
+    path = tmp_path / "april.csv"
+    rows = [
+        f"C:\\loco\\{truth.query_path.replace('/', chr(92))},{0.9 if truth.label == 'yes' else 0.5}"
+        for truth in truths
+    ]
+    path.write_text("\ufeffpath,score\r\n" + "\r\n".join(rows))
+    system = read_external("APRIL-GAN", path, data, "paper")
+    score = score_outcomes(system, "paper", resamples=10)
+    assert score.pooled.metrics["accuracy"].value == 1.0  # 0.5 is not above 0.5
+    assert score.pooled.metrics["auroc"].value == 1.0
+    assert (score.missing, score.unknown) == (0, 0)
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--external", f"APRIL-GAN={path}", "--data", str(data), "--resamples", "10"])
+    assert stop.value.code == 0
+    assert "APRIL-GAN" in capsys.readouterr().out
+
+
+FAULTS = [
+    ("a,b\n1,2\n", "columns a, b"),
+    ("", "an empty file"),
+    ("pair_id,score\nx,high\n", "line 2, column score: found 'high'"),
+    ("pair_id,score\nx,nan\n", "finite"),
+    ("pair_id,score\nx,\n", "found nothing"),
+    ("pair_id,score\nx,1\nx,1\n", "line 3: found x a second time"),
+    ("path,score\n,1\n", "no pair_id and no path"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), FAULTS)
+def test_faults_of_a_csv_are_named(write_run, tmp_path, content: str, message: str) -> None:
+    _, data = write_run(MATRIX)
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_external("x", path, data, "paper")

@@ -1,0 +1,342 @@
+"""The page in a real Chromium, opened from disk."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.report.conftest import draw_pairs, png, write_pairs, write_predictions
+
+from lad_reasoner.evaluation.report.content import read_content
+from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+
+pytestmark = pytest.mark.slow
+
+selenium = pytest.importorskip("selenium", reason="browser tests need the package selenium")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+MODELS = ("base", "sft", "grpo", "sft-grpo")
+HOSTILE = "<think> </script><script>document.title='owned'</script> & <b>bold</b> </think><answer> yes </answer>"
+LONG = "y" * 1_000_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no Chromium: install Debian's packages chromium and chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1440,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield opened
+    opened.quit()
+
+
+def write(
+    folder: Path, count: int, *, masks: Path | None = None, single: bool = False, limit: int | None = None
+) -> Path:
+    """Write a report over four models; two responses of the first are hostile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = draw_pairs(count)
+    data = write_pairs(folder / "pairs.parquet", pairs)
+    odd = {pairs[0].pair_id: HOSTILE, pairs[1].pair_id: LONG}
+    runs = [
+        write_predictions(folder / f"{name}.jsonl", data, seed=seed, responses=odd if seed == 0 else None)
+        for seed, name in enumerate(MODELS)
+    ]
+    content = read_content(runs, data, "all", limit=limit, resamples=50)
+    write_report(content, folder / "out", ReportOptions(masks=masks, single_file=single))
+    return folder / "out" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small report #1 \u00fc")  # a path that must be quoted in an address
+    root = folder / "loco"
+    for pair in draw_pairs(90):
+        if pair.kind == "logical":
+            place = root / pair.category / "ground_truth" / "logical_anomalies" / Path(pair.query.path).stem
+            place.mkdir(parents=True)
+            (place / "000.png").write_bytes(png(1))
+    return write(folder, 90, masks=root)
+
+
+@pytest.fixture
+def page(browser, small: Path):
+    browser.get(small.as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.get(small.as_uri())
+    browser.get_log("browser")
+    return browser
+
+
+def one(browser, selector: str):
+    return browser.find_element("css selector", selector)
+
+
+def many(browser, selector: str):
+    return browser.find_elements("css selector", selector)
+
+
+def press(browser, key: str) -> None:
+    one(browser, "body").send_keys(key)
+
+
+def count(browser) -> int:
+    return int(one(browser, "#count").text.split()[0])
+
+
+def choose(browser, field: str, value: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    Select(one(browser, f"#{field}")).select_by_value(value)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+LOADED = "return [...document.querySelectorAll('.pair:first-child img')].every((image) => image.naturalWidth > 0)"
+
+
+def search(browser, text: str) -> None:
+    field = one(browser, "#search")
+    field.clear()
+    field.send_keys(text)
+    time.sleep(0.4)  # longer than the page waits for the next letter
+
+
+def test_every_cell_of_a_matrix_shows_the_pairs_it_counts(page) -> None:
+    for run in range(len(MODELS)):
+        pooled = f".model:nth-of-type({run + 1}) .matrix.pooled .cell:not(:disabled)"
+        for place in range(len(many(page, pooled))):
+            cell = many(page, pooled)[place]
+            expected = int(cell.text)
+            page.execute_script("arguments[0].click()", cell)
+            assert count(page) == expected
+            assert one(page, "#run").get_property("value") == str(run)
+    cell = one(page, '.cell[data-category="pushpins"]:not(:disabled)')
+    expected = int(cell.text)
+    page.execute_script("arguments[0].click()", cell)
+    assert count(page) == expected
+    assert {title.text for title in many(page, ".about h3")} == {"pushpins"}
+
+
+def test_a_defect_shows_its_pairs(page) -> None:
+    button = one(page, '.link[data-category="screw_bag"]')
+    expected = int(button.find_element("xpath", "ancestor::tr/td[2]").text)
+    page.execute_script("arguments[0].click()", button)
+    assert count(page) == expected
+    assert one(page, "#defect").get_property("value") == button.text
+
+
+def test_worst_first(page) -> None:
+    many(page, "#clear")[0].click()
+    heads = [one(card, ".said .verdict").text for card in many(page, ".pair")]
+    assert all("wrong" in head for head in heads)
+    choose(page, "order", "best")
+    assert all("right" in one(card, ".said .verdict").text for card in many(page, ".pair"))
+
+
+def test_keys_step_through_pairs_and_pages(page) -> None:
+    def current() -> str:
+        return one(page, ".pair.current").get_attribute("aria-label").split(":")[0]
+
+    assert current() == "Pair 1"
+    press(page, "j")
+    press(page, "j")
+    assert current() == "Pair 3"
+    press(page, "k")
+    assert current() == "Pair 2"
+    assert page.execute_script("return document.activeElement === document.querySelector('.pair.current')")
+    for _ in range(9):
+        press(page, "j")
+    assert current() == "Pair 11"
+    assert one(page, "#page").text == "page 2 of 9"
+    press(page, "k")
+    assert current() == "Pair 10"
+    from selenium.webdriver.common.keys import Keys
+
+    press(page, Keys.ARROW_RIGHT)
+    assert current() == "Pair 11"
+    press(page, "/")
+    assert page.execute_script("return document.activeElement.id") == "search"
+    one(page, "#search").send_keys("jm")  # letters, not commands
+    assert one(page, "#search").get_property("value") == "jm"
+    one(page, "#search").send_keys(Keys.ESCAPE)
+    press(page, "c")
+    assert one(page, "#search").get_property("value") == ""
+
+
+def test_the_mask_is_toggled(page) -> None:
+    choose(page, "kind", "logical")
+    mask = one(page, ".pair .mask")
+    assert mask.is_displayed()
+    page.execute_script("document.querySelector('.pair').scrollIntoView()")
+    wait_until(lambda: page.execute_script(LOADED))
+    press(page, "m")
+    assert not mask.is_displayed()
+    assert one(page, "#mask").get_attribute("aria-pressed") == "false"
+    one(page, "#mask").click()
+    assert mask.is_displayed()
+
+
+def test_models_are_switched_on_and_off(page) -> None:
+    names = [title.text for title in many(one(page, ".pair"), ".said h4")]
+    assert names == list(MODELS)
+    press(page, "2")
+    assert [title.text for title in many(one(page, ".pair"), ".said h4")] == ["base", "grpo", "sft-grpo"]
+    one(page, '[data-column="1"]').click()
+    assert len(many(one(page, ".pair"), ".said h4")) == 4
+    choose(page, "run", "3")
+    choose(page, "answer", "wrong")
+    assert all("wrong" in many(card, ".said .verdict")[3].text for card in many(page, ".pair"))
+
+
+def test_hostile_text_is_shown_and_does_nothing(page) -> None:
+    search(page, "owned")
+    assert count(page) == 1
+    said = one(page, ".said .response").text
+    assert said == "</script><script>document.title='owned'</script> & <b>bold</b>"
+    press(page, "r")
+    assert one(page, ".said pre.response").text == HOSTILE
+    assert page.title == "Logical anomaly detection"
+    assert page.get_log("browser") == []
+
+
+def test_a_megabyte_is_shown_in_part_until_asked_for(page) -> None:
+    search(page, "yyyyyyyyyyyy")
+    assert count(page) == 1
+    response = one(page, ".said .response")
+    assert len(response.get_property("textContent")) < 7000
+    more = response.find_element("css selector", ".link")
+    assert more.text == "show all 1,000,000 characters"
+    more.click()
+    assert len(response.get_property("textContent")) == 1_000_000
+
+
+def test_a_pair_is_enlarged_and_left(page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    press(page, "z")
+    assert len(many(page, "#zoom[open] img")) >= 2
+    one(page, "#zoom").send_keys(Keys.ESCAPE)
+    assert not many(page, "#zoom[open]")
+
+
+def test_dark_and_light(page) -> None:
+    def colour() -> str:
+        return page.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+    light = colour()
+    emulate(page, features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    dark = colour()
+    assert dark != light
+    one(page, "#theme").click()
+    assert colour() == light
+    page.refresh()
+    assert colour() == light  # remembered
+    one(page, "#theme").click()
+    assert colour() == dark
+    emulate(page)
+
+
+def emulate(page, **media: object) -> None:
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [], **media})
+
+
+def test_nothing_overflows_a_phone(page) -> None:
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") == 360
+        assert one(page, ".pair .said").size["width"] > 280
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_print_shows_tables_and_pairs_in_full_and_no_controls(page) -> None:
+    emulate(page, media="print")
+    try:
+        assert not one(page, "#filters").is_displayed()
+        assert not one(page, ".top nav").is_displayed()
+        assert one(page, ".pair .response").is_displayed()
+        assert page.execute_script("return getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+    finally:
+        emulate(page)
+    pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 20_000
+
+
+def test_everything_pressed_has_a_name_and_every_image_an_alternative(page) -> None:
+    nameless = page.execute_script("""
+        return [...document.querySelectorAll("button, input, select, svg[role=img], [tabindex='0']")]
+          .filter((item) => !(item.getAttribute("aria-label") || item.textContent.trim() || item.labels?.length))
+          .map((item) => item.outerHTML)""")
+    assert nameless == []
+    assert page.execute_script("return [...document.images].every((image) => image.hasAttribute('alt'))")
+    headings = [int(item.tag_name[1]) for item in many(page, "h1, h2, h3, h4")]
+    assert all(later - earlier <= 1 for earlier, later in pairwise(headings))
+
+
+def test_a_single_file_opens_with_its_pictures(browser, tmp_path: Path) -> None:
+    browser.get(write(tmp_path, 15, single=True).as_uri())
+    assert count(browser) == 15
+    browser.execute_script("document.querySelector('.pair').scrollIntoView()")  # pictures load when they are near
+    wait_until(lambda: browser.execute_script(LOADED))
+    assert browser.get_log("browser") == []
+
+
+def test_full_size_opens_and_filters_fast(browser, tmp_path: Path) -> None:
+    """1,568 pairs and four models: built in under a minute, opened in under 2 s, filtered in under 100 ms."""
+    index = write(tmp_path, 1568)
+    browser.get("about:blank")
+    browser.get_log("performance")
+    # On a busy machine one try may wait for others; what the page costs is the best of five.
+    opened, filtered = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        browser.get(index.as_uri())
+        assert count(browser) == 1568
+        opened.append(time.perf_counter() - start)
+        filtered.append(browser.execute_script(FILTER))
+    slowest = max(min(tries) for tries in zip(*filtered, strict=True))
+    print(f"opened in {min(opened):.2f} s, slowest filter {slowest:.0f} ms")
+    assert min(opened) < 2
+    assert slowest < 100
+    requests = [
+        entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]
+    ]
+    assert requests
+    assert not any('"url":"http' in request for request in requests)
+
+
+#: Sets filters one after another and measures each, layout included, in milliseconds.
+FILTER = """
+return [["answer", "wrong"], ["category", "pushpins"], ["category", ""], ["order", "split"], ["run", "3"]].map(
+  ([id, value]) => {
+    const field = document.getElementById(id);
+    const start = performance.now();
+    field.value = value;
+    field.dispatchEvent(new Event("change"));
+    document.body.getBoundingClientRect();
+    return performance.now() - start;
+  });
+"""

@@ -1,0 +1,64 @@
+"""The paper's figures from one's own runs."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
+
+from lad_reasoner.evaluation.report.content import read_content
+from lad_reasoner.evaluation.report.figures import draw_sizes, parameter_count, write_figures
+from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+
+
+def test_parameters_are_counted_in_local_weights(tmp_path: Path) -> None:
+    header = {"a": {"shape": [3, 4]}, "b": {"shape": [5]}, "__metadata__": {"format": "pt"}}
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    assert parameter_count(str(tmp_path)) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3e9),
+        ("Qwen2.5-VL-72B", 72e9),
+        ("SmolVLM-0.5B", 5e8),
+        ("lad-sft", None),
+        ("v3Beta", None),
+        ("APRIL-GAN (score > 0.5)", None),
+    ],
+)
+def test_sizes_are_read_from_names(name: str, count: float | None) -> None:
+    assert parameter_count(name) == count
+
+
+def test_figure_6_has_the_papers_rows_whose_size_is_known(write_runs: WriteRuns) -> None:
+    data, runs = write_runs(60)
+    content = read_content(runs, data, "paper", resamples=20)
+    assert isinstance(draw_sizes(content), str)
+    for run in content.runs:
+        run.card["model"] = "Qwen2.5-VL-3B"
+    figure = draw_sizes(content)
+    names = {text.get_text() for text in figure.axes[0].texts}
+    assert {"base", "sft", "LAD-Reasoner (paper)", "Qwen2.5-VL-72B (paper)"} <= names
+    assert not any(name.startswith(("APRIL-GAN", "AnomalyGPT")) for name in names)
+
+
+def test_hostile_reasoning_is_drawn_as_text(tmp_path: Path) -> None:
+    pairs = draw_pairs(15)
+    data = write_pairs(tmp_path / "pairs.parquet", pairs)
+    text = "<think> $\\frac{ \x00\x08 <script>alert(1)</script> & ]]> $ </think><answer> yes </answer>"
+    run = write_predictions(tmp_path / "base.jsonl", data, responses={pair.pair_id: text for pair in pairs})
+    content = read_content([run], data, "all", resamples=20)
+    pictures = write_report(content, tmp_path / "out", ReportOptions())
+    notes = write_figures(content, pictures, tmp_path / "figures", pair_id=pairs[5].pair_id)
+    assert [note[:8] for note in notes] == ["figure 5", "figure 6"]
+    from xml.etree import ElementTree as ET
+
+    for file in (tmp_path / "figures").glob("*.svg"):
+        ET.parse(file)  # noqa: S314 - our own file
+        assert "<script" not in file.read_text()
