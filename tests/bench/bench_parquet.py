@@ -1,0 +1,154 @@
+"""Building against the alternatives, in one run: Hugging Face datasets, a plain pyarrow writer, 1 worker against 2.
+
+Images are drawn at the sizes of MVTec LOCO AD and as incompressible as photographs. Each contender is a process of
+its own, so that its peak memory is its own; the best of a few rounds counts, and rounds alternate, so that a busy
+machine slows all alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+#: Width, height and number of the pictures: about 250 MB of PNG.
+PICTURES = ((1600, 1280, 18), (800, 1600, 24), (1700, 1000, 18), (1600, 1100, 18), (1700, 850, 18))
+ROUNDS = 3
+SHRUNK_PAIRS = 16
+
+PREAMBLE = "import json, resource, sys, time; from pathlib import Path; root, out = map(Path, sys.argv[1:3])\n"
+EPILOGUE = (
+    "\nprint(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+)
+
+OURS = """
+from lad_datasets.build import Options
+from lad_datasets.images import Encoding
+from lad_datasets.grpo import build_grpo
+import pyarrow.parquet
+start = time.perf_counter()
+options = Options(workers={workers}, overwrite=True, encoding=Encoding({max_pixels}, "{kind}"))
+build_grpo({{"folder": root}}, out, options, recipe="all", limit={limit}, loco=None)
+"""
+
+ROWS = """
+def rows():
+    references = sorted(root.glob("*/train/good/*.png"))
+    for query, reference in zip(sorted(root.glob("*/test/*/*.png")), references):
+        images = [{"bytes": path.read_bytes(), "path": str(path)} for path in (reference, query)]
+        yield {"problem": "?", "images": images, "answer": "{}"}
+"""
+
+DATASETS = (
+    ROWS
+    + """
+from datasets import Dataset, Features, Sequence, Value
+import tempfile
+image = {"bytes": Value("binary"), "path": Value("string")}
+features = Features(problem=Value("string"), images=[image], answer=Value("string"))
+start = time.perf_counter()
+with tempfile.TemporaryDirectory(dir=out.parent) as cache:
+    Dataset.from_generator(rows, features=features, cache_dir=cache).to_parquet(out)
+"""
+)
+
+PYARROW = (
+    ROWS
+    + """
+import pyarrow as pa, pyarrow.parquet as pq
+image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+schema = pa.schema([("problem", pa.string()), ("images", pa.list_(image)), ("answer", pa.string())])
+start = time.perf_counter()
+with pq.ParquetWriter(out, schema{options}) as writer:
+    batch = []
+    for row in rows():
+        batch.append(row)
+        if len(batch) == 8:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            batch = []
+    if batch:
+        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+"""
+)
+
+TUNED = ", compression='none', use_dictionary=False, write_statistics=False"
+
+
+def draw_tree(root: Path) -> float:
+    """Draw pictures in two halves, references and queries; return their megabytes."""
+    rng = np.random.default_rng(0)
+    total = 0
+    for category, (width, height, number) in enumerate(PICTURES):
+        ramp = np.linspace(40, 200, width)[None, :, None] + np.linspace(0, 30, height)[:, None, None]
+        for index in range(number):
+            folder = root / f"c{category}" / ("train/good" if index % 2 else "test/dent")
+            folder.mkdir(parents=True, exist_ok=True)
+            noise = rng.normal(0, 2.2, (height, width, 3))
+            path = folder / f"{index:03d}.png"
+            Image.fromarray(np.clip(ramp + noise, 0, 255).astype(np.uint8)).save(path, compress_level=1)
+            total += path.stat().st_size
+    return total / 1e6
+
+
+def measure(code: str, root: Path, out: Path) -> tuple[float, float]:
+    """Run a contender in a process of its own; return seconds and peak megabytes."""
+    command = [sys.executable, "-c", PREAMBLE + code + EPILOGUE, str(root), str(out)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    seconds, peak = json.loads(done.stdout.strip().splitlines()[-1])
+    return seconds, peak
+
+
+def best_of(contenders: dict[str, str], root: Path, folder: Path, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return each contender's best seconds and largest peak, rounds taken in turn."""
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, code in contenders.items():
+            results[name].append(measure(code, root, folder / "out.parquet"))
+    return {name: (min(s for s, _ in runs), max(p for _, p in runs)) for name, runs in results.items()}
+
+
+def main() -> None:
+    """Print times, peaks and the ratios between them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        megabytes = draw_tree(folder / "tree")
+        cores = len(os.sched_getaffinity(0))
+        embed = OURS.format(workers=cores, max_pixels=None, kind="png", limit=None)
+        contenders = {
+            "lad build, embed": embed,
+            "datasets.from_generator().to_parquet": DATASETS,
+            "plain pyarrow writer": PYARROW.replace("{options}", ""),
+            "plain pyarrow writer, tuned": PYARROW.replace("{options}", TUNED),
+        }
+        times = best_of(contenders, folder / "tree", folder, ROUNDS)
+        shrink = {
+            f"lad build, shrink, {workers} worker": OURS.format(
+                workers=workers, max_pixels=401_408, kind="png", limit=16
+            )
+            for workers in (1, 2)
+        }
+        times |= best_of(shrink, folder / "tree", folder, ROUNDS)
+    print(f"{megabytes:.0f} MB of PNG (shrinking: {SHRUNK_PAIRS} pairs of it), {cores} cores; best of {ROUNDS} rounds")
+    for name, (seconds, peak) in times.items():
+        print(f"  {name:<40}{seconds:8.2f} s   peak {peak:5.0f} MB")
+    ours = times["lad build, embed"][0]
+    print(
+        f"embedding: {times['datasets.from_generator().to_parquet'][0] / ours:.2f} times as fast as datasets (goal: 3)"
+    )
+    for name in ("plain pyarrow writer", "plain pyarrow writer, tuned"):
+        print(f"embedding: {ours / times[name][0]:.2f} times the time of a {name} (goal for the plain one: 1.5)")
+    one, two = (times[f"lad build, shrink, {workers} worker"][0] for workers in (1, 2))
+    print(f"shrinking: 2 workers {one / two:.2f} times as fast as one (goal: 1.7)")
+    print(f"peak memory: {max(peak for name, (_, peak) in times.items() if 'lad' in name):.0f} MB (goal: 500)")
+
+
+if __name__ == "__main__":
+    main()
