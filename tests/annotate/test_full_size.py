@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.memory import PEAK_MB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CODE = """
-import json, resource, sys, time
+CODE = (
+    PEAK_MB
+    + """
+import json, sys, time
 from pathlib import Path
 from lad_datasets.annotate.annotate import annotate_with_templates
 from lad_datasets.annotate.subjects import find_subjects
@@ -27,9 +30,10 @@ findings = Findings(quiet=True)
 roots = {"mvtec_ad": trees / "mvtec", "visa": trees / "visa"}
 subjects = find_subjects(roots, mmad_root=trees / "mmad", findings=findings, limit=limit)
 summary = annotate_with_templates(subjects, out, findings)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = peak_mb()
 print(json.dumps({"peak_mb": peak, "seconds": time.monotonic() - start, **summary}))
 """
+)
 
 
 def draw_stubs(root: Path, facts: Path, tiny_png: Callable[[int], bytes]) -> None:

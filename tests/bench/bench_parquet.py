@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tests.memory import PEAK_MB
 
 #: Width, height and number of the pictures: about 250 MB of PNG.
 PICTURES = ((1600, 1280, 18), (800, 1600, 24), (1700, 1000, 18), (1600, 1100, 18), (1700, 850, 18))
 ROUNDS = 3
 SHRUNK_PAIRS = 16
 
-PREAMBLE = "import json, resource, sys, time; from pathlib import Path; root, out = map(Path, sys.argv[1:3])\n"
-EPILOGUE = (
-    "\nprint(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
-)
+PREAMBLE = PEAK_MB + "import json, sys, time; from pathlib import Path; root, out = map(Path, sys.argv[1:3])\n"
+EPILOGUE = "\nprint(json.dumps([time.perf_counter() - start, peak_mb()]))"
 
 OURS = """
 from lad_datasets.build import Options
