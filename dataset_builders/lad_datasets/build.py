@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lad_datasets.assemble import MISREAD, UNREADABLE, Assembler, Outcome, Query
 from lad_datasets.findings import Findings
@@ -29,6 +29,9 @@ from lad_datasets.samples import Sample, Tree
 from lad_reasoner.errors import DataError, UsageError
 
 __all__ = ["Options", "build_pairs", "order_queries", "refuse_existing"]
+
+#: Queries read ahead beside those at work: our choice, so that memory stays small on a machine of many cores.
+_AHEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ def _iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int)
         try:
             for query in track(queries, total=len(queries), description="pairs"):
                 window.append(pool.submit(assembler.assemble, query))
-                if len(window) > 2 * workers:
+                if len(window) > workers + _AHEAD:
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()

@@ -2,7 +2,8 @@
 
 Images are drawn at the sizes of MVTec LOCO AD and as incompressible as photographs. Each contender is a process of
 its own, so that its peak memory is its own; the best of a few rounds counts, and rounds alternate, so that a busy
-machine slows all alike.
+machine slows all alike. Then 10,000 and 100,000 pairs of tiny images: what a pair costs beside its images, and whether
+memory grows with their number.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 from PIL import Image
-from tests.memory import PEAK_MB
+from PIL.PngImagePlugin import PngInfo
+
+#: By its place, since this file is run as a script and an installed package may be named ``tests`` too.
+PEAK_MB = run_path(str(Path(__file__).parents[1] / "memory.py"))["PEAK_MB"]
 
 #: Width, height and number of the pictures: about 250 MB of PNG.
 PICTURES = ((1600, 1280, 18), (800, 1600, 24), (1700, 1000, 18), (1600, 1100, 18), (1700, 850, 18))
 ROUNDS = 3
 SHRUNK_PAIRS = 16
+STUB = Image.new("L", (2, 2), 128)
+#: Queries of the stub trees, in 20 categories with 200 references each.
+MANY_PAIRS = (10_000, 100_000)
 
 PREAMBLE = PEAK_MB + "import json, sys, time; from pathlib import Path; root, out = map(Path, sys.argv[1:3])\n"
 EPILOGUE = "\nprint(json.dumps([time.perf_counter() - start, peak_mb()]))"
@@ -32,8 +40,14 @@ from lad_datasets.images import Encoding
 from lad_datasets.grpo import build_grpo
 import pyarrow.parquet
 start = time.perf_counter()
-options = Options(workers={workers}, overwrite=True, encoding=Encoding({max_pixels}, "{kind}"))
+options = Options(workers={workers}, overwrite=True, encoding=Encoding({max_pixels}))
 build_grpo({{"folder": root}}, out, options, recipe="all", limit={limit}, loco=None)
+"""
+
+CHECK = """
+from lad_datasets.check import CheckOptions, check_file
+start = time.perf_counter()
+assert not check_file(out, CheckOptions(workers={workers})).errors
 """
 
 ROWS = """
@@ -114,13 +128,35 @@ def best_of(contenders: dict[str, str], root: Path, folder: Path, rounds: int) -
     return {name: (min(s for s, _ in runs), max(p for _, p in runs)) for name, runs in results.items()}
 
 
+def draw_stub_tree(root: Path, queries: int) -> None:
+    """Draw 2x2 pixels for each image, no two files alike."""
+    for category in range(20):
+        for folder, number in (("train/good", 200), ("test/good", queries // 40), ("test/dent", queries // 40)):
+            place = root / f"c{category:02d}" / folder
+            place.mkdir(parents=True)
+            for index in range(number):
+                text = PngInfo()
+                text.add_text("name", f"{category} {folder} {index}")
+                STUB.save(place / f"{index:04d}.png", pnginfo=text)
+
+
+def measure_many(folder: Path, cores: int) -> None:
+    """Print what builds and checks of many tiny pairs take."""
+    for pairs in MANY_PAIRS:
+        tree, out = folder / f"stubs-{pairs}", folder / f"{pairs}.parquet"
+        draw_stub_tree(tree, pairs)
+        for verb, code in (("build", OURS), ("check", CHECK)):
+            seconds, peak = measure(code.format(workers=cores, max_pixels=None, limit=None), tree, out)
+            print(f"  lad {verb}, {pairs:>7,} pairs{seconds:26.2f} s   peak {peak:5.0f} MB", flush=True)
+
+
 def main() -> None:
     """Print times, peaks and the ratios between them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         megabytes = draw_tree(folder / "tree")
         cores = len(os.sched_getaffinity(0))
-        embed = OURS.format(workers=cores, max_pixels=None, kind="png", limit=None)
+        embed = OURS.format(workers=cores, max_pixels=None, limit=None)
         contenders = {
             "lad build, embed": embed,
             "datasets.from_generator().to_parquet": DATASETS,
@@ -130,11 +166,17 @@ def main() -> None:
         times = best_of(contenders, folder / "tree", folder, ROUNDS)
         shrink = {
             f"lad build, shrink, {workers} worker": OURS.format(
-                workers=workers, max_pixels=401_408, kind="png", limit=16
+                workers=workers, max_pixels=401_408, limit=SHRUNK_PAIRS
             )
             for workers in (1, 2)
         }
         times |= best_of(shrink, folder / "tree", folder, ROUNDS)
+        report(times, megabytes, cores)
+        measure_many(folder, cores)
+
+
+def report(times: dict[str, tuple[float, float]], megabytes: float, cores: int) -> None:
+    """Print times, peaks and ratios."""
     print(f"{megabytes:.0f} MB of PNG (shrinking: {SHRUNK_PAIRS} pairs of it), {cores} cores; best of {ROUNDS} rounds")
     for name, (seconds, peak) in times.items():
         print(f"  {name:<40}{seconds:8.2f} s   peak {peak:5.0f} MB")

@@ -1,0 +1,1 @@
+"""Tests, in a package of that name: verl installs another one called ``tests``, which would be found first."""
