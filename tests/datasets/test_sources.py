@@ -14,6 +14,8 @@ from lad_datasets.samples import CC_BY_4, CC_BY_NC_SA_4
 from lad_datasets.sources import folder, mvtec_ad, mvtec_loco, visa
 from lad_reasoner.errors import DataError
 
+NO_IMAGE = "no image by its ending (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)"
+
 
 def touch(path: Path, data: bytes = b"x") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,59 @@ def test_stray_files_links_and_any_alphabet(tmp_path) -> None:
         "linked/test/délta/2.WebP",
         "linked/test/good/1.jpeg",
     ]
-    assert [note.split(": ", 1)[1] for note in tree.notes] == ["passed over: no images in train/good or test/*"]
+    assert [note.removeprefix(f"{root}/") for note in tree.notes] == [
+        "empty: passed over: no images in train/good or test/*",
+        *(f"{name}/test/good: passed over 1, {NO_IMAGE}: notes.txt" for name in ("linked", "歯車 №5")),
+    ]
+
+
+def test_nothing_is_passed_over_without_a_line(tmp_path, lad) -> None:
+    root = tmp_path / "tree"
+    for name in ("gear/train/good/0.png", "gear/train/bad/1.png", "gear/test/good/2.png", "gear/test/loose.png"):
+        touch(root / name)
+    for name in ("gear/test/dent/a.gif", "gear/test/rust/deep/4.png", "gear/licence.txt", "gear/ground_truth/x/m.png"):
+        touch(root / name)
+    (root / "gear/test/crack").mkdir()
+    (root / "gear/test/crack/0.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "gear/test/worn").mkdir()
+    (root / "gear/test/loop").symlink_to(root / "gear/test", target_is_directory=True)
+    (root / "lost").symlink_to(tmp_path / "unmounted")
+    for number in range(30):
+        touch(root / f"gear/test/good/{number:02d}.json")
+    tree = folder.scan(root)
+    many = ", ".join(f"{number:02d}.json" for number in range(20)) + " and 10 more"
+    assert [note.removeprefix(f"{root}") for note in tree.notes] == [
+        ": passed over 1, links to nothing: lost",
+        "/gear/test: passed over 1, images outside the layout: loose.png",
+        "/gear/test/crack: passed over 1, links to nothing: 0.png",
+        f"/gear/test/dent: passed over 1, {NO_IMAGE}: a.gif",
+        f"/gear/test/good: passed over 30, {NO_IMAGE}: {many}",
+        "/gear/test/rust/deep: passed over 1, images outside the layout: 4.png",
+        "/gear/test/worn: passed over: an empty folder",
+        "/gear/train/bad: passed over 1, images outside the layout: 1.png",
+    ]
+
+
+def test_visa_images_that_the_split_does_not_name(tmp_path) -> None:
+    for name in ("Normal/0000.JPG", "Normal/0001.JPG", "Anomaly/000.JPG", "Anomaly/000.gif"):
+        touch(tmp_path / "candle/Data/Images" / name)
+    rows = "".join(
+        f"candle,{split},{label},candle/Data/Images/{image},\n"
+        for split, label, image in (("train", "normal", "Normal/0000.JPG"), ("test", "anomaly", "Anomaly/000.JPG"))
+    )
+    touch(tmp_path / "split_csv/1cls.csv", b"object,split,label,image,mask\n" + rows.encode())
+    notes = [note.removeprefix(f"{tmp_path}/candle/") for note in visa.scan(tmp_path).notes]
+    assert notes[1:] == [
+        f"Data/Images/Anomaly: passed over 1, {NO_IMAGE}: 000.gif",
+        "Data/Images/Normal: passed over 1, images outside the layout: 0001.JPG",
+    ]
+
+
+def test_mvtec_loco_folders_of_another_name(tmp_path) -> None:
+    for name in ("train/good/0.png", "validation/good/0.png", "test/good/1.png", "test/logical/2.png"):
+        touch(tmp_path / "screw_bag" / name)
+    notes = mvtec_loco.scan(tmp_path).notes
+    assert notes == (f"{tmp_path}/screw_bag/test/logical: passed over 1, images outside the layout: 2.png",)
 
 
 @pytest.mark.parametrize("scan", [mvtec_ad.scan, folder.scan, visa.scan, mvtec_loco.scan])

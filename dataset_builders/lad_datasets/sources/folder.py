@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_datasets.samples import GOOD, OWN_DATA, Sample, Tree, iter_folders, iter_images
+from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
 from lad_reasoner.errors import DataError
 
 __all__ = ["CATEGORIES", "scan", "scan_folders"]
@@ -22,6 +23,9 @@ __all__ = ["CATEGORIES", "scan", "scan_folders"]
 CATEGORIES: Final = None
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,<defect>}"
+
+#: Folders of a category that hold something else than pairs are made of: masks, MVTec LOCO AD's validation images.
+ASIDE: Final = ("ground_truth", "validation")
 
 
 def scan(root: Path) -> Tree:
@@ -38,7 +42,7 @@ def scan_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """List the images of a tree in the layout above.
 
     Returns:
-        The samples, and one line for each folder that was passed over.
+        The samples, and lines on what was passed over.
 
     Raises:
         DataError: The folder is absent, or holds no category in this layout.
@@ -46,12 +50,13 @@ def scan_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     if not root.is_dir():
         raise DataError(root, found="no such folder", expected=LAYOUT)
     samples: list[Sample] = []
-    notes: list[str] = []
+    notes = note_dead_links(root)
     for category in iter_folders(root):
         found = list(_iter_category(root, category))
         samples += found
         if not found:
             notes.append(f"{category}: passed over: no images in train/good or test/*")
+        notes += note_passed_over(category, [root / sample.path for sample in found], aside=ASIDE)
     if not samples:
         names = ", ".join(path.name for path in list(iter_folders(root))[:3]) or "nothing"
         remedy = "give the category folders' parent"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_datasets.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
 from lad_reasoner.errors import DataError
 from lad_reasoner.task import LOCO_CATEGORIES
 
@@ -37,6 +38,9 @@ KINDS: Final = {GOOD: GOOD, "logical_anomalies": "logical", "structural_anomalie
 UNNAMED: Final = "unnamed"
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,logical_anomalies,structural_anomalies}"
+
+#: Folders of a category that no pair is made of.
+ASIDE: Final = ("ground_truth", "validation")
 
 
 def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
@@ -54,7 +58,7 @@ def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
         raise DataError(root, found="no such folder", expected=LAYOUT)
     dataset, licence = read_marker(root, dataset="mvtec_loco", licence=CC_BY_NC_SA_4)
     samples: list[Sample] = []
-    notes: list[str] = []
+    notes = note_dead_links(root)
     for category in iter_folders(root):
         found = list(_iter_category(root, category))
         if not found:
@@ -66,6 +70,7 @@ def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
         if defects:
             found, unnamed = _name_defects(root, category, found, workers)
             notes += unnamed
+        notes += note_passed_over(category, [root / sample.path for sample in found], aside=ASIDE)
         samples += found
     if not any(sample.split == "test" for sample in samples):
         raise DataError(root, found="no test images in this layout", expected=LAYOUT)

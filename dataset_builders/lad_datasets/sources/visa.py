@@ -18,12 +18,13 @@ Converted by the reference's own script, which loses the defect names (every ano
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from lad_datasets.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
 from lad_datasets.sources.folder import scan_folders
+from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
 from lad_reasoner.errors import DataError
 
 __all__ = ["CATEGORIES", "UNNAMED", "scan"]
@@ -86,7 +87,15 @@ def _scan_raw(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
         samples = [sample for folder in objects for sample in _iter_unsplit(root, folder, defects)]
     if not samples:
         raise DataError(root, found="no images", expected="<object>/Data/Images/{Normal,Anomaly}/*.JPG")
-    return tuple(samples), notes
+    return tuple(samples), (*notes, *_note_unused(root, objects, samples))
+
+
+def _note_unused(root: Path, objects: Sequence[Path], samples: Sequence[Sample]) -> Iterator[str]:
+    """Yield lines on the images that no row of the split takes, and on what is no image."""
+    yield from note_dead_links(root)
+    for folder in objects:
+        taken = [root / sample.path for sample in samples if sample.category == folder.name]
+        yield from note_passed_over(folder / "Data" / "Images", taken)
 
 
 def _iter_annotations(folder: Path) -> Iterator[tuple[str, str]]:
