@@ -148,6 +148,19 @@ def test_a_refusal_stops_the_run_in_one_line_and_keeps_what_came(server, make_pa
     assert len(read_predictions(out)) == 6
 
 
+def test_answers_in_flight_when_a_refusal_comes_are_kept(server, make_pairs, tmp_path) -> None:
+    def reply(number: int) -> tuple[int, object]:
+        if number == 1:
+            return 401, {"error": "who are you"}
+        time.sleep(0.5)
+        return 200, completion(TOKENS)
+
+    server.reply = reply
+    with pytest.raises(RunError, match="AuthenticationError"):
+        predict(make_pairs(12), load_backend("openai", options(server)), tmp_path / "out.jsonl")
+    assert (len(server.requests), len(read_predictions(tmp_path / "out.jsonl"))) == (4, 3)
+
+
 def test_a_server_without_log_probabilities(server, make_pairs) -> None:
     pair = next(iter_pairs(make_pairs(5)))
     question = Question(pair.pair_id, prompt_text(pair.problem), pair.images)

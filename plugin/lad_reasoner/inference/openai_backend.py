@@ -66,22 +66,33 @@ class OpenAIBackend:
         )
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answer with ``batch_size`` requests in flight, in the order in which the server does."""
+        """Answer with ``batch_size`` requests in flight, in the order in which the server does.
+
+        After a fault nothing more is asked, and what is in flight, which a server may charge for, is waited for.
+
+        Raises:
+            RunError: The server refused a request, or kept faltering.
+        """
         asked = ((question, sample) for question in questions for sample in question.samples)
+        fault: BaseException | None = None
         with ThreadPoolExecutor(self._options.batch_size) as pool:
             flying: set[Future[Answer]] = set()
             try:
                 while True:
-                    free = self._options.batch_size - len(flying)
+                    free = 0 if fault else self._options.batch_size - len(flying)
                     flying |= {pool.submit(self._ask, *item) for item in islice(asked, free)}
                     if not flying:
-                        return
+                        break
                     landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-                    # Every answer that arrived is kept before a fault among them is raised.
-                    for future in sorted(landed, key=lambda future: future.exception() is not None):
-                        yield future.result()
+                    for future in landed:
+                        if error := future.exception():
+                            fault = fault or error
+                        else:
+                            yield future.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+        if fault:
+            raise fault
 
     def _ask(self, question: Question, sample: int) -> Answer:
         import openai
