@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from lad_reasoner.response import Response, parse
 from lad_reasoner.task import ANOMALOUS, LABELS, Label
 
-__all__ = ["ACCURACY_WEIGHT", "STRUCTURE_WEIGHT", "accuracy_reward", "read_gold", "rlad_reward", "structure_reward"]
+__all__ = [
+    "ACCURACY_WEIGHT",
+    "STRUCTURE_WEIGHT",
+    "accuracy_reward",
+    "combined_reward",
+    "read_gold",
+    "rlad_reward",
+    "structure_reward",
+]
 
 STRUCTURE_WEIGHT: Final = 0.5
 ACCURACY_WEIGHT: Final = 0.5
+
+_EXPECTED_GOLD: Final = 'expected JSON such as {"label": "yes"}'
 
 
 def structure_reward(response: Response) -> float:
@@ -55,8 +66,7 @@ def rlad_reward(
         accuracy_weight: Weight of the accuracy reward in ``overall``.
 
     Returns:
-        ``overall`` (the weighted sum), ``structure``, ``accuracy`` and the confusion indicators ``tp fp tn fn``, each
-        0.0 or 1.0 but ``overall``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
+        What `combined_reward` gives.
 
     Raises:
         ValueError: ``gold`` has no label of yes or no.
@@ -65,8 +75,32 @@ def rlad_reward(
         >>> rlad_reward("<think> a cable is missing </think><answer> yes </answer>", '{"label": "yes"}')["overall"]
         1.0
     """
+    return combined_reward(parse(text), gold, structure_weight=structure_weight, accuracy_weight=accuracy_weight)
+
+
+def combined_reward(
+    response: Response,
+    gold: str | Mapping[str, str],
+    *,
+    structure_weight: float = STRUCTURE_WEIGHT,
+    accuracy_weight: float = ACCURACY_WEIGHT,
+) -> dict[str, float]:
+    """Score a response that was parsed; its reasoning is not read.
+
+    Args:
+        response: The parsed response.
+        gold: As `rlad_reward` has it.
+        structure_weight: Weight of the structure reward in ``overall``.
+        accuracy_weight: Weight of the accuracy reward in ``overall``.
+
+    Returns:
+        ``overall`` (the weighted sum), ``structure``, ``accuracy`` and the confusion indicators ``tp fp tn fn``, each
+        0.0 or 1.0 but ``overall``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
+
+    Raises:
+        ValueError: ``gold`` has no label of yes or no.
+    """
     label = read_gold(gold)
-    response = parse(text)
     structure, accuracy = structure_reward(response), accuracy_reward(response, label)
     right, anomalous = bool(accuracy), label == ANOMALOUS
     return {
@@ -86,12 +120,23 @@ def read_gold(gold: str | Mapping[str, str]) -> Label:
     Raises:
         ValueError: It is not a JSON object with a label of yes or no.
     """
+    return _read_gold_json(gold) if isinstance(gold, str) else _label_of(gold, gold)
+
+
+@lru_cache(maxsize=16384)  # the samples of a prompt, and every epoch, ask for the same gold answer
+def _read_gold_json(gold: str) -> Label:
     try:
-        value = json.loads(gold) if isinstance(gold, str) else gold
-        label = value["label"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f'gold answer {gold!r:.200}: expected JSON such as {{"label": "yes"}}') from error
+        value = json.loads(gold)
+    except ValueError as error:
+        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}") from error
+    return _label_of(value, gold)
+
+
+def _label_of(value: object, gold: object) -> Label:
+    """Return the label in a gold answer that was read; ``gold`` is what the error shows."""
+    if not isinstance(value, Mapping) or "label" not in value:
+        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}")
     for known in LABELS:
-        if label == known:
+        if value["label"] == known:
             return known
-    raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, expected one of {', '.join(LABELS)}")
+    raise ValueError(f"gold answer {gold!r:.200}: label is {value['label']!r}, expected one of {', '.join(LABELS)}")

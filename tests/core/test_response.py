@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.response import parse
+from lad_reasoner.response import Response, parse
 from lad_reasoner.task import LABELS
 
 THINK = "<think> a pin is missing </think>"
@@ -94,7 +94,53 @@ def test_well_formed_means_what_a_regular_expression_says(text: str) -> None:
     assert parse(text).well_formed == bool(re.fullmatch(pattern, text))
 
 
+def parse_tag_by_tag(text: str) -> Response:
+    """The two rules of docs/rewards.md, said once more without the regular expression that reads a whole template."""
+    pieces = re.split(r"(</?(?:think|answer)>)", text)
+    tags, texts = pieces[1::2], pieces[::2]
+
+    def block(opening: str, closing: str) -> str:
+        if tags.count(opening) != 1 or tags.count(closing) != 1:
+            return ""
+        place = tags.index(opening)
+        alone = tags[place + 1 : place + 2] == [closing] and (place == 0 or tags[place - 1].startswith("</"))
+        return texts[place + 1].strip() if alone else ""
+
+    reasoning, answer = block("<think>", "</think>"), block("<answer>", "</answer>")
+    shaped = tags == ["<think>", "</think>", "<answer>", "</answer>"]
+    outside = shaped and (texts[0] + texts[2] + texts[4]).strip()
+    label = answer.lower() if answer.lower() in LABELS and len(answer) <= 3 else None
+    return Response(reasoning, label, bool(shaped and not outside and reasoning and answer))
+
+
+@settings(max_examples=2000)
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(PIECES).map("".join),
+        # A template with whatever in its blocks and around them: most of what is drawn above is no template.
+        st.tuples(*[st.lists(PIECES | st.text(), max_size=2).map("".join) for _ in range(5)]).map(
+            lambda five: "{}<think>{}</think>{}<answer>{}</answer>{}".format(*five)
+        ),
+    )
+)
+def test_the_short_way_through_a_template_gives_what_the_long_way_gives(text: str) -> None:
+    assert parse(text) == parse_tag_by_tag(text)
+
+
+@pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])
+def test_every_white_space_is_white_space_around_a_block_and_in_it(space: str) -> None:
+    text = f"{space}<think>{space}a</think>{space}<answer>yes{space}</answer>{space}"
+    assert parse(text) == Response("a", "yes", True) == parse_tag_by_tag(text)
+    assert not parse(f"<think>{space}</think><answer>yes</answer>").well_formed
+
+
 @pytest.mark.timeout(30)  # a quadratic parser would need hours
-@pytest.mark.parametrize("unit", ["<think>", "<answer>", "<", "a", " ", "<think></think>", "<answer>yes</answer>"])
+@pytest.mark.parametrize(
+    "unit", ["<think>", "<answer>", "<", "a", " ", "<b>", "<think></think>", "<answer>yes</answer>"]
+)
 def test_a_megabyte_is_read_in_linear_time(unit: str) -> None:
-    assert parse(unit * ((1 << 20) // len(unit))).answer is None
+    many = unit * ((1 << 20) // len(unit))
+    assert parse(many).answer is None
+    assert not parse(f"<think>{many}").well_formed
+    assert not parse(f"{THINK}{many}<answer>yes").well_formed

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from lad_reasoner.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, rlad_reward
+from lad_reasoner.response import Response, parse
+from lad_reasoner.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
+from lad_reasoner.task import Label
 
 __all__ = ["BY_CATEGORY", "score_response"]
 
@@ -43,31 +45,22 @@ def score_response(
         >>> score_response("<answer> no </answer>", gold)["accuracy_pushpins"]
         1.0
     """
-    gold = _read_gold(ground_truth)
-    scores = rlad_reward(
-        response,
-        gold or ground_truth,  # an unreadable gold goes on as it is, so that the error shows it
+    said = parse(response)
+    return _scores(said.answer, said.well_formed, ground_truth, structure_weight, accuracy_weight).copy()
+
+
+@lru_cache(maxsize=16384)  # the responses to a pair differ in their words, but only six outcomes are possible
+def _scores(
+    answer: Label | None, well_formed: bool, ground_truth: str, structure_weight: float, accuracy_weight: float
+) -> dict[str, float]:
+    """Return the keys of an outcome; the caller must copy them."""
+    scores = combined_reward(
+        Response("", answer, well_formed),
+        ground_truth,
         structure_weight=structure_weight,
         accuracy_weight=accuracy_weight,
     )
-    for part, key in _category_keys(gold.get("category")):
-        scores[key] = scores[part]
+    if category := json.loads(ground_truth).get("category"):
+        name = str(category).replace("/", "_")  # EasyR1's loggers nest keys at a slash
+        scores |= {f"{part}_{name}": scores[part] for part in BY_CATEGORY}
     return scores
-
-
-@lru_cache(maxsize=65536)  # each gold answer is read once for the n samples and epochs that share it
-def _read_gold(ground_truth: str) -> dict[str, Any]:
-    try:
-        gold = json.loads(ground_truth)
-    except (TypeError, ValueError):
-        gold = None
-    return gold if isinstance(gold, dict) else {}
-
-
-@lru_cache(maxsize=1024)
-def _category_keys(category: str | None) -> tuple[tuple[str, str], ...]:
-    if not category:
-        return ()
-    # EasyR1's loggers nest keys at a slash.
-    name = category.replace("/", "_")
-    return tuple((part, f"{part}_{name}") for part in BY_CATEGORY)

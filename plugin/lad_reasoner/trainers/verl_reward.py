@@ -29,4 +29,5 @@ def compute_score(
         0.5
     """
     scores = score_response(solution_str, ground_truth, **options)
-    return {"score": scores.pop("overall"), **scores}
+    scores["score"] = scores.pop("overall")
+    return scores
