@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,22 +99,43 @@ def order_queries(
     """
     orders = {id(tree): _reference_order(tree, queries, options, findings) for tree in trees}
     wanted = options.shots * options.votes
-    planned, lacking = [], []
+    planned: list[Query] = []
+    lacking: list[Path] = []
     for tree, sample in queries:
         found = orders[id(tree)].count(sample.category)
         if found >= wanted:
             planned.append(Query(tree, sample, orders[id(tree)]))
         else:
-            lacking.append(tree.root / sample.category)
-            reason = f"{found} normal training images in {tree.root / sample.category}, expected at least {wanted}"
+            folder = tree.root / sample.category
+            lacking.append(folder)
+            reason = f"{found} normal training images in {folder}, expected at least {wanted}{_asked(options)}"
             findings.add("left out", f"{tree.dataset}/{sample.path}: found {reason}")
     if not planned:
-        raise DataError(
-            lacking[0] if lacking else ", ".join(str(tree.root) for tree in trees),
-            found="no normal image to pair with" if lacking else "no query",
-            expected=f"queries and at least {wanted} normal training images of their category",
-        )
+        raise _nothing_planned(lacking, trees, orders, options)
     return planned
+
+
+def _asked(options: Options) -> str:
+    """Return which options ask for more than one reference a query, as an aside."""
+    several = {"--shots": options.shots, "--votes": options.votes}
+    words = " x ".join(f"{name} {number}" for name, number in several.items() if number > 1)
+    return f" ({words})" if words else ""
+
+
+def _nothing_planned(
+    lacking: Sequence[Path], trees: Sequence[Tree], orders: Mapping[int, ReferenceOrder], options: Options
+) -> DataError:
+    """Return why no query can be paired."""
+    if not lacking:
+        return DataError(", ".join(str(tree.root) for tree in trees), found="no query", expected="at least one")
+    most = max(orders[id(tree)].count(category) for tree in trees for category in tree.categories)
+    wanted = options.shots * options.votes
+    return DataError(
+        lacking[0],
+        found=f"{most or 'no'} normal training images to pair with",
+        expected=f"at least {wanted} in the category of a query{_asked(options)}",
+        remedy="lower --shots or --votes" if most else "put normal images into train/good",
+    )
 
 
 def _reference_order(

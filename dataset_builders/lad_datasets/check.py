@@ -77,6 +77,8 @@ class Report:
         return {**asdict(self), "path": str(self.path)}
 
 
+_PARQUET_MAGIC: Final = b"PAR1"
+
 CheckFunction = Callable[[Path, CheckOptions], Report]
 
 
@@ -96,7 +98,13 @@ class Checker:
 
 
 def _is_parquet(path: Path) -> bool:
-    return path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+    """Tell by the name, or by the first bytes of a file that was renamed."""
+    if path.is_dir():
+        return any(path.glob("*.parquet"))
+    if path.suffix == ".parquet":
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
 
 
 def _is_easyr1_config(path: Path) -> bool:

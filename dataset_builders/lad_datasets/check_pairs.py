@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_datasets.check import CheckOptions, Report, Table
-from lad_datasets.describe import find_duplicates
+from lad_datasets.describe import find_duplicates, find_single_labels
 from lad_datasets.findings import Findings
 from lad_datasets.images import decode, load_bytes, sha256
 from lad_datasets.leakage import Guard, is_test_image
+from lad_datasets.manifest import count_rows
 from lad_datasets.progress import track
 from lad_datasets.sources import EVALUATION_DATASETS
 from lad_datasets.tokens import PromptRuler, round_up
@@ -33,6 +34,9 @@ __all__ = ["check_pairs"]
 
 #: Rows held at once; a full-size pair of MVTec LOCO AD is about 5 MB.
 _BATCH_ROWS: Final = 4
+
+#: Columns named in one line; the rest is counted.
+_NAMES: Final = 4
 
 
 @dataclass(slots=True)
@@ -81,7 +85,13 @@ def _open(file: Path) -> int:
     expected = pair_schema()
     missing = [name for name in COLUMNS if name not in found.names]
     if missing:
-        raise DataError(file, found=f"no column {', '.join(missing)}", expected=", ".join(COLUMNS))
+        more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
+        raise DataError(
+            file,
+            found=f"no column {', '.join(missing[:_NAMES])}{more}",
+            expected="the columns of a pair parquet",
+            remedy="build it with `lad build`",
+        )
     for name in COLUMNS:
         types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
         if (spelt := _spell(found.field(name).type)) not in types:
@@ -211,6 +221,7 @@ def _check_whole(provenance: Sequence[dict[str, str]], report: Report) -> None:
             report.errors.append(f"pair_id {name} occurs {times} times")
     findings = Findings(quiet=True)
     find_duplicates(provenance, findings)
+    find_single_labels(count_rows(provenance), findings)
     report.warnings += findings.lines
     evaluation = all(row["dataset"] in EVALUATION_DATASETS for row in provenance)
     report.facts["purpose"] = "evaluation" if evaluation else "training"
@@ -222,10 +233,8 @@ def _check_whole(provenance: Sequence[dict[str, str]], report: Report) -> None:
 
 
 def _count_table(provenance: Sequence[dict[str, str]]) -> Table:
-    columns = ("dataset", "category", "kind", "label")
-    counts = Counter(tuple(row[name] for name in columns) for row in provenance)
-    rows = tuple((*key, count) for key, count in sorted(counts.items()))
-    return Table("pairs", (*columns, "rows"), rows)
+    rows = tuple((*key, count) for key, count in sorted(count_rows(provenance).items()))
+    return Table("pairs", ("dataset", "category", "kind", "label", "rows"), rows)
 
 
 def _add_token_budget(rows: Sequence[_Row], report: Report, options: CheckOptions) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lad_datasets.annotate import cli as annotate_cli
+from lad_datasets.pair_options import CORES, takes_pair_options
 from lad_datasets.synthetic_cli import synthetic
 
 if TYPE_CHECKING:
-    pass
+    from lad_datasets.build import Options
 
 __all__ = ["register"]
 
@@ -30,29 +31,6 @@ def register(app: typer.Typer) -> None:
     annotate_cli.register(app)
 
 
-class Reference(StrEnum):
-    """``--reference``."""
-
-    RANDOM = "random"
-    FIXED = "fixed"
-    NEAREST = "nearest"
-
-
-class Images(StrEnum):
-    """``--images``."""
-
-    EMBED = "embed"
-    PATH = "path"
-
-
-class Format(StrEnum):
-    """``--format``."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-
-
 class Subset(StrEnum):
     """``--subset``."""
 
@@ -61,35 +39,15 @@ class Subset(StrEnum):
 
 
 Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
-ReferenceOption = Annotated[
-    Reference,
-    typer.Option(
-        help="Normal training image to compare with: drawn by the seed, the first by name, or the most alike."
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of every draw.")]
-ImagesOption = Annotated[Images, typer.Option(help="Store image files, or their absolute paths.")]
-MaxPixels = Annotated[
-    int | None, typer.Option(min=784, help="Shrink larger images to this area, at the size Qwen2.5-VL would choose.")
-]
-FormatOption = Annotated[Format, typer.Option("--format", help="Of images that are shrunk or repaired.")]
-Quality = Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn by the seed.")]
-ShardMb = Annotated[int | None, typer.Option(min=1, help="Write a folder of files of about this many megabytes.")]
-Workers = Annotated[int, typer.Option(min=1, help="Threads; the output does not depend on it.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image, instead of failing.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
 LocoGuard = Annotated[
     Path | None, typer.Option("--loco", help="MVTec LOCO AD tree: refuse its test images by content and look too.")
 ]
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
 
 @build.command()
+@takes_pair_options
 def grpo(
     *,
     out: Out,
@@ -99,44 +57,24 @@ def grpo(
         Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="paper, logical, all, or a YAML file of your own.")] = "paper",
-    reference: ReferenceOption = Reference.RANDOM,
-    seed: Seed = 0,
-    images: ImagesOption = Images.EMBED,
-    max_pixels: MaxPixels = None,
-    image_format: FormatOption = Format.PNG,
-    quality: Quality = 95,
     limit: Limit = None,
     loco: LocoGuard = None,
-    workers: Workers = _CORES,
-    shard_mb: ShardMb = None,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Pair test images with normal references, for GRPO.
 
     Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
     """
-    from lad_datasets.build import Options
     from lad_datasets.grpo import build_grpo
-    from lad_datasets.images import Encoding
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
-    options = Options(
-        reference=reference.value,
-        seed=seed,
-        embed=images is Images.EMBED,
-        encoding=Encoding(max_pixels, image_format.value, quality),
-        shard_mb=shard_mb,
-        workers=workers,
-        skip_bad=skip_bad,
-        overwrite=overwrite,
-    )
     roots = {layout: root for layout, root in given.items() if root is not None}
     _print(build_grpo(roots, out, options, recipe=recipe, limit=limit, loco=loco), as_json=as_json)
 
 
 @build.command()
+@takes_pair_options
 def loco(
     *,
     root: Annotated[Path, typer.Option(help="MVTec LOCO AD tree.", show_default=False)],
@@ -144,41 +82,19 @@ def loco(
     subset: Annotated[
         Subset, typer.Option(help="logical: without structural anomalies, as the paper.")
     ] = Subset.LOGICAL,
-    reference: ReferenceOption = Reference.RANDOM,
     shots: Annotated[int, typer.Option(min=1, help="References a pair.")] = 1,
     votes: Annotated[int, typer.Option(min=1, help="Pairs a query, with other references each, for voting.")] = 1,
-    seed: Seed = 0,
-    images: ImagesOption = Images.EMBED,
-    max_pixels: MaxPixels = None,
-    image_format: FormatOption = Format.PNG,
-    quality: Quality = 95,
     limit: Limit = None,
-    workers: Workers = _CORES,
-    shard_mb: ShardMb = None,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Pair MVTec LOCO AD's test images with normal references, for evaluation.
 
     Example: lad build loco --root mvtec_loco_ad --out loco.parquet
     """
-    from lad_datasets.build import Options
-    from lad_datasets.images import Encoding
     from lad_datasets.loco import build_loco
 
-    options = Options(
-        reference=reference.value,
-        seed=seed,
-        shots=shots,
-        votes=votes,
-        embed=images is Images.EMBED,
-        encoding=Encoding(max_pixels, image_format.value, quality),
-        shard_mb=shard_mb,
-        workers=workers,
-        skip_bad=skip_bad,
-        overwrite=overwrite,
-    )
+    options = replace(options, shots=shots, votes=votes)
     _print(build_loco(root, out, options, subset=subset.value, limit=limit), as_json=as_json)
 
 
@@ -195,8 +111,8 @@ def sft(
     val_fraction: Annotated[float, typer.Option(help="Part of the images to hold out for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the draws of rows and of those images.")] = 0,
     loco: LocoGuard = None,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn annotations into a LLaMA-Factory dataset folder.
@@ -243,7 +159,7 @@ def check(
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
     max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
     loco: LocoGuard = None,
-    workers: Workers = _CORES,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = CORES,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Check finished files: schema, images, gold answers, leakage, prompt lengths.

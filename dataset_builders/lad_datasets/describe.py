@@ -14,7 +14,7 @@ from lad_datasets.samples import Licence
 from lad_reasoner.pairs import PROVENANCE_COLUMNS
 from lad_reasoner.task import ANOMALOUS, NORMAL
 
-__all__ = ["About", "describe_build", "find_duplicates", "iter_provenance"]
+__all__ = ["About", "describe_build", "find_duplicates", "find_single_labels", "iter_provenance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ def describe_build(
     """
     find_duplicates(iter_provenance(files), findings)
     counts = count_rows(iter_provenance(files))
+    find_single_labels(counts, findings)
     used = {key[0] for key in counts}
     licences = {name: terms for name, terms in about.licences.items() if name in used}
     manifest = {
@@ -104,6 +105,23 @@ def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> No
         if label == ANOMALOUS:
             line = f"the reference {path} is the same image as the anomalous {anomalous}"
             findings.add("conflicting label", line)
+
+
+def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings) -> None:
+    """Tell where one answer is always right: of the whole file, else of each category.
+
+    Args:
+        counts: Rows by dataset, category, kind and label, as ``count_rows`` gives them.
+        findings: Told of it.
+    """
+    labels: dict[str, set[str]] = {}
+    for dataset, category, _, label in counts:
+        labels.setdefault(f"{dataset}/{category}", set()).add(label)
+    if len(every := set().union(*labels.values())) == 1:
+        labels = {"the whole file": every}
+    for where, found in labels.items():
+        if len(found) == 1:
+            findings.add("one label", f"{where}: every query is {found.pop()!r}, so that always saying so is right")
 
 
 def _iter_references(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -122,7 +122,10 @@ def choose_queries(
     if not queries:
         roots = ", ".join(str(tree.root) for tree in trees)
         raise DataError(
-            roots, found=f"no query for recipe {recipe.name}", expected="its categories", remedy="try --recipe all"
+            roots,
+            found=f"no query for recipe {recipe.name}",
+            expected=", ".join(sorted({f"{entry.dataset}/{entry.category}" for entry in recipe.entries})),
+            remedy="put test images into <category>/test" if recipe.name == ALL else "try --recipe all",
         )
     return queries
 

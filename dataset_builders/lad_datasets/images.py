@@ -18,7 +18,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final, Literal
 
 from lad_reasoner.errors import DataError
-from lad_reasoner.tokens import QWEN2_5_VL, ProcessorPixels, fit_processor
+from lad_reasoner.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, ProcessorPixels, fit_processor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,6 +193,9 @@ def _open(data: bytes, where: object) -> Image.Image:
     if image.width * image.height > MAX_IMAGE_PIXELS:
         size = f"{image.width}x{image.height} pixels, possibly a decompression bomb"
         raise DataError(where, found=size, expected=_size_limit())
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        size = f"an image of {image.width}x{image.height} pixels"
+        raise DataError(where, found=size, expected=f"one side at most {MAX_ASPECT_RATIO} times the other")
     # Pillow may forgive a missing end. After the last start of scan these two bytes can be nothing else.
     if image.format == "JPEG" and _JPEG_END not in data[data.rfind(_JPEG_SCAN) :]:
         raise DataError(where, found="a truncated JPEG", expected="an end-of-image mark")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 
 from lad_datasets.images import sha256
+from lad_datasets.pair_options import pair_options
+from lad_reasoner.cli import build_app
 from lad_reasoner.pairs import COLUMNS
 from lad_reasoner.pairs_reader import iter_pairs, read_image
 from lad_reasoner.rewards import read_gold
@@ -195,6 +198,35 @@ def test_broken_images_are_left_out_on_request_and_counted(lad, photographs, tmp
     assert "findings: left out 1, unreadable 2" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("spared", "told"),
+    [
+        ((), "one label: the whole file: every query is 'yes'"),
+        (("gear",), "one label: folder/häkel ☃: every query is 'yes'"),
+    ],
+)
+def test_what_is_left_with_one_label_is_told(lad, small_tree, tmp_path, *, spared, told) -> None:
+    for path in small_tree.glob("*/test/good/*"):
+        if path.parts[-4] not in spared:
+            path.write_bytes(b"")
+    done = grpo(lad, small_tree, tmp_path / "x.parquet", "--skip-bad")
+    assert done.exit_code == 0
+    assert f"{told}, so that always saying so is right" in done.stderr
+    assert "one label 1" in done.stderr.splitlines()[-1]
+    assert f"warning: {told}" in lad("check", tmp_path / "x.parquet").stderr
+
+
+def test_an_image_that_the_processor_would_refuse_is_named(lad, small_tree, tmp_path) -> None:
+    stripe = small_tree / "gear/test/dent/0.png"
+    Image.new("L", (10, 2001)).save(stripe)
+    done = grpo(lad, small_tree, tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    line = f"unreadable: {stripe}: found an image of 10x2001 pixels, expected one side at most 200 times the other"
+    assert line in done.stderr.splitlines()
+    Image.new("L", (10, 2000)).save(stripe)
+    assert grpo(lad, small_tree, tmp_path / "x.parquet").exit_code == 0
+
+
 def test_duplicates_and_conflicts_are_told(lad, photographs, tmp_path) -> None:
     gear = photographs / "gear/test"
     (gear / "good/copy.png").write_bytes((gear / "good/0.png").read_bytes())
@@ -219,7 +251,42 @@ def test_no_normal_image_is_named_for_each_query(lad, small_tree, tmp_path, rows
         path.unlink()
     done = grpo(lad, small_tree, tmp_path / "y.parquet")
     assert done.exit_code == 1
-    assert "found no normal image to pair with" in done.stderr.splitlines()[-1]
+    assert "found no normal training images to pair with" in done.stderr.splitlines()[-1]
+
+
+def test_too_few_references_for_the_shots_and_votes_say_so(lad, tmp_path) -> None:
+    for number, name in enumerate(("train/good", "test/good", "test/logical_anomalies")):
+        for index in range(2):
+            photograph(tmp_path / f"loco/screw_bag/{name}/{index}.png", 10 * number + index, (30, 20))
+    words = ("build", "loco", "--root", tmp_path / "loco", "--out", tmp_path / "x.parquet")
+    done = lad(*words, "--shots", 3, "--votes", 2)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "screw_bag: found 2 normal training images to pair with, expected at least 6 in the category of a query "
+        "(--shots 3 x --votes 2); lower --shots or --votes"
+    )
+    assert lad(*words, "--shots", 2).exit_code == 0
+
+
+def test_a_tree_without_test_images_is_not_told_to_take_all(lad, tmp_path) -> None:
+    photograph(tmp_path / "own/gear/train/good/0.png", 0)
+    done = grpo(lad, tmp_path / "own", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert "found no query for recipe all" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; put test images into <category>/test\n")
+    done = lad("build", "grpo", "--folder", tmp_path / "own", "--out", tmp_path / "x.parquet")
+    assert done.stderr.endswith("mvtec_ad/transistor, visa/capsules; try --recipe all\n")
+
+
+def test_both_builders_take_the_same_options() -> None:
+    commands = build_app().registered_groups
+    (build,) = [group.typer_instance for group in commands if group.name == "build"]
+    shared = set(inspect.signature(pair_options).parameters)
+    for command in build.registered_commands:
+        if command.callback.__name__ in {"grpo", "loco"}:
+            taken = inspect.signature(command.callback).parameters
+            assert shared <= set(taken)
+            assert "options" not in taken
 
 
 def test_limit_draws_by_the_seed(lad, small_tree, tmp_path, rows_of) -> None:

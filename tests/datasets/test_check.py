@@ -111,7 +111,10 @@ def test_images_by_path_that_changed_since(lad, small_tree, tmp_path) -> None:
     ("make", "message"),
     [
         (lambda path: path.write_bytes(b"PAR1 no"), "found no readable parquet"),
-        (lambda path: pq.write_table(pa.table({"problem": ["x"]}), path), "found no column images, answer"),
+        (
+            lambda path: pq.write_table(pa.table({"problem": ["x"]}), path),
+            "found no column images, answer, data_source, prompt and 12 more, expected the columns of a pair parquet",
+        ),
         (lambda path: pq.write_table(pair_schema().empty_table(), path), "found no rows"),
         (
             lambda path: pq.write_table(
@@ -134,6 +137,14 @@ def test_no_file_to_check(lad, tmp_path) -> None:
     done = lad("check", tmp_path / "notes.txt")
     assert done.exit_code == 2
     assert "found a file of no known kind, expected pair parquet" in done.stderr
+
+
+def test_a_renamed_parquet_is_known_by_its_first_bytes(lad, built, tmp_path) -> None:
+    for name in ("x.parquet.bak", "x"):
+        built = built.rename(tmp_path / name)
+        assert lad("check", built).exit_code == 0
+    (tmp_path / "empty").write_bytes(b"")
+    assert "no known kind" in lad("check", tmp_path / "empty").stderr
 
 
 @pytest.mark.slow
