@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from lad_datasets.images import Encoding, ImageStore, Loaded, load
+from lad_datasets.images import Encoding, ImageStore, Loaded, load, same_picture
 from lad_datasets.leakage import Guard
 from lad_datasets.pairing import ReferenceOrder
 from lad_datasets.samples import Sample, Tree
@@ -76,6 +76,11 @@ class Assembler:
         self._load = lambda path: load(path, encoding, store)
         self._load_reference = lru_cache(_HELD_IMAGES)(self._load)
 
+    @property
+    def images_a_query(self) -> int:
+        """How many images the pairs of a query hold, itself among them."""
+        return 1 + self._shots * self._votes
+
     def assemble(self, query: Query) -> Outcome:
         """Read a query and its references.
 
@@ -109,10 +114,8 @@ class Assembler:
             reference = self._read(query, sample, self._load_reference, outcome)
             if reference is None:
                 continue
-            if reference.sha256 == loaded.sha256:
-                outcome.findings.append(
-                    ("identical reference", f"{query.pair_id}: passed over {sample.path}, the same file")
-                )
+            if same := _sameness(query, sample, loaded, reference):
+                outcome.findings.append(("identical reference", f"{query.pair_id}: passed over {sample.path}, {same}"))
                 continue
             yield sample, reference
 
@@ -151,3 +154,16 @@ class Assembler:
             references=tuple(references),
             query=image,
         )
+
+
+def _sameness(query: Query, sample: Sample, loaded: Loaded, reference: Loaded) -> str:
+    """Return in what a reference is the query's own image, or an empty text.
+
+    Pictures are compared only where both look the same, which is known where the nearest reference is sought: that is
+    where a copy saved anew would always be chosen.
+    """
+    if reference.sha256 == loaded.sha256:
+        return "the same file"
+    if query.order.looks_same(query.sample, sample) and same_picture(reference.data, loaded.data):
+        return "the same picture in another file"
+    return ""

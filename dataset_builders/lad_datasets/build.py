@@ -33,6 +33,10 @@ __all__ = ["Options", "build_pairs", "order_queries", "refuse_existing"]
 #: Queries read ahead beside those at work: our choice, so that memory stays small on a machine of many cores.
 _AHEAD: Final = 4
 
+#: Images held in queries at work and ahead, so that many references a query do not fill the memory: our choice, 48 of
+#: the largest of MVTec LOCO AD are 200 MB. On a machine of many cores, two for each.
+_IMAGES_HELD: Final = 48
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -194,11 +198,13 @@ def build_pairs(
 def _iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
     """Yield the outcome of each query in order; no more than a few queries' images are held at once."""
     window: deque[Future[Outcome]] = deque()
+    most = max(_IMAGES_HELD, 2 * workers) // assembler.images_a_query
+    ahead = min(workers + _AHEAD, max(1, most - 1))  # one more is at work when the first is waited for
     with ThreadPoolExecutor(workers) as pool:
         try:
             for query in track(queries, total=len(queries), description="pairs"):
                 window.append(pool.submit(assembler.assemble, query))
-                if len(window) > workers + _AHEAD:
+                if len(window) > ahead:
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()

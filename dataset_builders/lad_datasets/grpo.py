@@ -111,7 +111,7 @@ def choose_queries(
     for tree in trees:
         for category in tree.categories:
             if recipe.takes_category(tree.layout, category):
-                own = _choose_in_category(tree, category, recipe, seed)
+                own = _choose_in_category(tree, category, recipe, seed, findings)
                 queries += [(tree, sample) for sample in own]
     found = Counter(f"{tree.layout}/{sample.category}" for tree, sample in queries)
     for name, expected in recipe.expected.items():
@@ -130,7 +130,7 @@ def choose_queries(
     return queries
 
 
-def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int) -> list[Sample]:
+def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int, findings: Findings) -> list[Sample]:
     own = [sample for sample in tree.queries() if sample.category == category]
     anomalous = {
         sample.path: replace(sample, kind=kind)
@@ -139,6 +139,9 @@ def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int) ->
     }
     normal = [replace(sample, kind=GOOD) for sample in own if sample.label == NORMAL]
     if recipe.normals == "balanced":
+        if len(normal) < len(anomalous):
+            few = f"found {len(normal)} normal images for {len(anomalous)} anomalous ones"
+            findings.add("note", f"recipe {recipe.name}: {tree.layout}/{category}: {few}")
         normal = sorted(normal, key=lambda sample: draw_key(seed, "normals", tree.dataset, sample.path))[
             : len(anomalous)
         ]

@@ -70,6 +70,11 @@ class ReferenceOrder:
             if candidates[index].path != query.path:
                 yield candidates[index]
 
+    def looks_same(self, query: Sample, candidate: Sample) -> bool:
+        """Tell whether both are known to have one perceptual hash."""
+        own, other = self._looks.get(query.path), self._looks.get(candidate.path)
+        return own is not None and other is not None and bool((own == other).all())
+
     def _order(self, query: Sample, candidates: list[Sample]) -> Iterator[int]:
         import numpy as np
 

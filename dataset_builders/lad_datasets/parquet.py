@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.errors import DataError
 from lad_reasoner.pairs import Pair, pair_schema
 
 if TYPE_CHECKING:
@@ -49,7 +51,11 @@ _DICTIONARY_COLUMNS: Final = [
 
 @contextmanager
 def replace_when_done(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; its file is synced to disk and takes the name, or goes on failure."""
+    """Yield a temporary path beside ``path``; its file is synced to disk and takes the name, or goes on failure.
+
+    Raises:
+        DataError: The disk is full or refuses the data.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -57,6 +63,14 @@ def replace_when_done(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DataError(
+            path,
+            found=f"a disk that does not take it ({os.strerror(error.errno) if error.errno else error})",
+            remedy="make room, and give the same command again",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -93,7 +107,10 @@ class RowWriter:
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0
         self._schema = schema
+        self._path = path
         self._writer = _open_writer(path, schema)
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._syncing: Future[None] | None = None
 
     def write(self, row: dict[str, Any], *, image_bytes: int) -> None:
         """Append one row.
@@ -110,9 +127,24 @@ class RowWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write what is pending, and the footer."""
+        """Write what is pending, and the footer.
+
+        Raises:
+            OSError: The disk refused what was written before.
+        """
         self._flush()
         self._writer.close()
+        self._syncer.shutdown()
+        if self._syncing is not None:
+            self._syncing.result()
+
+    def _sync_behind(self) -> None:
+        """Send what is written to the disk while more is made, so that the last sync has little left to wait for."""
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._syncing.result()  # the kernel tells of a failed write once: it must not be lost
+        self._syncing = self._syncer.submit(_sync_data, self._path)
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -122,6 +154,7 @@ class RowWriter:
             table = pa.Table.from_arrays(columns, schema=self._schema)
             self._pending, self._pending_bytes = [], 0  # freed before the writer makes its own copy
             self._writer.write_table(table, row_group_size=table.num_rows)
+            self._sync_behind()
 
 
 class PairWriter(RowWriter):
@@ -178,6 +211,11 @@ def _open_writer(path: Path, schema: pa.Schema) -> Any:
         data_page_size=_PAGE_BYTES,
         version="2.6",
     )
+
+
+def _sync_data(file: Path) -> None:
+    with file.open("rb+") as written:
+        getattr(os, "fdatasync", os.fsync)(written.fileno())  # macOS has no fdatasync
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -12,8 +13,10 @@ Item = TypeVar("Item")
 
 def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[Item]:
     """Yield the items, advancing a bar; off when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
     from rich.console import Console
     from rich.progress import track as rich_track
 
-    console = Console(stderr=True)
-    yield from rich_track(items, description, total=total, console=console, disable=not console.is_terminal)
+    yield from rich_track(items, description, total=total, console=Console(stderr=True))

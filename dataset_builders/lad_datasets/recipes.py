@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from yaml.reader import ReaderError
 
 from lad_datasets.samples import GOOD, Sample
 from lad_reasoner.errors import DataError, UsageError
@@ -126,11 +127,17 @@ def read_recipe(name: str) -> Recipe:
 
 def _parse(where: str, text: str) -> Recipe:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{where}:{line}", found=f"{error.problem}", expected="YAML") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise DataError(
+            f"{where}:{line}", found=f"the character U+{int(error.character):04X}", expected="YAML"
+        ) from error
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:

@@ -63,6 +63,33 @@ def test_installed_datasets(parquets, tmp_path, images) -> None:
     assert done.stdout.strip() == "10"
 
 
+READ_WITH_CARD = """
+import json, sys
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+card = DatasetCard.load(sys.argv[1] + "/README.md").data
+rows = {split: len(part) for split, part in load_dataset(sys.argv[1], cache_dir=sys.argv[2]).items()}
+print(json.dumps([card.license, card.task_categories, card.language, rows]))
+"""
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_hub_reads_the_card(tree, tmp_path, sharded) -> None:
+    """Uploaded as README.md beside the data, the card tells the Hub which files make which split."""
+    upload = tmp_path / "upload"
+    upload.mkdir()
+    words = ("--shard-mb", 1, "--out", upload / "pairs") if sharded else ("--out", upload / "pairs.parquet")
+    lad("build", "grpo", "--mvtec", tree, "--recipe", "all", *words)
+    (upload / "pairs.card.md").rename(upload / "README.md")
+    command = [sys.executable, "-c", READ_WITH_CARD, str(upload), str(tmp_path / "cache")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    licence, tasks, languages, rows = json.loads(done.stdout)
+    assert (licence, languages, rows) == ("cc-by-nc-sa-4.0", ["en"], {"train": 10})
+    assert "visual-question-answering" in tasks
+
+
 @pytest.mark.parametrize("release", ["3.6", "5.2"])
 def test_other_releases_of_datasets(parquets, tmp_path, release) -> None:
     if not os.environ.get("LAD_INSTALL_IN_TESTS"):

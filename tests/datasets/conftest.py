@@ -109,6 +109,12 @@ def visa_tree(facts, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def draw_tiny() -> Callable[[Path], None]:
+    """Write a tiny picture, a file like no other."""
+    return lambda path: write(path, tiny_png())
+
+
+@pytest.fixture
 def small_tree(tmp_path) -> Path:
     """A user's own folder: two categories, four references and five queries each."""
     root = tmp_path / "own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -12,10 +13,13 @@ import time
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import pytest
 from PIL import Image
 
+from lad_datasets.assemble import Outcome
+from lad_datasets.build import _iter_outcomes
 from lad_datasets.images import sha256
 from lad_datasets.pair_options import pair_options
 from lad_reasoner.cli import build_app
@@ -69,6 +73,18 @@ def test_rows_are_what_trainers_and_people_need(lad, small_tree, tmp_path, rows_
         assert row["pair_id"] == f"folder/{row['query_path']}"
         assert row["data_source"] == f"folder/{row['category']}"
     assert done.stdout.splitlines()[0] == "folder\tgear\tappearance\tyes\t3"
+
+
+@pytest.mark.parametrize(("recipe", "pairs"), [("paper", 984), ("all", 1725 + 2162)])
+def test_grpo_at_full_size(lad, mvtec_tree, visa_tree, tmp_path, *, rows_of, recipe, pairs) -> None:
+    words = ("--mvtec", mvtec_tree, "--visa", visa_tree, "--recipe", recipe, "--out", tmp_path / "g.parquet")
+    done = lad("build", "grpo", *words)
+    assert done.exit_code == 0, done.stderr
+    rows = rows_of(tmp_path / "g.parquet", ["pair_id", "category", "dataset", "reference_path", "query_path"])
+    assert len({row["pair_id"] for row in rows}) == len(rows) == pairs
+    assert all("/train/good/" in row["reference_path"] for row in rows if row["dataset"] == "mvtec_ad")
+    assert not {row["reference_path"] for row in rows} & {row["query_path"] for row in rows}
+    assert "missing" not in done.stderr
 
 
 @pytest.mark.parametrize(("subset", "pairs"), [("logical", 1136), ("all", 1568)])
@@ -390,10 +406,74 @@ def test_a_killed_build_leaves_nothing_half_written_and_resumes_to_the_same_byte
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed" / name).exists()
-    for folder in ("killed", "straight"):
-        subprocess.run(command, cwd=tmp_path / folder, check=True, capture_output=True)
+    for folder, workers in (("killed", "2"), ("straight", "1")):
+        finish = [*command[: command.index("--workers") + 1], workers, *words]
+        subprocess.run(finish, cwd=tmp_path / folder, check=True, capture_output=True)
     assert not partial.exists()
     for first in [tmp_path / "straight" / name, *(tmp_path / "straight" / name).glob("*")]:
         if first.is_file():
             second = tmp_path / "killed" / first.relative_to(tmp_path / "straight")
             assert first.read_bytes() == second.read_bytes()
+
+
+class Slow:
+    """Stands for an assembler: it counts what is held."""
+
+    def __init__(self, images: int) -> None:
+        self.images_a_query, self.taken, self.most = images, 0, 0
+        self._lock, self._held = Lock(), 0
+
+    def assemble(self, query: int) -> Outcome:
+        with self._lock:
+            self._held += self.images_a_query
+            self.most = max(self.most, self._held)
+        return Outcome(findings=[("query", str(query))])
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._held -= self.images_a_query
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "most"), [(2, 1, 12), (2, 2, 14), (2, 64, 138), (21, 2, 63), (21, 64, 126), (300, 8, 900)]
+)
+def test_images_held_do_not_grow_with_the_references(images, workers, most) -> None:
+    """A pair for each worker and a few ahead; of queries with many references fewer, but never less than two."""
+    assembler = Slow(images)
+    for index, outcome in enumerate(_iter_outcomes(list(range(300)), assembler, workers)):
+        assert outcome.findings == [("query", str(index))]
+        assembler.let_go()
+    assert images < assembler.most <= most
+
+
+@pytest.mark.parametrize("words", [("--out", "x.parquet"), ("--out", "shards", "--shard-mb", 1)])
+def test_a_full_disk_is_not_a_finished_build(lad, photographs, tmp_path, *, monkeypatch, words) -> None:
+    """What the kernel says once, while the rest is still being made, is not lost."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    monkeypatch.chdir(tmp_path)
+    done = lad("build", "grpo", "--folder", photographs, "--recipe", "all", *words)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "found a disk that does not take it (No space left on device); make room, and give the same command again"
+    )
+    assert not (tmp_path / str(words[1])).exists()
+
+
+LIMITED = """
+import resource, sys
+from lad_reasoner.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+main(sys.argv[1:])
+"""
+
+
+def test_a_file_that_cannot_grow_is_no_traceback(photographs, tmp_path) -> None:
+    command = [sys.executable, "-c", LIMITED, "build", "grpo", "--folder", str(photographs), "--recipe", "all"]
+    done = subprocess.run([*command, "--out", "x.parquet"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: x.parquet: found a disk that does not take it (File too large)")
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]

@@ -39,13 +39,16 @@ def test_all_takes_every_test_image(trees) -> None:
 
 
 def test_logical_takes_named_defects_and_as_many_normals(trees) -> None:
-    queries, _ = choose(trees[:1], "logical")
+    queries, findings = choose(trees[:1], "logical")
     by_category = {c: Counter(s.label for _, s in queries if s.category == c) for c in trees[0].categories}
     assert by_category["cable"] == {"yes": 12 + 12 + 10 + 13 + 11, "no": 58}
     assert by_category["screw"] == {"yes": 24 + 23 + 23, "no": 41}
     assert by_category["zipper"] == {"yes": 19 + 18, "no": 32}
     assert by_category["bottle"] == {}
     assert all(sample.kind != "appearance" for _, sample in queries)
+    assert "note: recipe logical: mvtec_ad/screw: found 41 normal images for 70 anomalous ones" in findings.lines
+    fewer = {c for c, labels in by_category.items() if labels["no"] < labels["yes"]}
+    assert {line.split("/")[1].split(":")[0] for line in findings.lines if "normal images for" in line} == fewer
 
 
 def test_balanced_normals_are_drawn_by_the_seed(tmp_path, trees) -> None:
@@ -92,6 +95,7 @@ ENTRY = "{dataset: mvtec_ad, category: pill, defects: all, kind: color, reason: 
         (f"name: x\ndescription: d\nnormals: all\nentires:\n- {ENTRY}\n", 4, "entires: Extra inputs"),
         (f"name: x\ndescription: d\nnormals: all\nentries:\n- {ENTRY}\n{COLOUR}", 10, "'colour' is none of"),
         ("name: x\nnormals: [\n", 3, "YAML"),
+        ("name: x\nnormals: \a\n", 2, "the character U+0007"),
         ("just text\n", 1, "the file"),
         ("", 1, "the file"),
     ],
