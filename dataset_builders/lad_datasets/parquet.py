@@ -7,6 +7,7 @@ machine's name) is written, so that the same rows give the same file with the sa
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,6 +50,10 @@ _DICTIONARY_COLUMNS: Final = [
 ]
 
 
+#: What the system says of a write, in errors that do not name the file.
+_REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 @contextmanager
 def replace_when_done(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; its file is synced to disk and takes the name, or goes on failure.
@@ -64,11 +69,11 @@ def replace_when_done(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename is not None:
+        if error.errno not in _REFUSALS:
             raise
         raise DataError(
             path,
-            found=f"a disk that does not take it ({os.strerror(error.errno) if error.errno else error})",
+            found=f"a disk that does not take it ({os.strerror(error.errno)})",
             remedy="make room, and give the same command again",
         ) from error
     finally:
