@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -45,14 +46,14 @@ def model(repository) -> Path:
 
 READ_WITH_DATASETS = """
 import io, sys
-from datasets import load_dataset
+from datasets import __version__, load_dataset
 from PIL import Image
 rows = load_dataset("parquet", data_files=sys.argv[1], split="train", cache_dir=sys.argv[2])
 for row in rows:
     assert row["problem"].count("<image>") == len(row["images"]) == 2
     for image in row["images"]:
         Image.open(io.BytesIO(image["bytes"]) if isinstance(image, dict) else image).load()
-print(len(rows))
+print(__version__, len(rows))
 """
 
 
@@ -60,7 +61,7 @@ print(len(rows))
 def test_installed_datasets(parquets, tmp_path, images) -> None:
     command = [sys.executable, "-c", READ_WITH_DATASETS, str(parquets[images]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "10"
+    assert done.stdout.split() == [version("datasets"), "10"]
 
 
 READ_WITH_CARD = """
@@ -101,7 +102,9 @@ def test_other_releases_of_datasets(parquets, tmp_path, release) -> None:
         command = [sys.executable, "-c", READ_WITH_DATASETS, str(parquets[images]), str(tmp_path / "cache")]
         environment = {**os.environ, "PYTHONPATH": str(site)}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        assert done.stdout.strip() == "10"
+        found, rows = done.stdout.split()
+        assert found.startswith(f"{release}.")
+        assert rows == "10"
 
 
 @pytest.mark.parametrize("images", ["embed", "path"])
