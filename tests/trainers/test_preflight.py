@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,14 @@ def findings(words: list[str], *, trainer: Trainer | None = None, gpu: bool = Fa
 
 def test_a_good_config_gives_no_alarm(good_words):
     assert findings(good_words) == []
+
+
+def test_all_optional_rewards_give_no_alarm(good_words):
+    options = (
+        "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, naming_weight: 0.2, overlong_weight: 0.5, "
+        "overlong_limit: '${data.max_response_length}'}"
+    )
+    assert findings([*good_words, options]) == []
 
 
 #: What is broken, the words that break a good config, and what the finding must say. ``~`` stands for the workshop.
@@ -120,8 +129,61 @@ BROKEN = {
     "constant reward": (["worker.reward.reward_function=~/list.py"], "warning: worker.reward", "trains nothing"),
     "unknown reward option": (
         ["worker.reward.reward_function_kwargs.weight=1"],
-        "error: worker.reward.reward_function",
-        "unexpected keyword argument 'weight'",
+        "error: worker.reward.reward_function_kwargs.weight",
+        "no such option",
+    ),
+    "reward option mistyped": (
+        ["worker.reward.reward_function_kwargs={structure_wieght: 0.5}"],
+        "error: worker.reward.reward_function_kwargs.structure_wieght",
+        "expected structure_weight",
+    ),
+    "weight as text": (
+        ["worker.reward.reward_function_kwargs={naming_weight: 'a fifth'}"],
+        "error: worker.reward.reward_function_kwargs.naming_weight",
+        "found 'a fifth', expected a number",
+    ),
+    "negative weight": (
+        ["worker.reward.reward_function_kwargs={accuracy_weight: -0.5}"],
+        "error: worker.reward.reward_function_kwargs.accuracy_weight",
+        "a number from 0 on",
+    ),
+    "weights all zero": (
+        ["worker.reward.reward_function_kwargs={structure_weight: 0, accuracy_weight: 0}"],
+        "error: worker.reward.reward_function_kwargs.accuracy_weight",
+        "pays for something",
+    ),
+    "overlong without a limit": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0}"],
+        "error: worker.reward.reward_function_kwargs.overlong_limit",
+        "data.max_response_length",
+    ),
+    "overlong limit out of reach": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 1024}"],
+        "error: worker.reward.reward_function_kwargs.overlong_limit",
+        "no response would reach the penalty",
+    ),
+    "overlong limit before the cut": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 256}"],
+        "warning: worker.reward.reward_function_kwargs.overlong_limit",
+        "data.max_response_length, 512",
+    ),
+    "too short to be long enough": (
+        [
+            "data.max_response_length=100",
+            "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_shortest: 200}",
+        ],
+        "error: worker.reward.reward_function_kwargs.soft_length_shortest",
+        "at most data.max_response_length, 100",
+    ),
+    "never too long": (
+        ["worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_longest: 600}"],
+        "warning: worker.reward.reward_function_kwargs.soft_length_longest",
+        "no response would ever be too long",
+    ),
+    "nothing to name": (
+        ["worker.reward.reward_function_kwargs={naming_weight: 0.1}", "data.train_files=~/nameless.parquet"],
+        "error: worker.reward.reward_function_kwargs.naming_weight",
+        "20 of 20 anomalous pairs",
     ),
     "unknown estimator": (["algorithm.adv_estimator=gpro"], "error: algorithm.adv_estimator", "grpo"),
     "unknown KL penalty": (["algorithm.kl_penalty=k4"], "error: algorithm.kl_penalty", "low_var_kl"),
@@ -242,6 +304,10 @@ def broken_things(workshop):
     }.items():
         write_rows(tmp_path / f"{name}.parquet", [{**rows[0], **change}, *rows[1:]])
     write_rows(tmp_path / "one_label.parquet", rows[::2] * 2)
+    labels = [json.dumps({"label": "yes" if index % 2 else "no"}) for index in range(40)]
+    write_rows(
+        tmp_path / "nameless.parquet", [{**row, "answer": gold} for row, gold in zip(rows, labels, strict=True)]
+    )
     write_pairs(tmp_path / "two_shot.parquet", references=2)
     write_pairs(tmp_path / "loco.parquet", dataset="mvtec_loco")
     write_pairs(tmp_path / "large.parquet", 8, size=(800, 800))

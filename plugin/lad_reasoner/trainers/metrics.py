@@ -7,6 +7,7 @@ read from them:
     reward                               mean of ``overall``, without the KL penalty
     structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
     accuracy_<category>, f1_<category>   the same by category
+    soft_length, overlong, naming        optional rewards, where their weights are given
     response_length                      tokens, mean
     kl                                   against the reference model, mean, in nats a token
     seconds                              of the step

@@ -11,6 +11,7 @@ from lad_reasoner.task import IMAGE_MARKER
 from lad_reasoner.tokens import TrainerPixels
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
 from lad_reasoner.trainers.checks.pairs import PairFile, Sample, pair_image_tokens
+from lad_reasoner.trainers.checks.reward import is_ours
 
 __all__ = ["DATA_CHECKS", "prompt_tokens"]
 
@@ -90,7 +91,7 @@ def check_limit_images(known: Known) -> Iterator[Finding]:
 
 def check_gold(known: Known) -> Iterator[Finding]:
     """Our reward can read every gold answer, and both labels occur."""
-    if "easyr1_reward.py" not in str(known["worker.reward.reward_function"]):
+    if not is_ours(known):
         return
     for key, file in _files(known):
         if file.bad_gold:

@@ -6,21 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.errors import LadError
 from lad_reasoner.task import IMAGE_MARKER
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
-from lad_reasoner.trainers.reward_file import RewardFile, load_reward
 
 __all__ = ["FILE_CHECKS"]
-
-#: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
-PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
-PROBES: Final = (
-    "<think> every part matches </think><answer> yes </answer>",
-    "<think> every part matches </think><answer> no </answer>",
-    "I cannot see any images.",
-    "",
-)
 
 
 def check_data_files(known: Known) -> Iterator[Finding]:
@@ -128,61 +117,9 @@ def check_model(known: Known) -> Iterator[Finding]:
         yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
 
 
-def check_reward(known: Known) -> Iterator[Finding]:
-    """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
-    key = "worker.reward.reward_function"
-    if known[key] is None:
-        yield error(key, "none", expected="path.py:function", remedy="EasyR1 stops without one")
-        return
-    try:
-        reward = load_reward(known[key])
-    except LadError as fault:
-        yield error(key, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
-        return
-    yield from _check_scores(known, reward)
-
-
-def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
-    key = "worker.reward.reward_function"
-    # The data's own gold answer, because another reward file may read another form.
-    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
-    rows = [{"response": text, "response_length": len(text) // 4 + 1, "ground_truth": gold} for text in PROBES]
-    try:
-        scores = reward.score(rows, **known["worker.reward.reward_function_kwargs"])
-    except Exception as fault:
-        yield error(
-            key,
-            f"{type(fault).__name__} on a probe: {fault}",
-            remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
-        )
-        return
-    if len(scores) != len(rows):
-        yield error(
-            key,
-            f"{len(scores)} scores for {len(rows)} responses",
-            remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
-        )
-    for score in scores:
-        if not isinstance(score, dict) or "overall" not in score:
-            yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
-            return
-        for name, value in score.items():
-            if type(value) not in {float, int}:
-                yield error(
-                    key, f"{name} of type {type(value).__name__}", expected="plain floats", remedy="use float(value)"
-                )
-                return
-            if "/" in name:
-                yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
-                return
-    if len({score["overall"] for score in scores}) == 1:
-        yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
-
-
 FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_data_files,
     check_format_prompt,
     check_other_files,
     check_model,
-    check_reward,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.optional_rewards import can_be_named
 from lad_reasoner.rewards import read_gold
-from lad_reasoner.task import IMAGE_MARKER
+from lad_reasoner.task import ANOMALOUS, IMAGE_MARKER
 from lad_reasoner.tokens import ProcessorPixels, TrainerPixels, image_tokens
 from lad_reasoner.trainers.config import EasyR1Config
 
@@ -55,6 +57,7 @@ class PairFile:
         datasets: Dataset, and how many rows are from it.
         first_gold: The first row's gold answer.
         bad_gold: The first unreadable gold answer, or empty.
+        nameless: Rows of anomalous queries whose gold answer tells neither kind nor defect.
         samples: Pairs whose images were looked at.
         bad_image: The first image that could not be read, or empty.
     """
@@ -70,6 +73,7 @@ class PairFile:
     datasets: Mapping[str, int] = field(default_factory=dict)
     first_gold: str = ""
     bad_gold: str = ""
+    nameless: int = 0
     samples: tuple[Sample, ...] = ()
     bad_image: str = ""
 
@@ -94,7 +98,7 @@ class PairFile:
         markers = [str(text).count(IMAGE_MARKER) for text in rows.get(prompt, [])]
         counts = _image_counts(file, image) if image in columns else []
         samples, bad_image = _sample(file, image, prompt, path.parent) if image in columns else ((), "")
-        labels, bad_gold = _labels(rows.get(answer, []))
+        labels, nameless, bad_gold = _read_golds(rows.get(answer, []))
         return cls(
             path,
             rows=file.metadata.num_rows,
@@ -106,6 +110,7 @@ class PairFile:
             datasets=Counter(rows.get("dataset", [])),
             first_gold=str(next(iter(rows.get(answer, [])), "")),
             bad_gold=bad_gold,
+            nameless=nameless,
             samples=samples,
             bad_image=bad_image,
         )
@@ -120,15 +125,18 @@ def pair_image_tokens(sample: Sample, trainer: TrainerPixels, processor: Process
     return total
 
 
-def _labels(golds: list[Any]) -> tuple[Counter[str], str]:
+def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:
+    """Return how many rows have each label, how many anomalous ones are nameless, and the first unreadable one."""
     labels: Counter[str] = Counter()
-    bad = ""
+    nameless, bad = 0, ""
     for gold in golds:
         try:
-            labels[read_gold(gold)] += 1
+            labels[label := read_gold(gold)] += 1
         except ValueError as error:
             bad = bad or str(error)
-    return labels, bad
+        else:
+            nameless += label == ANOMALOUS and not can_be_named(json.loads(gold) if isinstance(gold, str) else gold)
+    return labels, nameless, bad
 
 
 def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
