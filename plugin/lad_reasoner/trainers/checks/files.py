@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Final
 
 from lad_reasoner.task import IMAGE_MARKER
-from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
+from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 
 __all__ = ["FILE_CHECKS"]
+
+
+#: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
+EASYR1_MODELS: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
 def check_data_files(known: Known) -> Iterator[Finding]:
     """Training and validation files exist and are readable; validation is not optional."""
     for key, file in (("data.train_files", known.train), ("data.val_files", known.val)):
         value = known[key]
-        path = Path(value.partition("@")[0])
+        name, _, split = value.partition("@")
+        path = Path(name)
         if not value:
             yield error(key, "nothing", expected="a parquet file", remedy="build one with `lad build`")
         elif file is not None and file.problem:
@@ -25,6 +30,12 @@ def check_data_files(known: Known) -> Iterator[Finding]:
             yield from _check_folder(key, path)
         elif not path.exists() and _looks_local(value):
             yield error(key, f"no such file: {path}", remedy="build it with `lad build`, or correct the path")
+        elif file is None:
+            yield note(key, f"{value} was not looked into: only a parquet file on this machine is")
+        if path.exists() and split not in {"", "train"}:
+            yield error(
+                key, f"split {split!r} of {path}", expected="no @, or @train", remedy="a file has no other split"
+            )
 
 
 def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
@@ -104,7 +115,7 @@ def check_model(known: Known) -> Iterator[Finding]:
         return
     path = Path(value)
     if not path.exists():
-        if value.startswith(("/", "./", "../", "~")) or value.count("/") != 1:
+        if _is_path(value):
             yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
         return
     if not (path / "config.json").is_file():
@@ -117,9 +128,34 @@ def check_model(known: Known) -> Iterator[Finding]:
         yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
 
 
+def check_model_type(known: Known) -> Iterator[Finding]:
+    """The model sees images, and EasyR1 knows its architecture; told from its config where it is a folder."""
+    key, kind = "worker.actor.model.model_path", known.model_config.get("model_type")
+    if not kind:
+        return
+    if "vision_config" not in known.model_config and "vl" not in str(kind):
+        yield error(key, f"a {kind} model, which sees no images", expected="a vision-language model")
+    elif known.trainer is not None and known.trainer.name == "easyr1" and kind not in EASYR1_MODELS:
+        yield error(key, f"a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
+
+
+def check_tokenizer(known: Known) -> Iterator[Finding]:
+    """A tokenizer of its own is there."""
+    value = str(known["worker.actor.model.tokenizer_path"] or "")
+    if value != known["worker.actor.model.model_path"] and not Path(value).exists() and _is_path(value):
+        yield error("worker.actor.model.tokenizer_path", f"no such folder: {value}", expected="a folder or hub name")
+
+
+def _is_path(value: str) -> bool:
+    """Whether a model's name can only be a path: a name on the hub is owner/model."""
+    return value.startswith(("/", "./", "../", "~")) or value.count("/") != 1
+
+
 FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_data_files,
     check_format_prompt,
     check_other_files,
     check_model,
+    check_model_type,
+    check_tokenizer,
 )

@@ -23,7 +23,11 @@ PROBES: Final = (
     "<think> every part matches </think><answer> no </answer>",
     "I cannot see any images.",
     "",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\nyes\n</answer>\n",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\nno\n</answer>\n",
 )
+#: Places of two probes that say the same, the second with line breaks.
+LINE_BREAKS: Final = ((0, 4), (1, 5))
 
 
 def is_ours(known: Known) -> bool:
@@ -119,6 +123,7 @@ def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
             f"{len(scores)} scores for {len(rows)} responses",
             remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
         )
+        return
     for score in scores:
         if not isinstance(score, dict) or "overall" not in score:
             yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
@@ -132,8 +137,20 @@ def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
             if "/" in name:
                 yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
                 return
-    if len({score["overall"] for score in scores}) == 1:
+    overall = [float(score["overall"]) for score in scores]
+    if len(set(overall)) == 1:
         yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
+    for plain, broken in LINE_BREAKS:
+        if overall[broken] < overall[plain]:
+            yield warning(
+                key,
+                f"{overall[broken]:g} instead of {overall[plain]:g} for the same answer with line breaks",
+                remedy="models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
+            )
+            break
+    name = known["algorithm.filter_key"]
+    if known["algorithm.online_filtering"] and name not in scores[0]:
+        yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
 
 
 REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)
