@@ -25,6 +25,7 @@ VERB_MODULES = (
     "lad_reasoner.inference.ask_cli",
     "lad_reasoner.evaluation.cli",
     "lad_reasoner.evaluation.report_cli",
+    "lad_reasoner.trainers.plot_cli",
     "lad_reasoner.demo.cli",
 )
 

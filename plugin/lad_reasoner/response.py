@@ -6,18 +6,20 @@ and linear in the length of the response.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from lad_reasoner.task import LABELS, Label
 
 __all__ = ["Response", "parse"]
 
-_TAG: Final = re.compile(r"</?(?:think|answer)>")
+#: The template's tags, in its order.
+_TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
+_OPENING: Final = _TAGS[0]
 
-#: Any text without a tag of the template. Possessive, so that no text, however hostile, is read twice.
-_UNTAGGED: Final = r"[^<]*+(?:<(?!/?(?:think|answer)>)[^<]*+)*+"
-_TEMPLATE: Final = re.compile(rf"\s*+<think>({_UNTAGGED})</think>\s*+<answer>({_UNTAGGED})</answer>\s*+")
+#: Longest text after the reasoning that is remembered: the tags, and room for an answer of a few words.
+_LONGEST_ENDING: Final = 64
 
 _LABEL_OF: Final[dict[str, Label]] = {label: label for label in LABELS}
 _LONGEST_LABEL: Final = max(map(len, LABELS))
@@ -51,27 +53,65 @@ def parse(text: str) -> Response:
         >>> parse("yes").answer is None
         True
     """
-    # Most responses of a trained model are one template; the tags are gone through only where that is not so.
-    if template := _TEMPLATE.fullmatch(text):
-        reasoning, answer = template[1].strip(), template[2].strip()
-        return Response(reasoning, _label(answer), bool(reasoning and answer))
-    tags = list(_TAG.finditer(text))
-    if not tags:
+    start = len(_OPENING) if text.startswith(_OPENING) else 0
+    end = _next_tag(text, start)
+    if end < 0:
         return _NOTHING
-    return Response(_block(text, tags, "think"), _label(_block(text, tags, "answer")), False)
+    if len(text) - end > _LONGEST_ENDING:
+        return _read(text)
+    # Responses differ in the words before their first (other) tag, and end in one of a few ways.
+    words = text[start:end].strip()
+    said = _read_ending(start, bool(words), text[end:])
+    reasoning = words if start and said.reasoning else said.reasoning
+    return tuple.__new__(Response, (reasoning, said.answer, said.well_formed))  # Response(...), without its cost
 
 
-def _block(text: str, tags: list[re.Match[str]], name: str) -> str:
+@lru_cache(maxsize=1024)
+def _read_ending(start: int, words: bool, ending: str) -> Response:
+    """Read a text of which only the ending matters, a dash standing for the words before it."""
+    return _read(f"{_OPENING[:start]}{'-' * words}{ending}")
+
+
+def _next_tag(text: str, start: int) -> int:
+    """Return where the next tag of the template stands, -1 if there is none."""
+    # find() skips to a letter many times faster than a regular expression does.
+    place = text.find("<", start)
+    while place >= 0 and not text.startswith(_TAGS, place):
+        place = text.find("<", place + 1)
+    return place
+
+
+def _read(text: str) -> Response:
+    """Read any text."""
+    places, tags = [], []
+    place = _next_tag(text, 0)
+    while place >= 0:
+        places.append(place)
+        tags.append(text[place : text.index(">", place) + 1])
+        place = _next_tag(text, place + 1)
+    reasoning, answer = _block(text, places, tags, "think"), _block(text, places, tags, "answer")
+    return Response(reasoning, _label(answer), bool(reasoning and answer) and _is_template(text, places, tags))
+
+
+def _block(text: str, places: Sequence[int], tags: Sequence[str], name: str) -> str:
     """Return the text of the only block called ``name``; empty if none, several, or inside the other block."""
-    opening, closing, names = f"<{name}>", f"</{name}>", [tag.group() for tag in tags]
-    if names.count(opening) != 1 or names.count(closing) != 1:
+    opening, closing = f"<{name}>", f"</{name}>"
+    if tags.count(opening) != 1 or tags.count(closing) != 1:
         return ""
-    place = names.index(opening)
-    if names[place + 1 : place + 2] != [closing]:
+    place = tags.index(opening)
+    if tags[place + 1 : place + 2] != [closing]:
         return ""
-    if place and not names[place - 1].startswith("</"):  # inside a block of the other name
+    if place and not tags[place - 1].startswith("</"):  # inside a block of the other name
         return ""
-    return text[tags[place].end() : tags[place + 1].start()].strip()
+    return text[places[place] + len(opening) : places[place + 1]].strip()
+
+
+def _is_template(text: str, places: Sequence[int], tags: Sequence[str]) -> bool:
+    """Whether the tags are the template's, each once and in order, with only white space outside the blocks."""
+    if tuple(tags) != _TAGS:
+        return False
+    outside = text[: places[0]], text[places[1] + len(tags[1]) : places[2]], text[places[3] + len(tags[3]) :]
+    return not any(part.strip() for part in outside)
 
 
 def _label(answer: str) -> Label | None:

@@ -95,7 +95,7 @@ def test_well_formed_means_what_a_regular_expression_says(text: str) -> None:
 
 
 def parse_tag_by_tag(text: str) -> Response:
-    """The two rules of docs/rewards.md, said once more without the regular expression that reads a whole template."""
+    """The two rules of docs/rewards.md, said once more without anything that makes it quick."""
     pieces = re.split(r"(</?(?:think|answer)>)", text)
     tags, texts = pieces[1::2], pieces[::2]
 
@@ -113,7 +113,7 @@ def parse_tag_by_tag(text: str) -> Response:
     return Response(reasoning, label, bool(shaped and not outside and reasoning and answer))
 
 
-@settings(max_examples=2000)
+@settings(max_examples=2000, deadline=None)
 @given(
     st.one_of(
         st.text(),
@@ -126,6 +126,7 @@ def parse_tag_by_tag(text: str) -> Response:
 )
 def test_the_short_way_through_a_template_gives_what_the_long_way_gives(text: str) -> None:
     assert parse(text) == parse_tag_by_tag(text)
+    assert parse(text + " " * 65) == parse(text)  # too long an ending to be remembered
 
 
 @pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lad_reasoner.trainers.metrics import attempts_of, read_log, read_metrics
-from lad_reasoner.trainers.progress import describe_step
+from lad_reasoner.trainers.progress import Progress, describe_step
 
 
 def write(path, *rows):
@@ -81,6 +83,29 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     assert len(read_log(tmp_path)) == 1
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["experiment_log.jsonl", "verl.jsonl"]),
+    st.lists(st.one_of(st.binary(max_size=20), JSON.map(lambda value: json.dumps(value).encode())), max_size=4),
+    JSON,
+)
+def test_whatever_stands_in_a_log_stops_nobody(tmp_path, name, lines, value):
+    own = {"step": 1, "data": {"critic/score/mean": 0.5}, "critic": {"score": {"mean": 0.5}}}
+    odd = [own | {"step": value}, own | {"data": value}, own | {"critic": value}, own | {"step": 10**400}]
+    log = b"\n".join([*lines, *(json.dumps(row).encode() for row in [*odd, own])]) + b"\n"
+    for old in tmp_path.iterdir():
+        old.unlink()
+    (tmp_path / name).write_bytes(log)
+    assert 0.5 in [row.get("reward") for row in read_metrics(tmp_path) if row["step"] == 1]
+
+
 def test_f1_is_absent_where_nothing_is_or_is_said_positive(tmp_path):
     write(tmp_path / "experiment_log.jsonl", {"step": 1, "reward": {"tp": 0.0, "fp": 0.0, "fn": 0.0, "overall": 1.0}})
     assert "f1" not in read_metrics(tmp_path)[0]
@@ -100,3 +125,19 @@ def test_the_line_shows_what_there_is():
     row = {"step": 12.0, "reward": 0.51234, "structure": 0.98, "accuracy": 0.4, "kl": 0.01234, "response_length": 81.4}
     assert describe_step(row, 50) == "step 12/50  reward 0.512  structure 0.98  accuracy 0.40  length 81  KL 0.0123"
     assert describe_step({"step": 1.0}, None) == "step 1"
+
+
+def test_a_line_a_step_with_everything_and_the_remaining_time(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 40.0, 70.0])
+    monkeypatch.setattr("lad_reasoner.trainers.progress.time.monotonic", lambda: next(clock))
+    data = {"response_length/mean": 81.4, "actor/reward_kl_penalty": 0.0123, "critic/score/mean": 0.5}
+    rows = [{"step": step, "data": data} for step in (1, 2)]
+    parts = [reward_row(step, 2.0, structure=4.0, accuracy=1.0) for step in (1, 2)]
+    with Progress(tmp_path, total=10) as progress:
+        for shown in (1, 2):
+            write(tmp_path / "verl.jsonl", *rows[:shown])
+            write(tmp_path / "rewards.jsonl", *parts[:shown])
+            progress.update()
+    values = "reward 0.500  structure 1.00  accuracy 0.25  length 81  KL 0.0123"
+    # The second step came 30 s after the first, and 8 are left.
+    assert capsys.readouterr().err.splitlines() == [f"step 1/10  {values}", f"step 2/10  {values}  ETA 4:00"]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image as Picture
 
+from lad_datasets.parquet import path_schema
 from lad_reasoner.errors import LadError
-from lad_reasoner.trainers.checks import CHECKS
-from lad_reasoner.trainers.checks.data import check_verl_columns
+from lad_reasoner.pairs import pair_schema
+from lad_reasoner.trainers.checks import CHECKS, machine
+from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
 from lad_reasoner.trainers.checks.known import Known
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.grammar import read_snapshot
@@ -31,12 +37,20 @@ def findings(words: list[str], *, trainer: Trainer | None = None, gpu: bool = Fa
     except LadError as error:
         return [f"error: {error}"]
     known = Known(config=config, trainer=trainer, keys=KEYS, gpu=gpu)
-    machine = {"check_trainer", "check_packages", "check_gpus", "check_memory", "check_disk"}
-    return [str(found) for check in CHECKS if trainer or check.__name__ not in machine for found in check(known)]
+    of_machine = {"check_trainer", "check_packages", "check_gpus", "check_cpus", "check_memory", "check_disk"}
+    return [str(found) for check in CHECKS if trainer or check.__name__ not in of_machine for found in check(known)]
 
 
 def test_a_good_config_gives_no_alarm(good_words):
     assert findings(good_words) == []
+
+
+def test_all_optional_rewards_give_no_alarm(good_words):
+    options = (
+        "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, naming_weight: 0.2, overlong_weight: 0.5, "
+        "overlong_limit: '${data.max_response_length}'}"
+    )
+    assert findings([*good_words, options]) == []
 
 
 #: What is broken, the words that break a good config, and what the finding must say. ``~`` stands for the workshop.
@@ -112,7 +126,7 @@ BROKEN = {
         "no function f",
     ),
     "reward import fails": (["worker.reward.reward_function=~/import.py"], "error: worker.reward", "on import"),
-    "too few scores": (["worker.reward.reward_function=~/few.py"], "error: worker.reward", "1 scores for 4 responses"),
+    "too few scores": (["worker.reward.reward_function=~/few.py"], "error: worker.reward", "1 scores for 6 responses"),
     "no overall": (["worker.reward.reward_function=~/bare.py"], "error: worker.reward", "a dict with overall"),
     "score not a float": (["worker.reward.reward_function=~/text.py"], "error: worker.reward", "plain floats"),
     "slash in a key": (["worker.reward.reward_function=~/slash.py"], "error: worker.reward", "a slash in the key"),
@@ -120,8 +134,61 @@ BROKEN = {
     "constant reward": (["worker.reward.reward_function=~/list.py"], "warning: worker.reward", "trains nothing"),
     "unknown reward option": (
         ["worker.reward.reward_function_kwargs.weight=1"],
-        "error: worker.reward.reward_function",
-        "unexpected keyword argument 'weight'",
+        "error: worker.reward.reward_function_kwargs.weight",
+        "no such option",
+    ),
+    "reward option mistyped": (
+        ["worker.reward.reward_function_kwargs={structure_wieght: 0.5}"],
+        "error: worker.reward.reward_function_kwargs.structure_wieght",
+        "expected structure_weight",
+    ),
+    "weight as text": (
+        ["worker.reward.reward_function_kwargs={naming_weight: 'a fifth'}"],
+        "error: worker.reward.reward_function_kwargs.naming_weight",
+        "found 'a fifth', expected a number",
+    ),
+    "negative weight": (
+        ["worker.reward.reward_function_kwargs={accuracy_weight: -0.5}"],
+        "error: worker.reward.reward_function_kwargs.accuracy_weight",
+        "a number from 0 on",
+    ),
+    "weights all zero": (
+        ["worker.reward.reward_function_kwargs={structure_weight: 0, accuracy_weight: 0}"],
+        "error: worker.reward.reward_function_kwargs.accuracy_weight",
+        "pays for something",
+    ),
+    "overlong without a limit": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0}"],
+        "error: worker.reward.reward_function_kwargs.overlong_limit",
+        "data.max_response_length",
+    ),
+    "overlong limit out of reach": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 1024}"],
+        "error: worker.reward.reward_function_kwargs.overlong_limit",
+        "no response would reach the penalty",
+    ),
+    "overlong limit before the cut": (
+        ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 256}"],
+        "warning: worker.reward.reward_function_kwargs.overlong_limit",
+        "data.max_response_length, 512",
+    ),
+    "too short to be long enough": (
+        [
+            "data.max_response_length=100",
+            "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_shortest: 200}",
+        ],
+        "error: worker.reward.reward_function_kwargs.soft_length_shortest",
+        "at most data.max_response_length, 100",
+    ),
+    "never too long": (
+        ["worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_longest: 600}"],
+        "warning: worker.reward.reward_function_kwargs.soft_length_longest",
+        "no response would ever be too long",
+    ),
+    "nothing to name": (
+        ["worker.reward.reward_function_kwargs={naming_weight: 0.1}", "data.train_files=~/nameless.parquet"],
+        "error: worker.reward.reward_function_kwargs.naming_weight",
+        "20 of 20 anomalous pairs",
     ),
     "unknown estimator": (["algorithm.adv_estimator=gpro"], "error: algorithm.adv_estimator", "grpo"),
     "unknown KL penalty": (["algorithm.kl_penalty=k4"], "error: algorithm.kl_penalty", "low_var_kl"),
@@ -222,6 +289,59 @@ BROKEN = {
         "warning: data.rollout_batch_size",
         "choose another",
     ),
+    "a split of a file": (["data.train_files=~/train.parquet@test"], "error: data.train_files", "split 'test'"),
+    "structs without bytes": (
+        ["data.train_files=~/hollow.parquet"],
+        "error: data.train_files",
+        "a path without bytes",
+    ),
+    "Image features": (["data.train_files=~/features.parquet"], "warning: data.train_files", "Image features"),
+    "a model without eyes": (
+        ["worker.actor.model.model_path=~/text_model"],
+        "error: worker.actor.model.model_path",
+        "a qwen2 model, which sees no images",
+    ),
+    "missing tokenizer": (["worker.actor.model.tokenizer_path=/no/such"], "error: worker.actor.model.tok", "no such"),
+    "mistyped sampling": (
+        ["worker.rollout.val_override_config={n: 1, temperature: 0.0, top_q: 0.9}"],
+        "error: worker.rollout.val_override_config.top_q",
+        "did you mean top_",
+    ),
+    "ulysses": (["worker.actor.ulysses_size=2"], "error: worker.actor.ulysses_size", "a divisor of 1"),
+    "ulysses with padding": (
+        ["worker.actor.ulysses_size=2", "trainer.n_gpus_per_node=2", "worker.actor.padding_free=false"],
+        "error: worker.actor.padding_free",
+        "set it to true",
+    ),
+    "shards": (["worker.actor.fsdp.fsdp_size=2"], "error: worker.actor.fsdp.fsdp_size", "a divisor of 1"),
+    "critic batch": (
+        ["algorithm.adv_estimator=gae", "worker.critic.global_batch_size=5"],
+        "error: worker.critic.global_batch_size",
+        "a divisor of rollout_batch_size, 8",
+    ),
+    "adaptive KL without a horizon": (
+        ["algorithm.kl_type=adaptive", "algorithm.kl_horizon=0"],
+        "error: algorithm.kl_horizon",
+        "above zero",
+    ),
+    "warm-up beyond the end": (
+        ["worker.actor.optim.lr_warmup_steps=4"],
+        "warning: worker.actor.optim.lr_warmup_steps",
+        "less than 4",
+    ),
+    "warm-up ratio": (["worker.actor.optim.lr_warmup_ratio=2"], "error: worker.actor.optim.lr_warmup", "0 to 1"),
+    "reward trips over line breaks": (
+        ["worker.reward.reward_function=~/one_line.py"],
+        "warning: worker.reward.reward_function",
+        "0 instead of 1 for the same answer with line breaks",
+    ),
+    "filter by an unknown key": (
+        ["algorithm.online_filtering=true", "algorithm.filter_key=accuracy_normalized"],
+        "error: algorithm.filter_key",
+        "a key of the reward: overall, structure",
+    ),
+    "wandb without a key": (["trainer.logger=[console,wandb]"], "warning: trainer.logger", "WANDB_API_KEY"),
+    "logger is a word": (["trainer.logger=console"], "error: trainer.logger", "tuple"),
     "two nodes, no cluster": (["trainer.nnodes=2"], "error: trainer.nnodes", "RAY_ADDRESS"),
 }
 
@@ -242,6 +362,17 @@ def broken_things(workshop):
     }.items():
         write_rows(tmp_path / f"{name}.parquet", [{**rows[0], **change}, *rows[1:]])
     write_rows(tmp_path / "one_label.parquet", rows[::2] * 2)
+    labels = [json.dumps({"label": "yes" if index % 2 else "no"}) for index in range(40)]
+    write_rows(
+        tmp_path / "nameless.parquet", [{**row, "answer": gold} for row, gold in zip(rows, labels, strict=True)]
+    )
+    hollow = [{"bytes": None, "path": str(tmp_path / name)} for name in ("reference.png", "query.png")]
+    for image in hollow:
+        Picture.new("RGB", (84, 84)).save(image["path"])
+    write_rows(tmp_path / "hollow.parquet", [{**row, "images": hollow} for row in rows])
+    features = {"info": {"features": {"images": [{"_type": "Image"}]}}}
+    table = pa.Table.from_pylist(rows, schema=pair_schema())
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "features.parquet")
     write_pairs(tmp_path / "two_shot.parquet", references=2)
     write_pairs(tmp_path / "loco.parquet", dataset="mvtec_loco")
     write_pairs(tmp_path / "large.parquet", 8, size=(800, 800))
@@ -260,6 +391,8 @@ def broken_things(workshop):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             (tmp_path / folder / name).touch()
+    (tmp_path / "text_model").mkdir(exist_ok=True)
+    (tmp_path / "text_model" / "config.json").write_text('{"model_type": "qwen2"}')
     (tmp_path / "done" / "checkpoint_tracker.json").write_text('{"last_global_step": 4}')
     (tmp_path / "done" / "attempts" / "001" / "easyr1.yaml").write_text("data: {rollout_batch_size: 16}")
     (tmp_path / "verls" / "latest_checkpointed_iteration.txt").write_text("2")
@@ -274,6 +407,10 @@ def broken_things(workshop):
         "slash.py": "def main(rows):\n return [{'overall': 1.0, 'a/b': 1.0} for row in rows]",
         "raise.py": "def main(rows):\n return [{'overall': 1 / 0} for row in rows]",
         "import.py": "import nothing_of_the_kind",
+        "one_line.py": (
+            "import re\ndef score(text):\n return float(bool(re.search('<answer> (yes|no) </answer>', text)))\n"
+            "def main(rows):\n return [{'overall': score(row['response'])} for row in rows]"
+        ),
     }.items():
         (tmp_path / name).write_text(text)
     return workshop
@@ -281,7 +418,9 @@ def broken_things(workshop):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_found(name, broken_things, good_words, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for variable in ("RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", "/no/such")
     words, where, says = BROKEN[name]
     home = str(broken_things)
     changed = {word.partition("=")[0] for word in words}
@@ -329,14 +468,136 @@ def test_the_check_imports_neither_torch_nor_ray_nor_transformers(good_words):
     assert run.stdout.rstrip().endswith("[]"), run.stdout + run.stderr
 
 
-def test_a_parquet_that_stores_paths_is_read_from_beside_it(tmp_path, good_words):
-    row = pair(0).to_row()
-    for image in row["images"]:
-        (tmp_path / image["path"]).write_bytes(image["bytes"])
-        image["bytes"] = None
-    write_rows(tmp_path / "paths.parquet", [row] * 40)
-    lines = findings([*good_words, f"data.train_files={tmp_path}/paths.parquet"])
-    assert [line for line in lines if "image" in line and "error" in line] == []
+def test_a_parquet_of_plain_paths_is_read_from_the_image_folder(tmp_path, good_words):
+    rows = [pair(index).to_row() for index in range(40)]
+    for row in rows:
+        for image in row["images"]:
+            (tmp_path / image["path"]).write_bytes(image["bytes"])
+        row["images"] = [image["path"] for image in row["images"]]
+    pq.write_table(pa.Table.from_pylist(rows, schema=path_schema()), tmp_path / "paths.parquet")
+    words = [*good_words, f"data.train_files={tmp_path}/paths.parquet"]
+    assert findings([*words, f"data.image_dir={tmp_path}"]) == []
+    (line,) = findings(words)
+    assert line.startswith("error: data.train_files: found in ")
+    assert "image 1 of a pair" in line
+
+
+def test_verl_reads_structs_without_bytes(broken_things, good_words):
+    config = load_config([*good_words, f"data.train_files={broken_things}/hollow.parquet"], KEYS)
+    known = Known(config=config, trainer=Trainer("verl", "", Path()), keys=KEYS, gpu=False)
+    assert not list(check_image_storage(known))
+
+
+PROFILES = sorted(Path(__file__).resolve().parents[2].glob("examples/grpo/*.yaml"))
+#: Sizes of MVTec LOCO AD and MVTec AD, in pixels.
+SIZES = ((1600, 1280), (800, 1600), (1700, 1000), (1600, 1100), (1700, 850), (1024, 1024))
+
+
+@pytest.fixture(scope="session")
+def paper_data(tmp_path_factory):
+    """Training and validation files with as many pairs as the paper's, of images as large."""
+    folder = tmp_path_factory.mktemp("paper")
+    pairs = [pair(index, size=size) for index, size in enumerate(SIZES)]
+    images = [[{"bytes": image.data, "path": image.path} for image in (*one.references, one.query)] for one in pairs]
+    for name, count, dataset in (("grpo", 984, "mvtec_ad"), ("loco", 1136, "mvtec_loco")):
+        rows = [
+            {**pair(index, size=(8, 8), dataset=dataset).to_row(), "images": images[index % len(images)]}
+            for index in range(count)
+        ]
+        table = pa.Table.from_pylist(rows, schema=pair_schema())
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=100)
+    return folder
+
+
+def profile_words(path, data, *more):
+    files = [f"data.train_files={data}/grpo.parquet", f"data.val_files={data}/loco.parquet"]
+    return [f"config={path}", *files, f"trainer.save_checkpoint_path={data}/run", *more]
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_no_false_alarm_on_a_shipped_profile(path, paper_data, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    merged = ["worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"] if "sft" in path.stem else []
+    assert findings(profile_words(path, paper_data, *merged)) == []
+
+
+#: GPU memory that a profile's name or header promises to be enough, in GiB.
+PROMISED = {"24gb": 24, "48gb": 40, "40gb": 40, "80gb": 80, "": 80}
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_fits_the_gpus_that_it_names(path, paper_data, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    size = next(size for name, size in PROMISED.items() if name in path.stem)
+    monkeypatch.setattr(machine, "gpu_memory", lambda: size * 2**30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=256 * 2**30))
+    config = load_config(profile_words(path, paper_data), KEYS)
+    known = Known(config=config, trainer=None, keys=KEYS, gpu=True)
+    (said,) = machine.check_memory(known)
+    assert said.severity == "note"
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    update = re.search(r"an update takes about ([\d.]+) GiB", header)
+    assert update, "the header does not say what an update takes"
+    assert f"an update takes about {update[1]} GiB a GPU" in str(said)
+
+
+def test_every_profile_is_listed_and_has_a_whole_header(repository):
+    table = (repository / "examples" / "grpo" / "README.md").read_text(encoding="utf-8")
+    for path in PROFILES:
+        header = path.read_text(encoding="utf-8").split("\n\n")[0]
+        assert f"| `{path.name}` |" in table
+        for word in ("Needs:", "Hardware:", "Memory:", "(estimated)", f"easyr1 config=examples/grpo/{path.name}"):
+            assert word in header, f"{path.name} lacks {word}"
+
+
+MEMORY = [
+    (["worker.actor.model.model_path=x/y-7B"], 80, "warning: worker.actor.model.model_path: found GPUs of 80.0 GiB"),
+    (["worker.actor.model.model_path=x/y-3B"], 80, "at most 0.39, what the trained model leaves of 80.0 GiB"),
+    (
+        ["worker.actor.model.model_path=x/y-7B", "worker.rollout.gpu_memory_utilization=0.1"],
+        141,
+        "more than 16.3 GiB, the weights of the rollout engine",
+    ),
+    (
+        ["worker.actor.model.model_path=x/y-7B", "worker.actor.fsdp.enable_cpu_offload=true"],
+        80,
+        "found 64.0 GiB of memory, expected about 146.7 GiB",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "gpu", "says"), MEMORY)
+def test_a_run_that_does_not_fit_is_found(words, gpu, says, good_words, monkeypatch):
+    monkeypatch.setattr(machine, "gpu_memory", lambda: gpu * 2**30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
+    known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, keys=KEYS, gpu=True)
+    assert any(says in str(found) for found in machine.check_memory(known)), list(machine.check_memory(known))
+
+
+def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    known = Known(config=load_config(good_words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)
+    (found,) = machine.check_cpus(known)
+    assert "3 CPUs here, expected at least 4" in str(found)
+
+
+def test_qwen3_vl_needs_later_releases(good_words, monkeypatch):
+    monkeypatch.setattr(machine, "version", {"transformers": "4.56.0", "vllm": "0.10.0"}.get)
+    monkeypatch.setattr(machine, "EASYR1_NEEDS", ())
+    words = [*good_words, "worker.actor.model.model_path=Qwen/Qwen3-VL-4B-Instruct"]
+    known = Known(config=load_config(words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)
+    assert [found.where for found in machine.check_packages(known)] == ["transformers", "vllm"]
+
+
+def test_what_is_no_fault_is_a_note(good_words):
+    kept = [word for word in good_words if not word.startswith("trainer.max_steps")]
+    assert findings([*kept, "trainer.total_epochs=3"]) == [
+        "note: trainer.total_epochs: 3 epochs of 5 steps are 15 steps"
+    ]
+    (line,) = findings([*good_words, "data.train_files=owner/data"])
+    assert line == "note: data.train_files: owner/data was not looked into: only a parquet file on this machine is"
 
 
 def test_a_text_only_parquet_is_an_error_of_its_column(tmp_path, good_words):

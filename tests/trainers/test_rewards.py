@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_every_value_is_a_plain_float_and_no_key_has_a_slash(response):
 
 def test_each_category_has_its_own_keys():
     (score,) = compute_score([row(RIGHT)])
-    for part in BY_CATEGORY:
+    for part in set(BY_CATEGORY) - {"naming"}:
         assert score[f"{part}_screw_bag"] == score[part]
     (plain,) = compute_score([row(RIGHT, '{"label": "yes"}')])
     assert set(plain) == {"overall", "structure", "accuracy", "tp", "fp", "tn", "fn"}
@@ -51,6 +52,72 @@ def test_verl_gets_the_same_numbers_with_its_own_name_for_the_reward():
     verl = verl_score("mvtec_loco/screw_bag", RIGHT, GOLD, {"num_turns": 2})
     assert verl.pop("score") == easyr1.pop("overall")
     assert verl == easyr1
+
+
+OPTIONAL = {"soft_length_weight": 0.1, "overlong_weight": 0.5, "overlong_limit": 20, "naming_weight": 0.2}
+
+
+def test_optional_rewards_are_off_and_leave_no_key():
+    (score,) = compute_score([row(RIGHT)])
+    assert not {"soft_length", "overlong", "naming", "naming_screw_bag"} & set(score)
+
+
+def test_optional_rewards_add_to_the_reward_what_their_parts_say():
+    gold = GOLD.replace("missing", "1_missing_nut")
+    (score,) = compute_score([row(RIGHT, gold) | {"response_length": 18}], **OPTIONAL)
+    assert (score["soft_length"], score["overlong"], score["naming"]) == (18 / 50, -0.5, 1.0)
+    assert score["overall"] == pytest.approx(1.0 + 0.1 * 18 / 50 - 0.5 * 0.5 + 0.2)
+    assert score["naming_screw_bag"] == score["naming"]
+    assert {type(value) for value in score.values()} == {float}
+
+
+def test_a_weight_of_zero_measures_without_paying():
+    (score,) = compute_score([row(RIGHT)], naming_weight=0.0)
+    assert (score["overall"], score["naming"]) == (1.0, 1.0)
+
+
+def test_naming_is_measured_on_anomalous_rows_only():
+    normal = GOLD.replace("yes", "no")
+    assert "naming" not in compute_score([row(RIGHT, normal)], **OPTIONAL)[0]
+    assert "naming" not in compute_score([row(RIGHT, '{"label": "yes"}')], **OPTIONAL)[0]
+
+
+def test_both_adapters_pay_alike_and_a_plain_verl_run_says_what_it_lacks():
+    options = {"naming_weight": 0.2}
+    (easyr1,) = compute_score([row(RIGHT)], **options)
+    verl = verl_score("mvtec_loco/screw_bag", RIGHT, GOLD, None, **options)
+    assert verl["score"] == easyr1["overall"] == pytest.approx(1.2)
+    with pytest.raises(ValueError, match="overlong_weight needs the length of the response in tokens"):
+        verl_score("mvtec_loco/screw_bag", RIGHT, GOLD, None, overlong_weight=1.0, overlong_limit=100)
+
+
+@pytest.mark.frameworks
+def test_verls_manager_gives_our_file_the_tokens_and_the_options(repository):
+    import asyncio
+
+    import torch
+    from omegaconf import OmegaConf
+
+    from lad_reasoner.trainers.verl_reward_manager import EasyR1RewardManager
+
+    class Tokenizer:
+        def decode(self, ids, *, skip_special_tokens):
+            return "".join(map(chr, ids.tolist()))
+
+    item = SimpleNamespace(
+        batch={
+            "responses": torch.tensor([*map(ord, RIGHT), 0, 0]),
+            "attention_mask": torch.tensor([1] * (5 + len(RIGHT)) + [0, 0]),
+        },
+        non_tensor_batch={"reward_model": {"ground_truth": GOLD}},
+    )
+    file = f"{repository}/plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score"
+    options = {"overlong_weight": 1.0, "overlong_limit": len(RIGHT) + 5, "overlong_buffer": 10, "naming_weight": 0.2}
+    kwargs = {"reward_function": file, "reward_function_kwargs": options, "skip_special_tokens": True}
+    config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": kwargs}}})
+    result = asyncio.run(EasyR1RewardManager(config, Tokenizer(), None).run_single([item]))
+    assert result["reward_extra_info"]["overlong"] == -0.5
+    assert result["reward_score"] == pytest.approx(1.0 - 0.5 + 0.2)
 
 
 @pytest.mark.parametrize("gold", ["", "yes", "[]", '{"answer": "yes"}', '{"label": "maybe"}', "{"])

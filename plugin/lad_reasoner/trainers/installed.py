@@ -6,7 +6,9 @@ Found by looking at files and package metadata, without importing the trainer: t
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Literal
 
 from lad_reasoner.errors import RunError
 
-__all__ = ["Trainer", "TrainerName", "find_trainer", "has_gpu", "require_trainer"]
+__all__ = ["Trainer", "TrainerName", "find_trainer", "gpu_memory", "has_gpu", "require_trainer"]
 
 TrainerName = Literal["easyr1", "verl"]
 
@@ -81,3 +83,14 @@ def has_gpu() -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
         return False
     return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+@cache
+def gpu_memory() -> int | None:
+    """Return the bytes of this machine's smallest NVIDIA GPU, or None where its driver does not tell in time."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+        return min(int(line) for line in said.stdout.split("\n") if line.strip()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None

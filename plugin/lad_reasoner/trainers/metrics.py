@@ -7,6 +7,7 @@ read from them:
     reward                               mean of ``overall``, without the KL penalty
     structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
     accuracy_<category>, f1_<category>   the same by category
+    soft_length, overlong, naming        optional rewards, where their weights are given
     response_length                      tokens, mean
     kl                                   against the reference model, mean, in nats a token
     seconds                              of the step
@@ -16,18 +17,25 @@ read from them:
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["REWARD_LOG", "VERL_LOG", "attempts_of", "read_log", "read_metrics"]
+__all__ = ["LOGS", "REWARD_LOG", "VERL_LOG", "Row", "attempts_of", "read_log", "read_metrics"]
 
 Row = dict[str, float]
 
 EASYR1_LOG: Final = "experiment_log.jsonl"
 VERL_LOG: Final = "verl.jsonl"
 REWARD_LOG: Final = "rewards.jsonl"
+
+#: A step beyond this is none.
+_MOST_STEPS: Final = 1_000_000_000
+
+#: The logs of the two trainers themselves.
+LOGS: Final = (EASYR1_LOG, VERL_LOG)
 
 #: Trainer's name to ours; the first that a line has is taken.
 _RENAMED: Final[Mapping[str, str]] = {
@@ -84,15 +92,15 @@ def _iter_values(folder: Path) -> Iterator[tuple[int, Row]]:
     """Yield (step, values) from every log of a folder."""
     logged = set()
     for line in _iter_lines(folder / EASYR1_LOG):
-        yield int(line.pop("step")), _renamed(_flat(line))
-    for line in _iter_lines(folder / VERL_LOG):
-        logged.add(step := int(line["step"]))
+        yield line.pop("step"), _renamed(_flat(line))
+    for line in _iter_lines(folder / VERL_LOG, "data"):
+        logged.add(step := line["step"])
         # Validation by data source is left aside: the reward log has every key of it, with counts.
         yield step, _renamed((name, value) for name, value in line["data"].items() if not name.startswith("val-"))
     sums: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
     counts: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
-    for line in _iter_lines(folder / REWARD_LOG):
-        place = int(line["step"]), "val/" if line["split"] == "val" else ""
+    for line in _iter_lines(folder / REWARD_LOG, "sums", "counts"):
+        place = line["step"], "val/" if line.get("split") == "val" else ""
         for key, total in line["sums"].items():  # a validation set may come in several batches
             sums[place][key] += total
             counts[place][key] += line["counts"][key]
@@ -108,7 +116,7 @@ def _part(key: str) -> str:
 def _renamed(values: Iterable[tuple[str, Any]]) -> Row:
     row: Row = {}
     for name, value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > sys.float_info.max:
             continue
         if name in _RENAMED:
             row.setdefault(_RENAMED[name], float(value))
@@ -142,15 +150,24 @@ def _with_f1(row: Row) -> Row:
     return with_f1
 
 
-def _iter_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield a log's lines; a last line that is still being written, or was cut by a kill, is left out."""
+def _iter_lines(path: Path, *groups: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log that have a step and the named groups of values.
+
+    A last line that is still being written, or was cut by a kill, is left out, and so is what no trainer wrote: a run
+    is not stopped by its own log.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as log:
+    with path.open(encoding="utf-8", errors="replace") as log:
         for line in log:
             if not line.endswith("\n"):
                 return
             try:
-                yield json.loads(line)
-            except ValueError:  # a cut line that the next attempt wrote behind
+                row = json.loads(line)
+            except (ValueError, RecursionError):  # a cut line that the next attempt wrote behind
                 continue
+            if not isinstance(row, dict) or not all(isinstance(row.get(group), dict) for group in groups):
+                continue
+            step = row.get("step")
+            if isinstance(step, int | float) and 0 <= step < _MOST_STEPS:
+                yield {**row, "step": int(step)}

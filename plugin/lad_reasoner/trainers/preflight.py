@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Final
 
 from rich.console import Console
 
@@ -22,16 +24,19 @@ from lad_reasoner.trainers.installed import Trainer, has_gpu
 
 __all__ = ["print_findings", "refuse_errors", "run_checks", "total_steps"]
 
+#: The severities in their order, with their colours.
+_STYLES: Final = {"error": "red", "warning": "yellow", "note": "dim"}
+
 
 def run_checks(config: EasyR1Config, trainer: Trainer | None, keys: Mapping[str, Key]) -> list[Finding]:
-    """Return what is wrong with a run, errors first, in the order of the checks."""
+    """Return what is wrong with a run: errors, warnings, then notes, each in the order of the checks."""
     known = Known(config=config, trainer=trainer, keys=keys, gpu=has_gpu())
     findings = [finding for check in CHECKS for finding in check(known)]
-    return sorted(findings, key=lambda finding: not finding.is_error)
+    return sorted(findings, key=lambda finding: list(_STYLES).index(finding.severity))
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:
-    """Say the warnings on stderr, and stop at errors.
+    """Say the warnings and notes on stderr, and stop at errors.
 
     Raises:
         UsageError: At least one finding is an error; it is the first one, and the others are printed before.
@@ -57,9 +62,9 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
-        console.print(str(finding), style="red" if finding.is_error else "yellow", markup=False)
-    errors = sum(finding.is_error for finding in findings)
-    console.print(f"{len(CHECKS)} checks, {errors} errors, {len(findings) - errors} warnings")
+        console.print(str(finding), style=_STYLES[finding.severity], markup=False)
+    count = Counter(finding.severity for finding in findings)
+    console.print(f"{len(CHECKS)} checks, {count['error']} errors, {count['warning']} warnings")
 
 
 def total_steps(config: EasyR1Config) -> int | None:

@@ -79,6 +79,8 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
 
     def _open(self, image: Any, where: str) -> Image.Image:
         """Open an image given as ``{bytes, path}`` or as a path; its pixels are read later."""
+        if isinstance(image, Image.Image):  # a column of Hugging Face Image features
+            return image
         data, path = (image["bytes"], image["path"]) if isinstance(image, dict) else (None, image)
         try:
             return Image.open(BytesIO(data) if data else Path(self.config.get("image_dir") or "", path))

@@ -17,8 +17,11 @@ from lad_reasoner.evaluation.paper import TABLE_1
 from lad_reasoner.evaluation.report.content import Content, RunContent
 from lad_reasoner.evaluation.report.page import Pictures
 from lad_reasoner.pairs_reader import Truth
+from lad_reasoner.plotting import ACCENT, GREY, WRONG, finish_axes, save_figure
 from lad_reasoner.response import parse
 from lad_reasoner.task import ANOMALOUS
+from lad_reasoner.trainers.curves import Run
+from lad_reasoner.trainers.curves import draw_lengths as plot_lengths
 from lad_reasoner.trainers.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["parameter_count", "write_figures"]
 
-_ACCENT: Final = "#0d6a78"
-_GREY: Final = "#8b9399"
-_WRONG: Final = "#b3261e"
 _PANELS: Final = 4
 _SHORTENED: Final = 420
 _LINE_POINTS: Final = 14
@@ -70,10 +70,7 @@ def write_figures(
         if isinstance(drawn, str):
             notes.append(f"figure {number} is not drawn: {drawn}")
             continue
-        for suffix in ("svg", "png"):
-            drawn.savefig(
-                folder / f"figure-{number}.{suffix}", dpi=160, metadata={"Date": None} if suffix == "svg" else {}
-            )
+        save_figure(drawn, folder, f"figure-{number}")
     return notes
 
 
@@ -99,27 +96,18 @@ def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
     """Draw figure 5: the length of responses over GRPO steps, a line a run."""
     if not training:
         return "no GRPO run was named; give --training LABEL=FOLDER"
-    lines = []
-    for label, folder in training:
-        rows = [row for row in read_metrics(folder) if "response_length" in row]
-        if not rows:
-            return f"{folder} logs no response length"
-        lines.append((label, [row["step"] for row in rows], [row["response_length"] for row in rows]))
-    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    colours = [_ACCENT, _GREY, _WRONG, "#6b5b95", "#7a7a2e"]
-    for place, (label, steps, lengths) in enumerate(lines):
-        axes.plot(steps, lengths, label=label, color=colours[place % len(colours)], lw=1.8)
-    _finish(axes, x="GRPO step", y="response length (tokens)")
-    axes.legend(frameon=False)
-    return figure
+    runs = [Run(label, folder, read_metrics(folder)) for label, folder in training]
+    for run in runs:
+        if not run.series("response_length")[0]:
+            return f"{run.folder} logs no response length"
+    return plot_lengths(runs) or "no run logs a response length"
 
 
 def draw_sizes(content: Content) -> Figure | str:
     """Draw figure 6: pooled accuracy and F1 against the number of parameters; the area of a bubble is the number."""
     ours = [(run.name, parameter_count(str(run.card["model"])), run) for run in content.runs]
     points = [
-        (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, _ACCENT)
+        (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, ACCENT)
         for name, count, run in ours
         if count
     ]
@@ -139,7 +127,7 @@ def draw_sizes(content: Content) -> Figure | str:
             )
         axes.set_xscale("log")
         axes.margins(x=0.25, y=0.15)
-        _finish(axes, x="parameters", y=label)
+        finish_axes(axes, x="parameters", y=label)
     return figure
 
 
@@ -154,7 +142,7 @@ def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float 
                 "accuracy": float(row.overall.accuracy) / 100,
                 "f1": float(row.overall.f1) / 100,
             }
-            yield f"{row.model} (paper)", count, values, _GREY
+            yield f"{row.model} (paper)", count, values, GREY
 
 
 def draw_variants(content: Content, pictures: Pictures, truth: Truth | None) -> Figure | str:
@@ -234,7 +222,7 @@ def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, lin
     answer = row.replies[0].answer if row else None
     score = "" if row is None or row.replies[0].score is None else f", P(yes) {row.replies[0].score:.2f}"
     verdict = f"{run.name}: {answer or 'no readable answer'} ({'right' if answer == truth.label else 'wrong'}{score})"
-    colour = _ACCENT if answer == truth.label else _WRONG
+    colour = ACCENT if answer == truth.label else WRONG
     styles: tuple[tuple[int, str, dict[str, Any]], ...] = (
         (line, verdict, {"weight": "bold", "color": colour}),
         (line + 1, text, {"color": "black"}),
@@ -258,10 +246,3 @@ def _reasoning(run: RunContent, truth: Truth) -> str:
 def _printable(text: str) -> str:
     """Return text without what an SVG file cannot hold."""
     return "".join(character for character in text if character.isprintable() or character.isspace())
-
-
-def _finish(axes: Axes, *, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)

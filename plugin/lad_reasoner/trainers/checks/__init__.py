@@ -10,12 +10,14 @@ from lad_reasoner.trainers.checks.data import DATA_CHECKS
 from lad_reasoner.trainers.checks.files import FILE_CHECKS
 from lad_reasoner.trainers.checks.known import Finding, Known
 from lad_reasoner.trainers.checks.machine import MACHINE_CHECKS
+from lad_reasoner.trainers.checks.reward import REWARD_CHECKS
 from lad_reasoner.trainers.checks.run import RUN_CHECKS
 
 __all__ = ["CHECKS"]
 
 CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     *FILE_CHECKS,
+    *REWARD_CHECKS,
     *DATA_CHECKS,
     *ALGORITHM_CHECKS,
     *RUN_CHECKS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Final
 
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
@@ -28,6 +29,13 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     },
 }
 
+#: vLLM's sampling parameters. EasyR1 silently ignores any other in val_override_config.
+SAMPLING: Final = (
+    *("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids", "bad_words", "ignore_eos"),
+    *("max_tokens", "min_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs"),
+    *("prompt_logprobs", "detokenize", "skip_special_tokens", "logit_bias", "include_stop_str_in_output"),
+)
+
 #: Keys and the bounds that they must keep: lowest, highest.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "data.max_prompt_length": (1, float("inf")),
@@ -47,6 +55,8 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "worker.rollout.gpu_memory_utilization": (1e-9, 1),
     "worker.rollout.tensor_parallel_size": (1, float("inf")),
     "algorithm.kl_coef": (0, float("inf")),
+    "worker.actor.optim.lr_warmup_ratio": (0, 1),
+    "worker.rollout.limit_images": (0, float("inf")),
     "trainer.nnodes": (1, float("inf")),
     "trainer.n_gpus_per_node": (1, float("inf")),
 }
@@ -121,6 +131,17 @@ def _check_update(known: Known, samples: int) -> Iterator[Finding]:
         )
 
 
+def check_critic(known: Known) -> Iterator[Finding]:
+    """The critic's batches, which only gae has, divide as the actor's do."""
+    if known["algorithm.adv_estimator"] != "gae":
+        return
+    prompts, size = known["data.rollout_batch_size"], known["worker.critic.global_batch_size"]
+    if size < 1 or prompts % size:
+        yield error(
+            "worker.critic.global_batch_size", str(size), expected=f"a divisor of rollout_batch_size, {prompts}"
+        )
+
+
 def check_mini_rollouts(known: Known) -> Iterator[Finding]:
     """A step is generated in whole parts."""
     part, prompts = known["data.mini_rollout_batch_size"], known["data.rollout_batch_size"]
@@ -146,6 +167,12 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
             expected=f"a divisor of {known.world_size}, the number of GPUs",
             remedy="1 is right for models up to 7B",
         )
+    for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
+        size = known[key]
+        if size > 1 and known.world_size % size:
+            yield error(key, str(size), expected=f"a divisor of {known.world_size}, the number of GPUs")
+    if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
+        yield error("worker.actor.padding_free", "false with ulysses_size above 1", remedy="set it to true")
 
 
 def check_validation_sampling(known: Known) -> Iterator[Finding]:
@@ -153,6 +180,11 @@ def check_validation_sampling(known: Known) -> Iterator[Finding]:
     key, own = "worker.rollout.val_override_config", known["worker.rollout.val_override_config"]
     if "n" not in own and known["worker.rollout.n"] > 1:
         yield error(key, "no n", expected="n: 1", remedy="add it: EasyR1 stops at its first validation otherwise")
+    for name in own:
+        if name not in SAMPLING:
+            near = next(iter(get_close_matches(name, SAMPLING, n=1)), "")
+            remedy = f"did you mean {near}?" if near else "EasyR1 would silently ignore it"
+            yield error(f"{key}.{name}", "no sampling parameter of vLLM", remedy=remedy)
     if "temperature" not in own:
         yield warning(key, "no temperature", expected="temperature: 0.0", remedy="validation would be sampled")
 
@@ -161,6 +193,8 @@ def check_kl(known: Known) -> Iterator[Finding]:
     """The KL keys do not contradict each other."""
     if known["algorithm.disable_kl"] and known["algorithm.use_kl_loss"]:
         yield warning("algorithm.use_kl_loss", "true with disable_kl=true", remedy="no KL is applied: set one of them")
+    if known["algorithm.kl_type"] == "adaptive" and known["algorithm.kl_horizon"] <= 0:
+        yield error("algorithm.kl_horizon", str(known["algorithm.kl_horizon"]), expected="above zero with adaptive")
     if not known["algorithm.disable_kl"] and known["algorithm.kl_coef"] == 0:
         yield warning("algorithm.kl_coef", "0", remedy="the reference model is run for nothing: set disable_kl=true")
 
@@ -190,6 +224,7 @@ ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_bounds,
     check_group,
     check_batch_sizes,
+    check_critic,
     check_mini_rollouts,
     check_lengths,
     check_parallelism,

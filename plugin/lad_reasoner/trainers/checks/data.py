@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
+
+from packaging.version import Version
 
 from lad_reasoner.task import IMAGE_MARKER
 from lad_reasoner.tokens import TrainerPixels
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
 from lad_reasoner.trainers.checks.pairs import PairFile, Sample, pair_image_tokens
+from lad_reasoner.trainers.checks.reward import is_ours
 
 __all__ = ["DATA_CHECKS", "prompt_tokens"]
 
@@ -80,6 +84,40 @@ def check_images_readable(known: Known) -> Iterator[Finding]:
             yield error(key, f"in {file.path}, {file.bad_image}", expected="PNG, JPEG or WebP")
 
 
+def check_image_storage(known: Known) -> Iterator[Finding]:
+    """Images are stored as the trainer reads them: bytes, or paths as plain strings."""
+    easyr1 = known.trainer is None or known.trainer.name == "easyr1"
+    for key, file in _files(known):
+        if file.hollow and easyr1 and not file.bad_image:
+            yield error(
+                key,
+                f"images of {file.path} that are a path without bytes",
+                expected="bytes, or paths as plain strings",
+                remedy="EasyR1 reads the bytes only: build the file with `lad build`, with --images embed or path",
+            )
+        if "Image" in file.features:
+            yield warning(
+                key,
+                f"{file.path} with Image features",
+                remedy="decoded images travel through Ray, some ten times larger: build it with `lad build`",
+            )
+
+
+def check_features(known: Known) -> Iterator[Finding]:
+    """The installed datasets library knows the feature types that the file asks for."""
+    try:
+        installed = Version(version("datasets"))
+    except PackageNotFoundError:
+        return
+    for key, file in _files(known):
+        if "List" in file.features and installed < Version("4.0"):
+            yield error(
+                key,
+                f"{file.path} written by datasets 4 or later, and datasets {installed} installed",
+                remedy="build it with `lad build`, which both read",
+            )
+
+
 def check_limit_images(known: Known) -> Iterator[Finding]:
     """The rollout engine is told how many images a prompt has; its own default is one."""
     most = max((max(file.images, default=0) for _, file in _files(known)), default=0)
@@ -90,7 +128,7 @@ def check_limit_images(known: Known) -> Iterator[Finding]:
 
 def check_gold(known: Known) -> Iterator[Finding]:
     """Our reward can read every gold answer, and both labels occur."""
-    if "easyr1_reward.py" not in str(known["worker.reward.reward_function"]):
+    if not is_ours(known):
         return
     for key, file in _files(known):
         if file.bad_gold:
@@ -198,6 +236,8 @@ DATA_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_verl_columns,
     check_markers,
     check_images_readable,
+    check_image_storage,
+    check_features,
     check_limit_images,
     check_gold,
     check_leakage,

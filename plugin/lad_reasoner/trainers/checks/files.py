@@ -6,28 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.errors import LadError
 from lad_reasoner.task import IMAGE_MARKER
-from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
-from lad_reasoner.trainers.reward_file import RewardFile, load_reward
+from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 
 __all__ = ["FILE_CHECKS"]
 
-#: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
-PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
-PROBES: Final = (
-    "<think> every part matches </think><answer> yes </answer>",
-    "<think> every part matches </think><answer> no </answer>",
-    "I cannot see any images.",
-    "",
-)
+
+#: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
+EASYR1_MODELS: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
 def check_data_files(known: Known) -> Iterator[Finding]:
     """Training and validation files exist and are readable; validation is not optional."""
     for key, file in (("data.train_files", known.train), ("data.val_files", known.val)):
         value = known[key]
-        path = Path(value.partition("@")[0])
+        name, _, split = value.partition("@")
+        path = Path(name)
         if not value:
             yield error(key, "nothing", expected="a parquet file", remedy="build one with `lad build`")
         elif file is not None and file.problem:
@@ -36,6 +30,12 @@ def check_data_files(known: Known) -> Iterator[Finding]:
             yield from _check_folder(key, path)
         elif not path.exists() and _looks_local(value):
             yield error(key, f"no such file: {path}", remedy="build it with `lad build`, or correct the path")
+        elif file is None:
+            yield note(key, f"{value} was not looked into: only a parquet file on this machine is")
+        if path.exists() and split not in {"", "train"}:
+            yield error(
+                key, f"split {split!r} of {path}", expected="no @, or @train", remedy="a file has no other split"
+            )
 
 
 def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
@@ -115,7 +115,7 @@ def check_model(known: Known) -> Iterator[Finding]:
         return
     path = Path(value)
     if not path.exists():
-        if value.startswith(("/", "./", "../", "~")) or value.count("/") != 1:
+        if _is_path(value):
             yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
         return
     if not (path / "config.json").is_file():
@@ -128,55 +128,27 @@ def check_model(known: Known) -> Iterator[Finding]:
         yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
 
 
-def check_reward(known: Known) -> Iterator[Finding]:
-    """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
-    key = "worker.reward.reward_function"
-    if known[key] is None:
-        yield error(key, "none", expected="path.py:function", remedy="EasyR1 stops without one")
+def check_model_type(known: Known) -> Iterator[Finding]:
+    """The model sees images, and EasyR1 knows its architecture; told from its config where it is a folder."""
+    key, kind = "worker.actor.model.model_path", known.model_config.get("model_type")
+    if not kind:
         return
-    try:
-        reward = load_reward(known[key])
-    except LadError as fault:
-        yield error(key, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
-        return
-    yield from _check_scores(known, reward)
+    if "vision_config" not in known.model_config and "vl" not in str(kind):
+        yield error(key, f"a {kind} model, which sees no images", expected="a vision-language model")
+    elif known.trainer is not None and known.trainer.name == "easyr1" and kind not in EASYR1_MODELS:
+        yield error(key, f"a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
 
 
-def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
-    key = "worker.reward.reward_function"
-    # The data's own gold answer, because another reward file may read another form.
-    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
-    rows = [{"response": text, "response_length": len(text) // 4 + 1, "ground_truth": gold} for text in PROBES]
-    try:
-        scores = reward.score(rows, **known["worker.reward.reward_function_kwargs"])
-    except Exception as fault:
-        yield error(
-            key,
-            f"{type(fault).__name__} on a probe: {fault}",
-            remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
-        )
-        return
-    if len(scores) != len(rows):
-        yield error(
-            key,
-            f"{len(scores)} scores for {len(rows)} responses",
-            remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
-        )
-    for score in scores:
-        if not isinstance(score, dict) or "overall" not in score:
-            yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
-            return
-        for name, value in score.items():
-            if type(value) not in {float, int}:
-                yield error(
-                    key, f"{name} of type {type(value).__name__}", expected="plain floats", remedy="use float(value)"
-                )
-                return
-            if "/" in name:
-                yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
-                return
-    if len({score["overall"] for score in scores}) == 1:
-        yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
+def check_tokenizer(known: Known) -> Iterator[Finding]:
+    """A tokenizer of its own is there."""
+    value = str(known["worker.actor.model.tokenizer_path"] or "")
+    if value != known["worker.actor.model.model_path"] and not Path(value).exists() and _is_path(value):
+        yield error("worker.actor.model.tokenizer_path", f"no such folder: {value}", expected="a folder or hub name")
+
+
+def _is_path(value: str) -> bool:
+    """Whether a model's name can only be a path: a name on the hub is owner/model."""
+    return value.startswith(("/", "./", "../", "~")) or value.count("/") != 1
 
 
 FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
@@ -184,5 +156,6 @@ FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_format_prompt,
     check_other_files,
     check_model,
-    check_reward,
+    check_model_type,
+    check_tokenizer,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,7 +16,7 @@ from lad_reasoner.trainers.config import EasyR1Config
 from lad_reasoner.trainers.grammar import Key
 from lad_reasoner.trainers.installed import Trainer
 
-__all__ = ["Finding", "Known", "error", "warning"]
+__all__ = ["Finding", "Known", "error", "note", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,14 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        severity: An error ends the run or makes it worthless; a warning is a likely mistake.
+        severity: An error ends the run or makes it worthless; a warning is a likely mistake; a note is no fault.
         where: The config key or path at fault.
         found: What was there.
         expected: What should have been there, if that is not plain.
         remedy: What to do.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     where: str
     found: str
     expected: str = ""
@@ -42,7 +43,8 @@ class Finding:
         return self.severity == "error"
 
     def __str__(self) -> str:
-        line = f"{self.severity}: {self.where}: found {self.found}"
+        found = self.found if self.severity == "note" else f"found {self.found}"
+        line = f"{self.severity}: {self.where}: {found}"
         line += f", expected {self.expected}" if self.expected else ""
         return line + (f"; {self.remedy}" if self.remedy else "")
 
@@ -55,6 +57,11 @@ def error(where: str, found: str, *, expected: str = "", remedy: str = "") -> Fi
 def warning(where: str, found: str, *, expected: str = "", remedy: str = "") -> Finding:
     """Return a finding that the user should know."""
     return Finding("warning", where, found, expected, remedy)
+
+
+def note(where: str, found: str, *, remedy: str = "") -> Finding:
+    """Return what the user may want to know; nothing is wrong."""
+    return Finding("note", where, found, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,19 @@ class Known:
 
     @property
     def processor(self) -> ProcessorPixels:
-        """The model family's resize rule, by the model's name; Qwen2.5-VL's where the name tells nothing."""
-        name = str(self["worker.actor.model.model_path"] or "").lower()
+        """The model family's resize rule, by its config or name; Qwen2.5-VL's where neither tells."""
+        name = str(self.model_config.get("model_type") or self["worker.actor.model.model_path"] or "").lower()
         return QWEN3_VL if "qwen3" in name else QWEN2_5_VL
+
+    @cached_property
+    def model_config(self) -> Mapping[str, Any]:
+        """The model's ``config.json``, empty where the model is not a readable folder here."""
+        path = Path(str(self["worker.actor.model.model_path"] or "")) / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return config if isinstance(config, dict) else {}
 
     @property
     def world_size(self) -> int:
@@ -104,7 +121,11 @@ class Known:
     @property
     def steps_per_epoch(self) -> int | None:
         """Full batches in the training set; the rest is dropped."""
-        return None if self.train is None else self.train.rows // max(self["data.rollout_batch_size"], 1)
+        if self.train is None:
+            return None
+        batch = max(int(self["data.rollout_batch_size"]), 1)
+        part = int(self["data.mini_rollout_batch_size"] or batch)  # the loader's batch; EasyR1 counts steps by it
+        return self.train.rows // max(part, 1) * part // batch
 
     @property
     def total_steps(self) -> int | None:

@@ -10,10 +10,12 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
-from lad_reasoner.trainers.checks.model import gigabytes, training_bytes
+from lad_reasoner.tokens import QWEN3_VL
+from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
+from lad_reasoner.trainers.checks.model import Memory, gigabytes, training_memory
+from lad_reasoner.trainers.installed import gpu_memory
 
-__all__ = ["MACHINE_CHECKS"]
+__all__ = ["MACHINE_CHECKS", "describe_memory"]
 
 #: What EasyR1 needs and does not declare, or declares too widely.
 EASYR1_NEEDS: Final = (
@@ -29,6 +31,8 @@ EASYR1_NEEDS: Final = (
 #: What verl needs and does not declare; the rollout engine only with a GPU.
 VERL_NEEDS: Final = ("torch", "transformers>=5.5.3", "TransferQueue>=0.1.10", "cachetools", "qwen-vl-utils")
 VERL_GPU_NEEDS: Final = ("vllm",)
+#: The first releases with Qwen3-VL.
+QWEN3_VL_NEEDS: Final = ("transformers>=4.57", "vllm>=0.11")
 
 
 def check_trainer(known: Known) -> Iterator[Finding]:
@@ -46,6 +50,8 @@ def check_packages(known: Known) -> Iterator[Finding]:
     if known.trainer is None:
         return
     needs = EASYR1_NEEDS if known.trainer.name == "easyr1" else VERL_NEEDS + VERL_GPU_NEEDS * known.gpu
+    if known.trainer.name == "easyr1" and known.processor == QWEN3_VL:
+        needs += QWEN3_VL_NEEDS
     for need in map(Requirement, needs):
         try:
             found = version(need.name)
@@ -80,20 +86,80 @@ def check_nodes(known: Known) -> Iterator[Finding]:
         )
 
 
-def check_memory(known: Known) -> Iterator[Finding]:
-    """Weights, gradients and moments fit; on a machine without a GPU they lie in its memory."""
-    import psutil
-
-    estimate = training_bytes(known)
-    if estimate is None or known.gpu:
+def check_cpus(known: Known) -> Iterator[Finding]:
+    """Ray has as many CPUs as EasyR1 reserves; with fewer it waits for ever and says nothing."""
+    if known.trainer is None or known.trainer.name != "easyr1" or "RAY_ADDRESS" in os.environ:
         return
-    need, have = sum(estimate), psutil.virtual_memory().total
+    here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
+    asked = 1 + rewards + known["trainer.n_gpus_per_node"]
+    if asked > here:
+        yield error(
+            "worker.reward.num_cpus",
+            f"{here} CPUs here",
+            expected=f"at least {asked}: 1 for the runner, {rewards} for rewards, 1 a GPU",
+            remedy="EasyR1 would wait for them for ever",
+        )
+
+
+def check_memory(known: Known) -> Iterator[Finding]:
+    """Say what the run takes, and whether this machine has it. An estimate."""
+    memory = training_memory(known)
+    if memory is None:
+        return
+    yield note("memory", describe_memory(memory))
+    if not known.gpu:
+        parts = sum(memory.update.values()) - memory.update["activations"]
+        yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "train on GPUs")
+    elif (have := gpu_memory()) is not None:
+        yield from _check_gpu_memory(known, memory, have)
+        yield from _check_host_memory(memory.host, "of memory", "use fewer GPUs of a host, or offload less")
+
+
+def describe_memory(memory: Memory) -> str:
+    """Return an estimate in words."""
+    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in memory.update.items() if size)
+    update = gigabytes(sum(memory.update.values()))
+    beside = f"{gigabytes(memory.stays)} stay beside the rollout engine"
+    return f"an update takes about {update} a GPU ({parts}); {beside}; {gigabytes(memory.host)} a host (estimated)"
+
+
+def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Finding]:
+    """An update fits on a GPU, and so does the rollout engine beside what stays there."""
+    key, share = "worker.rollout.gpu_memory_utilization", known["worker.rollout.gpu_memory_utilization"]
+    need, free = sum(memory.update.values()), 1 - memory.stays / have
     if need > have:
         yield warning(
             "worker.actor.model.model_path",
-            f"{gigabytes(have)} of memory and no GPU",
+            f"GPUs of {gigabytes(have)}",
+            expected=f"about {gigabytes(need)} for an update (estimated)",
+            remedy="see the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
+        )
+    if share > free:
+        yield warning(
+            key,
+            str(share),
+            expected=f"at most {max(free, 0):.2f}, what the trained model leaves of {gigabytes(have)} (estimated)",
+            remedy="lower it, or set worker.actor.offload.offload_params and offload_optimizer",
+        )
+    if share * have < memory.engine:
+        yield warning(
+            key,
+            f"{share} of {gigabytes(have)}",
+            expected=f"more than {gigabytes(memory.engine)}, the weights of the rollout engine (estimated)",
+            remedy="raise it, or worker.rollout.tensor_parallel_size",
+        )
+
+
+def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]:
+    import psutil
+
+    have = psutil.virtual_memory().total
+    if need > have:
+        yield warning(
+            "worker.actor.model.model_path",
+            f"{gigabytes(have)} {what}",
             expected=f"about {gigabytes(need)} for weights, gradients and moments (estimated)",
-            remedy="train on GPUs, or a smaller model",
+            remedy=f"{remedy}, or train a smaller model",
         )
 
 
@@ -102,5 +168,6 @@ MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_packages,
     check_nodes,
     check_gpus,
+    check_cpus,
     check_memory,
 )

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lad_reasoner.trainers.checks.known import Known
 
-__all__ = ["checkpoint_bytes", "gigabytes", "parameters", "training_bytes"]
+__all__ = ["Memory", "checkpoint_bytes", "gigabytes", "parameters", "training_memory"]
 
 GIB = 1024**3
+
+#: Bytes of activations a token: logits over Qwen's 151,936 words, once in bf16 and twice in fp32, and what gradient
+#: checkpointing keeps of 36 layers of 2,048 values. Without it every layer keeps some 34 values for each of its own.
+LOGITS_A_TOKEN: Final = 151_936 * 10
+KEPT_A_TOKEN: Final = 36 * 2_048 * 2
+KEPT_WITHOUT_CHECKPOINTING: Final = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An estimate of what a run takes, in bytes.
+
+    The rollout engine sleeps during an update, and what is offloaded is away while it is awake: so there are two times
+    at which a GPU must hold all that is on it.
+
+    Attributes:
+        update: What is on each GPU during an update, by name.
+        stays: What stays on each GPU beside the rollout engine, which takes ``gpu_memory_utilization``.
+        engine: The rollout engine's weights on each GPU, in ``gpu_memory_utilization``.
+        host: What lies in the memory of each host.
+    """
+
+    update: Mapping[str, float]
+    stays: float
+    engine: float
+    host: float
 
 
 def gigabytes(size: float) -> str:
@@ -42,31 +71,52 @@ def checkpoint_bytes(known: Known) -> float | None:
         return None
     copies = 1 if known["trainer.save_model_only"] else 3
     if known["worker.actor.model.lora.rank"] > 0:
-        return count * 2  # frozen weights in bf16; the adapter's moments are small beside them
-    return count * _bytes_each(known) * copies
+        return count * _bytes_each(known, "actor")  # frozen; the adapter's moments are small beside them
+    return count * _bytes_each(known, "actor") * copies
 
 
-def training_bytes(known: Known) -> tuple[float, float] | None:
-    """Return the bytes of weights, gradients and moments over all ranks: on the GPUs, and on the hosts.
-
-    Activations and the rollout engine come on top.
-    """
-    count = parameters(known)
-    if count is None:
+def training_memory(known: Known) -> Memory | None:
+    """Estimate what a run takes of each GPU and each host; None where the model's size or the GPUs are not known."""
+    count, gpus = parameters(known), known.world_size
+    if count is None or gpus < 1:
         return None
-    each = _bytes_each(known)
-    if known["worker.actor.model.lora.rank"] > 0:
-        weights, moments = count * 2, 0.0
+    actor, lora = "worker.actor", known["worker.actor.model.lora.rank"] > 0
+    each = _bytes_each(known, "actor")
+    shard = count / (size if 1 < (size := known[f"{actor}.fsdp.fsdp_size"]) < gpus else gpus)
+    # What a LoRA adapter adds is small beside the frozen weights, and these are its reference too.
+    weights, gradients = shard * each, 0.0 if lora else shard * each
+    moments = 0.0 if lora else shard * each * 2
+    reference = 0.0 if lora or known["algorithm.disable_kl"] else count / gpus * _bytes_each(known, "ref")
+    engine = count * 2 / max(known["worker.rollout.tensor_parallel_size"], 1)
+    update = {"weights": weights, "gradients": gradients, "moments": moments}
+    away, host = 0.0, 0.0
+    if known[f"{actor}.fsdp.enable_cpu_offload"]:
+        host, update = sum(update.values()), {}
     else:
-        weights, moments = count * each * 2, count * each * 2
-    reference = 0.0 if known["algorithm.disable_kl"] else count * 2
-    offloaded = 0.0
-    if known["worker.actor.offload.offload_optimizer"]:
-        offloaded, moments = offloaded + moments, 0.0
+        away += weights if known[f"{actor}.offload.offload_params"] else 0.0
+        away += moments if known[f"{actor}.offload.offload_optimizer"] else 0.0
     if known["worker.ref.fsdp.enable_cpu_offload"] or known["worker.ref.offload.offload_params"]:
-        offloaded, reference = offloaded + reference, 0.0
-    return weights + moments + reference, offloaded
+        host, reference = host + reference, 0.0
+    stays = sum(update.values()) - update.get("gradients", 0.0) - away + reference
+    return Memory(
+        update={**update, "reference": reference, "activations": _activation_bytes(known)},
+        stays=stays,
+        engine=engine,
+        # The engine's weights are kept on the host while it sleeps; what is offloaded is there while it is awake.
+        host=known["trainer.n_gpus_per_node"] * (host + max(engine, away)),
+    )
 
 
-def _bytes_each(known: Known) -> int:
-    return 2 if known["worker.actor.fsdp.torch_dtype"] in {"bf16", "fp16", "bfloat16", "float16"} else 4
+def _activation_bytes(known: Known) -> float:
+    length = known["data.max_prompt_length"] + known["data.max_response_length"]
+    tokens = length * known["worker.actor.micro_batch_size_per_device_for_update"]
+    kept = KEPT_A_TOKEN
+    if not known["worker.actor.model.enable_gradient_checkpointing"]:
+        kept *= KEPT_WITHOUT_CHECKPOINTING
+    return float(tokens * (LOGITS_A_TOKEN + kept) / max(known["worker.actor.ulysses_size"], 1))
+
+
+def _bytes_each(known: Known, role: str) -> int:
+    """Return the bytes of a weight: EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise."""
+    default = "fp32" if role == "actor" else "bf16"
+    return 4 if str(known[f"worker.{role}.fsdp.torch_dtype"] or default) in {"fp32", "float32"} else 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.optional_rewards import can_be_named
 from lad_reasoner.rewards import read_gold
-from lad_reasoner.task import IMAGE_MARKER
+from lad_reasoner.task import ANOMALOUS, IMAGE_MARKER
 from lad_reasoner.tokens import ProcessorPixels, TrainerPixels, image_tokens
 from lad_reasoner.trainers.config import EasyR1Config
 
@@ -55,8 +58,11 @@ class PairFile:
         datasets: Dataset, and how many rows are from it.
         first_gold: The first row's gold answer.
         bad_gold: The first unreadable gold answer, or empty.
+        nameless: Rows of anomalous queries whose gold answer tells neither kind nor defect.
         samples: Pairs whose images were looked at.
         bad_image: The first image that could not be read, or empty.
+        hollow: Whether an image of the samples is a struct of a path without bytes.
+        features: The Hugging Face feature types that the file asks to be read with, such as "Image"; often none.
     """
 
     path: Path
@@ -70,8 +76,11 @@ class PairFile:
     datasets: Mapping[str, int] = field(default_factory=dict)
     first_gold: str = ""
     bad_gold: str = ""
+    nameless: int = 0
     samples: tuple[Sample, ...] = ()
     bad_image: str = ""
+    hollow: bool = False
+    features: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path, config: EasyR1Config) -> PairFile:
@@ -93,8 +102,9 @@ class PairFile:
         rows = file.read(columns=wanted).to_pydict()
         markers = [str(text).count(IMAGE_MARKER) for text in rows.get(prompt, [])]
         counts = _image_counts(file, image) if image in columns else []
-        samples, bad_image = _sample(file, image, prompt, path.parent) if image in columns else ((), "")
-        labels, bad_gold = _labels(rows.get(answer, []))
+        place = Path(config["data.image_dir"] or "")
+        samples, bad_image, hollow = _sample(file, image, prompt, place) if image in columns else ((), "", False)
+        labels, nameless, bad_gold = _read_golds(rows.get(answer, []))
         return cls(
             path,
             rows=file.metadata.num_rows,
@@ -106,8 +116,11 @@ class PairFile:
             datasets=Counter(rows.get("dataset", [])),
             first_gold=str(next(iter(rows.get(answer, [])), "")),
             bad_gold=bad_gold,
+            nameless=nameless,
             samples=samples,
             bad_image=bad_image,
+            hollow=hollow,
+            features=_features(file),
         )
 
 
@@ -120,15 +133,18 @@ def pair_image_tokens(sample: Sample, trainer: TrainerPixels, processor: Process
     return total
 
 
-def _labels(golds: list[Any]) -> tuple[Counter[str], str]:
+def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:
+    """Return how many rows have each label, how many anomalous ones are nameless, and the first unreadable one."""
     labels: Counter[str] = Counter()
-    bad = ""
+    nameless, bad = 0, ""
     for gold in golds:
         try:
-            labels[read_gold(gold)] += 1
+            labels[label := read_gold(gold)] += 1
         except ValueError as error:
             bad = bad or str(error)
-    return labels, bad
+        else:
+            nameless += label == ANOMALOUS and not can_be_named(json.loads(gold) if isinstance(gold, str) else gold)
+    return labels, nameless, bad
 
 
 def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
@@ -140,22 +156,33 @@ def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
     return [len(value) if value is not None else 0 for value in values]
 
 
-def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[tuple[Sample, ...], str]:
-    """Read the header of the images of some pairs from the first, middle and last row groups."""
+def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[tuple[Sample, ...], str, bool]:
+    """Read the header of the images of some pairs from the first, middle and last row groups.
+
+    Returns:
+        The samples, the first unreadable image, and whether an image is a struct without bytes.
+    """
     groups = sorted({0, file.num_row_groups // 2, file.num_row_groups - 1} & set(range(file.num_row_groups)))
     columns = [name for name in (image, prompt, "category") if name in file.schema_arrow.names]
     samples: list[Sample] = []
-    bad = ""
+    bad, hollow = "", False
     for group in groups:
         for row in _iter_first(file, group, columns, SAMPLED_PAIRS // len(groups)):
             sizes = []
             for index, value in enumerate(row[image] or []):
+                hollow |= isinstance(value, dict) and not value.get("bytes")
                 try:
                     sizes.append(_size(value, root))
                 except (OSError, ValueError, TypeError) as error:
                     bad = bad or f"image {index + 1} of a pair of {row.get('category', '?')}: {error}"
             samples.append(Sample(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
-    return tuple(samples), bad
+    return tuple(samples), bad, hollow
+
+
+def _features(file: pq.ParquetFile) -> frozenset[str]:
+    """Return the names of Hugging Face feature types in the file's metadata."""
+    stored = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
+    return frozenset(re.findall(r'"_type":\s*"(\w+)"', stored.decode("utf-8", "replace")))
 
 
 def _iter_first(file: pq.ParquetFile, group: int, columns: list[str], limit: int) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from lad_reasoner.trainers.checkpoints import TRACKERS, find_last, step_of
-from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
+from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import checkpoint_bytes, gigabytes
 from lad_reasoner.trainers.metrics import attempts_of
 
@@ -46,6 +46,18 @@ def check_loggers(known: Known) -> Iterator[Finding]:
             yield error("trainer.logger", repr(name), expected=f"a list of {', '.join(LOGGERS)}")
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
             yield error("trainer.logger", f"{name}, which is not installed", remedy=f"pip install {package}")
+        elif name == "wandb" and not _knows_wandb():
+            yield warning(
+                "trainer.logger",
+                "wandb, but no WANDB_API_KEY",
+                remedy="log in, or set WANDB_MODE=offline: a worker cannot ask for the key",
+            )
+
+
+def _knows_wandb() -> bool:
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    given = bool(os.environ.get("WANDB_API_KEY")) or os.environ.get("WANDB_MODE") in {"offline", "disabled"}
+    return given or (netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace"))
 
 
 def check_steps(known: Known) -> Iterator[Finding]:
@@ -60,6 +72,21 @@ def check_steps(known: Known) -> Iterator[Finding]:
     for name in ("trainer.save_freq", "trainer.val_freq"):
         if known[name] > total:
             yield warning(name, str(known[name]), remedy=f"the run has {total} steps: only the last one counts")
+    if (warmup := known["worker.actor.optim.lr_warmup_steps"]) is not None and warmup >= total:
+        yield warning(
+            "worker.actor.optim.lr_warmup_steps",
+            str(warmup),
+            expected=f"less than {total}, the steps of the run",
+            remedy="the learning rate is never reached",
+        )
+
+
+def check_epochs(known: Known) -> Iterator[Finding]:
+    """Say how long a run is that is given in epochs: a large batch leaves few steps."""
+    per_epoch = known.steps_per_epoch
+    if known["trainer.max_steps"] is None and per_epoch:
+        epochs = known["trainer.total_epochs"]
+        yield note("trainer.total_epochs", f"{epochs} epochs of {per_epoch} steps are {epochs * per_epoch} steps")
 
 
 def check_val_only(known: Known) -> Iterator[Finding]:
@@ -157,6 +184,7 @@ def check_disk(known: Known) -> Iterator[Finding]:
 RUN_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_loggers,
     check_steps,
+    check_epochs,
     check_val_only,
     check_resume,
     check_save_path,

@@ -1,0 +1,156 @@
+"""The reward: it scores what models say, with plain floats, and its options fit the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from lad_reasoner.errors import LadError
+from lad_reasoner.optional_rewards import OptionalRewards, OptionError
+from lad_reasoner.task import ANOMALOUS
+from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
+from lad_reasoner.trainers.reward_file import RewardFile, load_reward
+from lad_reasoner.trainers.reward_keys import read_options
+
+__all__ = ["REWARD_CHECKS", "is_ours"]
+
+OPTIONS: Final = "worker.reward.reward_function_kwargs"
+
+#: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
+PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
+PROBES: Final = (
+    "<think> every part matches </think><answer> yes </answer>",
+    "<think> every part matches </think><answer> no </answer>",
+    "I cannot see any images.",
+    "",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\nyes\n</answer>\n",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\nno\n</answer>\n",
+)
+#: Places of two probes that say the same, the second with line breaks.
+LINE_BREAKS: Final = ((0, 4), (1, 5))
+
+
+def is_ours(known: Known) -> bool:
+    """Whether the reward file is this package's."""
+    return "easyr1_reward.py" in str(known["worker.reward.reward_function"])
+
+
+def check_reward(known: Known) -> Iterator[Finding]:
+    """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
+    key = "worker.reward.reward_function"
+    if known[key] is None:
+        yield error(key, "none", expected="path.py:function", remedy="EasyR1 stops without one")
+        return
+    try:
+        reward = load_reward(known[key])
+        if is_ours(known):
+            read_options(known[OPTIONS])
+    except LadError as fault:
+        yield error(key, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
+    except OptionError:
+        return  # said by check_options
+    else:
+        yield from _check_scores(known, reward)
+
+
+def check_options(known: Known) -> Iterator[Finding]:
+    """The options of our own reward are known, possible, and fit the lengths and the gold answers of the run."""
+    if not is_ours(known):
+        return
+    try:
+        optional = read_options(known[OPTIONS])
+    except OptionError as fault:
+        yield error(f"{OPTIONS}.{fault.name}", fault.found, expected=fault.expected, remedy="see docs/rewards.md")
+        return
+    yield from _check_lengths(optional, known["data.max_response_length"])
+    if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
+        anomalous = known.train.labels.get(ANOMALOUS, 0)
+        report = error if rows == anomalous else warning
+        yield report(
+            f"{OPTIONS}.naming_weight",
+            f"{rows} of {anomalous} anomalous pairs of data.train_files whose gold answer names no defect",
+            expected="kind or defect in the gold answer",
+            remedy="they earn nothing by it: build the file with a recipe that names kinds",
+        )
+
+
+def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
+    """Lengths that the rewards speak of are ones that a response can have."""
+    if optional.soft_length_weight and optional.soft_length_shortest > cut:
+        yield error(
+            f"{OPTIONS}.soft_length_shortest",
+            str(optional.soft_length_shortest),
+            expected=f"at most data.max_response_length, {cut}",
+        )
+    elif optional.soft_length_weight and optional.soft_length_longest >= cut:
+        yield warning(
+            f"{OPTIONS}.soft_length_longest",
+            str(optional.soft_length_longest),
+            expected=f"less than data.max_response_length, {cut}",
+            remedy="no response would ever be too long",
+        )
+    limit = optional.overlong_limit
+    if not optional.overlong_weight or limit is None or limit == cut:
+        return
+    report = error if limit - optional.buffer >= cut else warning
+    yield report(
+        f"{OPTIONS}.overlong_limit",
+        str(limit),
+        expected=f"data.max_response_length, {cut}",
+        remedy="no response would reach the penalty"
+        if limit - optional.buffer >= cut
+        else "write overlong_limit: ${data.max_response_length}",
+    )
+
+
+def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
+    key = "worker.reward.reward_function"
+    # The data's own gold answer, because another reward file may read another form.
+    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
+    rows = [{"response": text, "response_length": len(text) // 4 + 1, "ground_truth": gold} for text in PROBES]
+    try:
+        scores = reward.score(rows, **known["worker.reward.reward_function_kwargs"])
+    except Exception as fault:
+        yield error(
+            key,
+            f"{type(fault).__name__} on a probe: {fault}",
+            remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
+        )
+        return
+    if len(scores) != len(rows):
+        yield error(
+            key,
+            f"{len(scores)} scores for {len(rows)} responses",
+            remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
+        )
+        return
+    for score in scores:
+        if not isinstance(score, dict) or "overall" not in score:
+            yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
+            return
+        for name, value in score.items():
+            if type(value) not in {float, int}:
+                yield error(
+                    key, f"{name} of type {type(value).__name__}", expected="plain floats", remedy="use float(value)"
+                )
+                return
+            if "/" in name:
+                yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
+                return
+    overall = [float(score["overall"]) for score in scores]
+    if len(set(overall)) == 1:
+        yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
+    for plain, broken in LINE_BREAKS:
+        if overall[broken] < overall[plain]:
+            yield warning(
+                key,
+                f"{overall[broken]:g} instead of {overall[plain]:g} for the same answer with line breaks",
+                remedy="models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
+            )
+            break
+    name = known["algorithm.filter_key"]
+    if known["algorithm.online_filtering"] and name not in scores[0]:
+        yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
+
+
+REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)
