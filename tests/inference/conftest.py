@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lad_reasoner.pairs import Image, Pair, pair_schema
+from lad_reasoner.pairs import Choice, Image, Pair, pair_schema
 
 CATEGORIES = ("juice_bottle", "breakfast_box", "screw_bag", "splicing_connectors", "pushpins")
 
@@ -26,7 +26,13 @@ def draw_png(rng: np.random.Generator, width: int = 84, height: int = 84) -> byt
 
 
 def draw_pairs(
-    count: int, *, seed: int = 0, references: int = 1, sizes: tuple[tuple[int, int], ...] = ((84, 84),)
+    count: int,
+    *,
+    seed: int = 0,
+    references: int = 1,
+    sizes: tuple[tuple[int, int], ...] = ((84, 84),),
+    dataset: str = "mvtec_loco",
+    choice: Choice | None = None,
 ) -> list[Pair]:
     """Return pairs over five categories, each with its own fixed reference(s)."""
     rng = np.random.default_rng(seed)
@@ -41,14 +47,15 @@ def draw_pairs(
         path = f"{category}/test/{kind}/{index:03}.png"
         pairs.append(
             Pair(
-                pair_id=f"mvtec_loco/{path}",
-                dataset="mvtec_loco",
+                pair_id=f"{dataset}/{path}",
+                dataset=dataset,
                 category=category,
                 label="no" if kind == "good" else "yes",
                 kind=kind,
                 defect="good" if kind == "good" else f"{kind}_{index % 3}",
                 references=shots[category],
                 query=_image(draw_png(rng, *sizes[index % len(sizes)]), path),
+                choice=choice,
             )
         )
     return pairs

@@ -24,7 +24,7 @@ from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs_reader import Truth, data_sha256, read_truths
 from lad_reasoner.task import ANOMALOUS, LOCO_CATEGORIES
 
-__all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "score_outcomes", "score_run"]
+__all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "estimate", "score_outcomes", "score_run"]
 
 RESAMPLES: Final = 10_000
 
@@ -219,7 +219,7 @@ def _score_group(name: str, rows: Sequence[Outcome], *, resamples: int, rng: np.
     drawn = resample_counts(cells, resamples=resamples, rng=rng)
     values = {metric: function(drawn) for metric, function in CONFUSION_METRICS.items()}
     metrics = {
-        metric: _estimate(float(function(totals)), values[metric]) for metric, function in CONFUSION_METRICS.items()
+        metric: estimate(float(function(totals)), values[metric]) for metric, function in CONFUSION_METRICS.items()
     }
     curve, aurocs = _score_curve(rows, resamples=resamples, rng=rng)
     replies = [reply for row in rows for reply in row.replies]
@@ -246,11 +246,11 @@ def _score_curve(
     if np.isnan(scores).any():
         return dict.fromkeys(CURVE_METRICS, Estimate(None)), drawn
     anomalous = np.array([row.truth.label == ANOMALOUS for row in rows for _ in row.replies])
-    estimates = {metric: _estimate(function(anomalous, scores)) for metric, function in CURVE_METRICS.items()}
+    estimates = {metric: estimate(function(anomalous, scores)) for metric, function in CURVE_METRICS.items()}
     if (area := estimates["auroc"].value) is not None:
         clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
         drawn = resample_aurocs(anomalous, scores, clusters, resamples=resamples, rng=rng)
-        estimates["auroc"] = _estimate(area, drawn)
+        estimates["auroc"] = estimate(area, drawn)
     return estimates, drawn
 
 
@@ -282,7 +282,7 @@ def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:
         values = [group.score.metrics[metric].value for group in groups]
         mean = math.nan if None in values else float(np.mean([value for value in values if value is not None]))
         drawn = [group.values[metric] for group in groups if metric in group.values]
-        macro[metric] = _estimate(mean, np.mean(drawn, axis=0) if drawn else None)
+        macro[metric] = estimate(mean, np.mean(drawn, axis=0) if drawn else None)
     return macro
 
 
@@ -298,7 +298,7 @@ def _shares(
         cells = cell_counts(group)
         accuracy = CONFUSION_METRICS["accuracy"]
         drawn = accuracy(resample_counts(cells, resamples=resamples, rng=rng))
-        shares.append(Share(name, len(group), _estimate(float(accuracy(cells.sum(axis=0))), drawn)))
+        shares.append(Share(name, len(group), estimate(float(accuracy(cells.sum(axis=0))), drawn)))
     return tuple(shares)
 
 
@@ -320,6 +320,7 @@ def _ordered(categories: Iterable[str]) -> list[str]:
     return sorted(categories, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def _estimate(value: float, drawn: Floats | None = None) -> Estimate:
+def estimate(value: float, drawn: Floats | None = None) -> Estimate:
+    """Return a value, NaN where not defined, with the interval of its bootstrap values ``(resamples,)``."""
     low, high = (math.nan, math.nan) if drawn is None or math.isnan(value) else interval(drawn)
     return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))
