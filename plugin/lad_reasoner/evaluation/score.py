@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, join, majority, read_replies
+from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Query, join, majority, query_of, read_replies
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.statistics import interval, resample_aurocs, resample_counts
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
@@ -86,6 +86,7 @@ class RunScore:
         name: What it is called in tables.
         protocol: Which pairs were scored.
         samples: Replies a pair.
+        votes: Replies a query: samples, over all its references.
         pooled: All pairs together (micro average).
         macro: The mean over the categories; not defined if it is not in one of them.
         categories: In the paper's order, others after them by name.
@@ -94,12 +95,13 @@ class RunScore:
         score_sources: How many scores come from where.
         missing: Pairs of the protocol that have no reply; they are not scored.
         unknown: Replies to pairs that the data does not hold.
-        vote: The same for the majority vote of several samples.
+        vote: The same for the majority vote of several samples, several references or both, a row a query.
     """
 
     name: str
     protocol: Protocol
     samples: int
+    votes: int
     pooled: GroupScore
     macro: dict[str, Estimate]
     categories: dict[str, GroupScore]
@@ -186,13 +188,14 @@ def score_outcomes(outcomes: Outcomes, protocol: Protocol, *, resamples: int = R
     scored = [_score_group("pooled", rows, resamples=resamples, rng=rng)]
     by_category = _group(rows, lambda truth: [truth.category])
     scored += [_score_group(name, by_category[name], resamples=resamples, rng=rng) for name in _ordered(by_category)]
-    vote = None
-    if outcomes.samples > 1:
+    vote, votes = None, outcomes.votes
+    if votes > 1:
         vote = score_outcomes(majority(outcomes), protocol, resamples=resamples, seed=seed)
     return RunScore(
         name=outcomes.name,
         protocol=protocol,
         samples=outcomes.samples,
+        votes=votes,
         pooled=scored[0].score,
         macro=_macro(scored[1:]),
         categories={group.score.name: group.score for group in scored[1:]},
@@ -271,8 +274,8 @@ def cell_counts(rows: Sequence[Outcome]) -> Floats:
 
 def _clusters(rows: Sequence[Outcome]) -> NDArray[np.int64]:
     """Return the index of each row's query."""
-    numbers: dict[tuple[str, str], int] = {}
-    return np.array([numbers.setdefault((row.truth.dataset, row.truth.query_path), len(numbers)) for row in rows])
+    numbers: dict[Query, int] = {}
+    return np.array([numbers.setdefault(query_of(row.truth), len(numbers)) for row in rows])
 
 
 def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:

@@ -76,7 +76,7 @@ def _paper_cells(row: PaperRow, categories: Sequence[str]) -> list[str]:
 def _overview_cells(run: RunScore, categories: Sequence[str]) -> list[str]:
     groups = [run.pooled.metrics, run.macro]
     groups += [run.categories[name].metrics if name in run.categories else {} for name in categories]
-    name = run.name if run.samples == 1 else f"{run.name} (mean of {run.samples})"
+    name = run.name if run.votes == 1 else f"{run.name} (mean of {run.votes})"
     return [name, str(run.pooled.pairs), *map(_pair, groups), _unparsed(run.pooled), percent(run.pooled.template_rate)]
 
 
