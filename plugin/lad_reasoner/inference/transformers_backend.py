@@ -1,4 +1,4 @@
-"""Batched generation with transformers for the Qwen2-VL family, on a CPU or a GPU.
+"""Batched generation with transformers for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, on a CPU or a GPU.
 
 The responses are those of ``generate``, token by token; what pairs have in common is computed once
 (``shared_prefill.py``), and the samples of a pair share its prompt.
@@ -30,7 +30,7 @@ from lad_reasoner.task import ANOMALOUS, NORMAL
 __all__ = ["MODEL_TYPES", "TransformersBackend"]
 
 #: Architectures whose positions and vision features ``SharedPrefill`` knows.
-MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl")
+MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 _Item = TypeVar("_Item")
 _Score = tuple[float | None, ScoreSource | None]
