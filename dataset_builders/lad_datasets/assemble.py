@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from lad_datasets.images import Encoding, ImageStore, Loaded, load, same_picture
 from lad_datasets.leakage import Guard
-from lad_datasets.pairing import ReferenceOrder
+from lad_datasets.pairing import CandidateOrder
 from lad_datasets.samples import Sample, Tree
 from lad_reasoner.errors import DataError
-from lad_reasoner.pairs import Image, Pair
+from lad_reasoner.pairs import Choice, Image, Pair
 
 __all__ = ["MISREAD", "UNREADABLE", "Assembler", "Outcome", "Query"]
 
@@ -32,11 +32,13 @@ class Query:
         tree: Where it lies.
         sample: Which it is; its kind is known.
         order: Of its references.
+        choices: Multiple-choice questions about it, a pair each; none asks the task's own question.
     """
 
     tree: Tree
     sample: Sample
-    order: ReferenceOrder
+    order: CandidateOrder
+    choices: tuple[Choice, ...] = ()
 
     @property
     def pair_id(self) -> str:
@@ -107,6 +109,12 @@ class Assembler:
             self._pair(query, vote, references[vote * self._shots : (vote + 1) * self._shots], image)
             for vote in range(self._votes)
         ]
+        if query.choices:
+            outcome.pairs = [
+                replace(pair, pair_id=f"{pair.pair_id}#{number}", choice=choice)
+                for pair in outcome.pairs
+                for number, choice in enumerate(query.choices)
+            ]
         return outcome
 
     def _iter_references(self, query: Query, loaded: Loaded, outcome: Outcome) -> Iterator[tuple[Sample, Loaded]]:

@@ -296,4 +296,5 @@ def _build_key(queries: Sequence[Query], options: Options) -> str:
     for query in queries:
         stat = query.tree.file(query.sample).stat()
         facts[query.pair_id] = f"{query.sample.kind} {query.sample.defect} {stat.st_size} {stat.st_mtime_ns}"
+        facts |= {f"{query.pair_id}#{i}": repr(choice) for i, choice in enumerate(query.choices)}
     return digest_sources(facts)[:16]

@@ -6,13 +6,14 @@ import json
 import sys
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lad_datasets.annotate import cli as annotate_cli
-from lad_datasets.pair_options import CORES, takes_pair_options
+from lad_datasets.pair_options import CORES, Images, takes_pair_options
 from lad_datasets.synthetic_cli import synthetic
 
 if TYPE_CHECKING:
@@ -96,6 +97,29 @@ def loco(
 
     options = replace(options, shots=shots, votes=votes)
     _print(build_loco(root, out, options, subset=subset.value, limit=limit), as_json=as_json)
+
+
+@build.command()
+@partial(takes_pair_options, images=Images.PATH)
+def mmad(
+    *,
+    root: Annotated[Path, typer.Option(help="MMAD's folder: mmad.json and the datasets.", show_default=False)],
+    out: Out,
+    shots: Annotated[int, typer.Option(min=1, help="References a question.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take this many images, drawn by the seed.")] = None,
+    options: Options,
+    as_json: AsJson = False,
+) -> None:
+    """Put MMAD's multiple-choice questions beside the normal images it names, for evaluation.
+
+    Images are stored as paths by default: each is asked about some five times. --reference random and nearest are
+    MMAD's random and similar templates.
+
+    Example: lad build mmad --root MMAD --out mmad.parquet
+    """
+    from lad_datasets.mmad import build_mmad
+
+    _print(build_mmad(root, out, replace(options, shots=shots), limit=limit), as_json=as_json)
 
 
 @build.command()

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from lad_datasets.build import Options
 
-__all__ = ["CORES", "pair_options", "takes_pair_options"]
+__all__ = ["CORES", "Images", "pair_options", "takes_pair_options"]
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
@@ -84,13 +84,14 @@ def pair_options(
     )
 
 
-def takes_pair_options(command: Callable[..., None]) -> Callable[..., None]:
+def takes_pair_options(command: Callable[..., None], **defaults: Any) -> Callable[..., None]:
     """Give a command the parameters of ``pair_options`` in place of its own parameter ``options``.
 
     Args:
         command: Its parameters are keyword-only and annotated as typer wants them; ``options`` gets an ``Options``.
+        defaults: Of shared parameters for which this command has another default.
     """
-    shared = _parameters(pair_options)
+    shared = [p.replace(default=defaults.get(p.name, p.default)) for p in _parameters(pair_options)]
     names = {parameter.name for parameter in shared}
     own = _parameters(command, skip="options")
 

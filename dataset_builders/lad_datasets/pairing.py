@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lad_datasets.samples import Sample, Tree
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint64]
 
-__all__ = ["Policy", "ReferenceOrder", "draw_key"]
+__all__ = ["CandidateOrder", "Policy", "ReferenceOrder", "draw_key"]
 
 Policy = Literal["random", "fixed", "nearest"]
 
@@ -34,6 +34,14 @@ def draw_key(*parts: object) -> int:
     """
     text = "\0".join(map(str, parts)).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
+class CandidateOrder(Protocol):
+    """Something that says which references a query should have."""
+
+    def iter_candidates(self, query: Sample) -> Iterator[Sample]:
+        """Yield the candidates for a query, best first; never the query itself."""
+        ...
 
 
 class ReferenceOrder:

@@ -8,16 +8,16 @@ as Hugging Face datasets has it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lad_reasoner.task import Label, problem_text, prompt_text
+from lad_reasoner.task import QUESTION, Label, problem_text, prompt_text, read_prompt_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "PROVENANCE_COLUMNS", "Image", "Pair", "pair_schema"]
+__all__ = ["COLUMNS", "PROVENANCE_COLUMNS", "Choice", "Image", "Pair", "pair_schema"]
 
 #: What people, evaluation and the leakage guard read; each is a string.
 PROVENANCE_COLUMNS: Final = (
@@ -62,6 +62,28 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A multiple-choice question about a pair, asked in place of the task's own.
+
+    Attributes:
+        type: What it asks about, such as "Defect Localization".
+        question: Its words.
+        options: Text by letter, in the order in which they are offered.
+        letter: Of the right option.
+    """
+
+    type: str
+    question: str
+    options: Mapping[str, str]
+    letter: str
+
+    @property
+    def text(self) -> str:
+        """The question with its options, one a line."""
+        return "\n".join([self.question, *(f"{letter}. {text}" for letter, text in self.options.items())])
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One reference/query pair, ready to be written.
 
@@ -74,6 +96,7 @@ class Pair:
         defect: The dataset's own defect name(s), ``+``-joined; ``good`` for a normal query.
         references: One image, or k for k-shot.
         query: The image in question.
+        choice: The multiple-choice question that is asked; the task's own question by default.
     """
 
     pair_id: str
@@ -84,25 +107,32 @@ class Pair:
     defect: str
     references: Sequence[Image]
     query: Image
+    choice: Choice | None = None
 
     @property
     def gold(self) -> str:
         """The column ``answer``: all that EasyR1's reward function is given."""
-        return json.dumps(
-            {"label": self.label, "category": self.category, "kind": self.kind, "defect": self.defect},
-            ensure_ascii=False,
-        )
+        gold: dict[str, Any] = {
+            "label": self.label,
+            "category": self.category,
+            "kind": self.kind,
+            "defect": self.defect,
+        }
+        if self.choice is not None:
+            gold["choice"] = asdict(self.choice)
+        return json.dumps(gold, ensure_ascii=False)
 
     def to_row(self) -> dict[str, Any]:
         """Return the pair as one row of the parquet, keyed by ``COLUMNS``."""
-        problem = problem_text(len(self.references))
+        problem = problem_text(len(self.references), QUESTION if self.choice is None else self.choice.text)
+        template = None if self.choice is None else read_prompt_template("choice")
         return {
             "problem": problem,
             "images": [{"bytes": image.data, "path": image.path} for image in (*self.references, self.query)],
             "answer": self.gold,
             # verl reports validation metrics by data source: one a category.
             "data_source": f"{self.dataset}/{self.category}",
-            "prompt": [{"role": "user", "content": prompt_text(problem)}],
+            "prompt": [{"role": "user", "content": prompt_text(problem, template)}],
             "reward_model": {"style": "rule", "ground_truth": self.gold},
             "extra_info": {"pair_id": self.pair_id, "category": self.category, "label": self.label, "kind": self.kind},
             "pair_id": self.pair_id,

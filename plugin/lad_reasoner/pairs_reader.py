@@ -6,6 +6,7 @@ A pair parquet is one file, or a folder of shards (``*.parquet``, read in the or
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -13,13 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.errors import DataError
-from lad_reasoner.pairs import Image
+from lad_reasoner.pairs import Choice, Image
 from lad_reasoner.task import IMAGE_MARKER, LABELS, Label
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["PairRecord", "Truth", "data_sha256", "iter_pairs", "parquet_files", "read_image", "read_truths"]
+__all__ = [
+    "PairRecord",
+    "Truth",
+    "data_sha256",
+    "iter_pairs",
+    "parquet_files",
+    "read_choices",
+    "read_image",
+    "read_truths",
+]
 
 #: Rows held at once. A full-size pair of MVTec LOCO AD is about 5 MB.
 _BATCH_ROWS: Final = 4
@@ -114,6 +124,35 @@ def read_truths(path: Path) -> list[Truth]:
     if times > 1:
         raise DataError(path, found=f"pair_id {pair_id!r} {times} times", expected="unique ids")
     return truths
+
+
+def read_choices(path: Path) -> dict[str, Choice]:
+    """Read the multiple-choice question of every pair, by pair_id; no image is read.
+
+    Raises:
+        DataError: Not a pair parquet, or a pair is not asked such a question.
+    """
+    return {
+        row["pair_id"]: _choice(row["answer"], where=where)
+        for file in parquet_files(path)
+        for where, row in _iter_rows(file, ("pair_id", "answer"), 4096)
+    }
+
+
+def _choice(gold: str, *, where: str) -> Choice:
+    try:
+        choice = Choice(**json.loads(gold)["choice"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{where}, column answer",
+            found=f"no multiple-choice question ({type(error).__name__})",
+            expected="a question with options and a right letter",
+            remedy="build the data with `lad build mmad`",
+        ) from error
+    if not isinstance(choice.options, dict) or choice.letter not in choice.options:
+        found = f"the right letter {choice.letter!r} for the options {choice.options!r:.80}"
+        raise DataError(f"{where}, column answer", found=found, expected="one of them")
+    return choice
 
 
 def iter_pairs(path: Path) -> Iterator[PairRecord]:

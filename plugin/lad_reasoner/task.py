@@ -19,6 +19,7 @@ __all__ = [
     "KINDS",
     "LABELS",
     "LOCO_CATEGORIES",
+    "MULTIPLE_CHOICE",
     "NORMAL",
     "QUESTION",
     "Label",
@@ -48,6 +49,9 @@ LOCO_CATEGORIES: Final[dict[str, str]] = {
     "pushpins": "PP",
 }
 
+#: Dataset id of multiple-choice questions (`lad build mmad`): they are asked and scored another way.
+MULTIPLE_CHOICE: Final = "mmad"
+
 #: What makes a query what it is. The first three are MVTec LOCO AD's, the others the paper's for the GRPO set.
 KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance")
 
@@ -62,11 +66,12 @@ def abbreviate(category: str) -> str:
     return LOCO_CATEGORIES.get(category, category)
 
 
-def problem_text(references: int = 1) -> str:
-    """Return the question with its image markers: references first, the query last.
+def problem_text(references: int = 1, question: str = QUESTION) -> str:
+    """Return a question with its image markers: references first, the query last.
 
     Args:
         references: How many reference images come before the query, at least 1.
+        question: What is asked; the paper's question by default.
 
     Example:
         >>> print(problem_text())
@@ -78,7 +83,7 @@ def problem_text(references: int = 1) -> str:
         raise ValueError(f"references is {references}; a pair needs at least one")
     names = ["Reference"] if references == 1 else [f"Reference {i}" for i in range(1, references + 1)]
     lines = [f"{name}: {IMAGE_MARKER}" for name in [*names, "Query"]]
-    return "\n".join([*lines, QUESTION])
+    return "\n".join([*lines, question])
 
 
 @cache

@@ -55,6 +55,53 @@ def test_references_of_one_query_are_one_cluster() -> None:
     assert cell_counts(rows).tolist() == [[1, 0, 0, 1], [0, 0, 1, 0]]
 
 
+def test_the_references_of_a_query_vote_with_all_their_samples() -> None:
+    score = run(
+        outcome(0, "yes", "yes", "no", query=1),
+        outcome(1, "yes", "yes", "yes", query=1),
+        outcome(2, "yes", "no", None, query=1),
+        outcome(3, "no", "yes", "no", query=2),
+        outcome(4, "no", "no", "no", query=2),
+    )
+    assert (score.samples, score.votes, score.pooled.pairs, score.pooled.replies) == (2, 6, 5, 10)
+    assert score.vote is not None
+    assert score.vote.pooled.pairs == 2
+    assert score.vote.pooled.confusion == Confusion(tp=1, fp=0, tn=1, fn=0)
+    assert score.vote.pooled.metrics["auroc"].value == 1.0  # 3 of 5 readable against 1 of 4
+    assert score.vote.name == "m (vote of 6)"
+    assert score.vote.vote is None
+
+
+def test_one_reply_a_query_has_no_vote() -> None:
+    score = run(outcome(0, "yes", "yes"), outcome(1, "no", "no"))
+    assert (score.votes, score.vote) == (1, None)
+
+
+def test_queries_of_one_path_in_two_datasets_do_not_vote_together() -> None:
+    rows = [outcome(0, "yes", "yes", query=1), outcome(1, "no", "no", query=1, dataset="e")]
+    assert run(*rows).votes == 1
+
+
+def test_references_of_one_query_widen_the_interval() -> None:
+    """Three references that always agree tell no more than one."""
+    alone = [outcome(i, "yes" if i % 2 else "no", "yes" if i % 3 else "no", query=i) for i in range(90)]
+    thrice = [
+        outcome(3 * i + k, "yes" if i % 2 else "no", "yes" if i % 3 else "no", query=i)
+        for i in range(90)
+        for k in range(3)
+    ]
+    one, three = (run(*rows, resamples=4000).pooled.metrics["accuracy"] for rows in (alone, thrice))
+    assert one.value == three.value
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_a_vote_over_references_is_compared_with_a_single_answer() -> None:
+    voted = Outcomes("a", tuple(outcome(i, "yes", "yes" if i % 3 else "no", query=i // 3) for i in range(12)))
+    single = Outcomes("b", tuple(outcome(i, "yes", "no") for i in range(4)))
+    (item,) = compare_outcomes([voted, single], resamples=50)
+    assert (item.first, item.pairs, item.only_first, item.only_second) == ("a (vote of 3)", 4, 4, 0)
+
+
 def test_a_metric_that_one_category_lacks_has_no_macro() -> None:
     score = run(outcome(0, "no", "no", category="a"), outcome(1, "yes", "yes", category="b"))
     assert score.categories["a"].metrics["f1"].value is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lad_reasoner.pairs import Image, Pair, pair_schema
+from lad_reasoner.pairs import Choice, Image, Pair, pair_schema
 
 CATEGORIES = ("juice_bottle", "breakfast_box", "screw_bag", "splicing_connectors", "pushpins")
 
@@ -26,7 +26,13 @@ def draw_png(rng: np.random.Generator, width: int = 84, height: int = 84) -> byt
 
 
 def draw_pairs(
-    count: int, *, seed: int = 0, references: int = 1, sizes: tuple[tuple[int, int], ...] = ((84, 84),)
+    count: int,
+    *,
+    seed: int = 0,
+    references: int = 1,
+    sizes: tuple[tuple[int, int], ...] = ((84, 84),),
+    dataset: str = "mvtec_loco",
+    choice: Choice | None = None,
 ) -> list[Pair]:
     """Return pairs over five categories, each with its own fixed reference(s)."""
     rng = np.random.default_rng(seed)
@@ -41,14 +47,15 @@ def draw_pairs(
         path = f"{category}/test/{kind}/{index:03}.png"
         pairs.append(
             Pair(
-                pair_id=f"mvtec_loco/{path}",
-                dataset="mvtec_loco",
+                pair_id=f"{dataset}/{path}",
+                dataset=dataset,
                 category=category,
                 label="no" if kind == "good" else "yes",
                 kind=kind,
                 defect="good" if kind == "good" else f"{kind}_{index % 3}",
                 references=shots[category],
                 query=_image(draw_png(rng, *sizes[index % len(sizes)]), path),
+                choice=choice,
             )
         )
     return pairs
@@ -92,4 +99,63 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 weight.mul_(2.5)
     folder = tmp_path_factory.mktemp("model") / "tiny"
     save_tiny(folder, model=model, processor=processor)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen3-VL of random weights with two layers of deepstack features."""
+    torch = pytest.importorskip("torch")
+    from transformers import Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+    from lad_reasoner.demo.tiny import SPECIAL_TOKENS, build_processor
+
+    base = build_processor(["the top row is ok extra missing <think> ok </think><answer> yes </answer> no"])
+    ids = {token: base.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    pixels = {"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}, "patch_size": 16}
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pixels),
+        tokenizer=base.tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=base.chat_template,
+    )
+    text = {
+        "vocab_size": len(base.tokenizer),
+        "hidden_size": 96,
+        "intermediate_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 32,
+        "initializer_range": 0.15,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 6, 6]},
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": 64,
+        "num_heads": 2,
+        "intermediate_size": 128,
+        "out_hidden_size": 96,
+        "patch_size": 16,
+        "deepstack_visual_indexes": [0, 1],
+        "num_position_embeddings": 64,
+        "initializer_range": 0.15,
+    }
+    config = Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = base.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = base.tokenizer.pad_token_id
+    folder = tmp_path_factory.mktemp("model") / "tiny-qwen3"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder

@@ -18,6 +18,7 @@ from lad_reasoner.inference.predictions import read_predictions, read_run_card
 # A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
 WORKER = """
 import hashlib, sys, time
+from dataclasses import replace
 from pathlib import Path
 from lad_reasoner.inference.backend import Answer
 from lad_reasoner.inference.predict import predict
@@ -136,3 +137,20 @@ def test_help_shows_an_example() -> None:
     heavy = "{'torch', 'pyarrow', 'pandas', 'transformers'} & set(sys.modules)"
     code = f"import sys; from lad_reasoner.cli import build_app; build_app(); sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.frameworks
+def test_multiple_choice_questions_are_asked_for_a_letter_and_get_no_score(tmp_path, make_pairs, tiny_model) -> None:
+    from lad_reasoner.pairs import Choice
+
+    choice = Choice("Object Analysis", "What is it?", {"A": "a pin", "B": "a bag"}, "B")
+    data, out = make_pairs(3, dataset="mmad", choice=choice), tmp_path / "p.jsonl"
+    common = ["predict", "--data", str(data), "--model", str(tiny_model), "--max-new-tokens", "4"]
+    done = CliRunner().invoke(build_app(), [*common, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert read_run_card(out)["prompt_template"].splitlines()[-1] == "Answer with the letter of the right option."
+    assert {prediction.score for prediction in read_predictions(out)} == {None}
+    with pytest.raises(SystemExit) as stop:
+        main([*common, "--structured", "--out", str(tmp_path / "s.jsonl")])
+    assert stop.value.code == 2
+    assert not (tmp_path / "s.jsonl").exists()

@@ -59,12 +59,18 @@ def reference(tiny_model: Path):
     )
 
 
-@pytest.mark.parametrize("references", [1, 2])
-def test_greedy_responses_are_those_of_generate_token_by_token(tiny_model, make_pairs, reference, references) -> None:
+@pytest.mark.parametrize(("family", "references"), [("tiny_model", 1), ("tiny_model", 2), ("tiny_qwen3", 2)])
+def test_greedy_responses_are_those_of_generate_token_by_token(request, make_pairs, family, references) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = request.getfixturevalue(family)
     # Images of several sizes, so that prefix and rest are padded differently from row to row.
     pairs = list(iter_pairs(make_pairs(15, references=references, sizes=((84, 84), (56, 84), (120, 60)))))
-    answers = ask(tiny_model, pairs, batch_size=8)
-    model, processor = reference
+    answers = ask(folder, pairs, batch_size=8)
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(folder).eval(),
+        AutoProcessor.from_pretrained(folder),
+    )
     texts = set()
     for pair in pairs:
         expected = generate_one(model, processor, pair)
@@ -158,7 +164,7 @@ def test_a_response_with_an_answer_is_scored_where_it_stands(tiny_model, make_pa
 
 FAULTS = [
     ({"model": "config-only"}, DataError, "no loadable model"),
-    ({"model": "other"}, UsageError, "model_type llama, expected qwen2_vl or qwen2_5_vl"),
+    ({"model": "other"}, UsageError, "model_type llama, expected qwen2_vl or qwen2_5_vl or qwen3_vl"),
     ({"device": "gpu"}, UsageError, "--device"),
 ]
 

@@ -9,13 +9,15 @@ Detection", ICLR 2025; https://github.com/jam-cc/MMAD
     <key>.txt               beside a normal image: a caption
 
 Keys are ``DS-MVTec/<class>/image/<defect>/NNN.png``, ``VisA/<class>/test/{good,bad}/NNN.JPG``, ``MVTec-LOCO/...`` and
-``GoodsAD/...``. Statements about MVTec LOCO AD are about its test images: they are never handed out. All paths come
-from a file that anyone may have written, so each is refused unless it stays inside the folder.
+``GoodsAD/...``. Statements about MVTec LOCO AD are about its test images: they are never handed out for training.
+``read_questions`` gives all four datasets' questions, for evaluation alone. All paths come from a file that anyone may
+have written, so each is refused unless it stays inside the folder.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,9 +28,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_datasets.findings import Findings
 from lad_reasoner.errors import DataError
+from lad_reasoner.pairs import Choice
 from lad_reasoner.task import IMAGE_MARKER
 
-__all__ = ["DATASETS", "DETECTION", "Entry", "ImageKey", "Mmad", "Statement", "read", "resolve_inside"]
+__all__ = [
+    "DATASETS",
+    "DETECTION",
+    "Asked",
+    "Entry",
+    "ImageKey",
+    "Mmad",
+    "Statement",
+    "read",
+    "read_questions",
+    "resolve_inside",
+]
 
 #: MMAD's name of a dataset: our id and MMAD's own name of it in ``domain_knowledge.json``.
 DATASETS: Final = {"DS-MVTec": ("mvtec_ad", "MVTec"), "VisA": ("visa", "VisA")}
@@ -41,6 +55,9 @@ DETECTION: Final = "Anomaly Detection"
 
 #: What an image is joined by: dataset id, class, defect folder, file stem.
 ImageKey = tuple[str, str, str, str]
+
+#: Those that MMAD reads answers by.
+_LETTER: Final = re.compile(r"[A-E]")
 
 _MASK_SPELLINGS: Final = (("rbg_mask", "rgb_mask"), ("rgb_mask", "rbg_mask"))
 
@@ -158,20 +175,107 @@ def read(root: Path, findings: Findings) -> Mmad:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions about one image.
+
+    Attributes:
+        key: MMAD's key, which is the image's path.
+        choices: In MMAD's order.
+        similar: Paths of normal images, those most alike first.
+        random: Paths of normal images, drawn by MMAD.
+    """
+
+    key: str
+    choices: tuple[Choice, ...]
+    similar: tuple[str, ...]
+    random: tuple[str, ...]
+
+    @property
+    def category(self) -> str:
+        """Dataset and class, such as ``MVTec-LOCO/screw_bag``."""
+        return "/".join(PurePosixPath(self.key).parts[:2])
+
+    @property
+    def defect(self) -> str:
+        """The folder the image lies in: ``good`` for a normal one."""
+        return PurePosixPath(self.key).parts[3]
+
+
+def read_questions(root: Path, findings: Findings) -> list[Asked]:
+    """Read every image's multiple-choice questions, of all datasets: for evaluation alone.
+
+    Args:
+        root: MMAD's folder.
+        findings: Told of every entry that is refused or doubled.
+
+    Raises:
+        DataError: ``mmad.json`` is not there, is not JSON of this form, or holds no question.
+    """
+    if not (root / "mmad.json").is_file():
+        raise DataError(root, found="no mmad.json", expected="MMAD's folder")
+    asked = []
+    for key, value in _read_pairs(root / "mmad.json", findings):
+        try:
+            asked.append(_parse_asked(root, key, value))
+        except (DataError, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            findings.add("refused", f"MMAD entry {key!r}: {reason}")
+    if not any(image.choices for image in asked):
+        raise DataError(root / "mmad.json", found="no question", expected="at least one")
+    return [image for image in asked if image.choices]
+
+
+def _parse_asked(root: Path, key: str, value: Any) -> Asked:
+    parsed = _Value.model_validate(value)
+    # Its README lets a dataset's folder be a link: the links are the user's own, and only the words are not trusted.
+    for path in (key, *parsed.similar_templates, *parsed.random_templates):
+        _refuse_outside(root, path)
+    if len(PurePosixPath(key).parts) != 5:
+        expected = "<dataset>/<class>/<split>/<defect>/<file>"
+        raise DataError(key, found=f"{len(PurePosixPath(key).parts)} parts", expected=expected)
+    choices = tuple(_parse_choice(question, key) for question in parsed.conversation)
+    return Asked(key, choices, tuple(parsed.similar_templates), tuple(parsed.random_templates))
+
+
+def _parse_choice(question: _Question, key: str) -> Choice:
+    letter = _right_letter(question, key)
+    if any(_LETTER.fullmatch(name) is None for name in question.options):
+        raise DataError(key, found=f"the options {', '.join(question.options)}", expected="letters from A to E")
+    options = {name: _without_marker(text, key).strip() for name, text in question.options.items()}
+    return Choice(question.type, _without_marker(question.question, key).strip(), options, letter)
+
+
+def _right_letter(question: _Question, key: str) -> str:
+    letter = question.answer.strip().rstrip(".").upper()
+    if letter not in question.options:
+        raise DataError(key, found=f"answer {question.answer!r}", expected=f"one of {', '.join(question.options)}")
+    return letter
+
+
 def resolve_inside(root: Path, relative: str) -> Path:
     """Return the path of a file that a data file names, which must stay inside a folder.
 
     Raises:
         DataError: The path is absolute, climbs out, or follows a link out.
     """
+    path = root / _refuse_outside(root, relative)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(root, found=f"{relative!r}, a link to outside", expected="a file inside this folder")
+    return path
+
+
+def _refuse_outside(root: Path, relative: str) -> PurePosixPath:
+    """Return a path that by its words stays inside a folder.
+
+    Raises:
+        DataError: It is absolute or climbs out.
+    """
     pure = PurePosixPath(relative.replace("\\", "/"))
     absolute = pure.is_absolute() or (bool(pure.parts) and pure.parts[0].endswith(":"))
     if not pure.parts or absolute or ".." in pure.parts or "\0" in relative:
         raise DataError(root, found=f"the path {relative!r}", expected="a relative path that stays inside this folder")
-    path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(root, found=f"{relative!r}, a link to outside", expected="a file inside this folder")
-    return path
+    return pure
 
 
 def _without_marker(text: str, where: object) -> str:
@@ -212,9 +316,7 @@ def _parse_entry(root: Path, key: str, value: Any) -> Entry:
     parsed = _Value.model_validate(value)
     statements = []
     for question in parsed.conversation:
-        letter = question.answer.strip().rstrip(".").upper()
-        if letter not in question.options:
-            raise DataError(key, found=f"answer {question.answer!r}", expected=f"one of {', '.join(question.options)}")
+        letter = _right_letter(question, key)
         asked, said = _without_marker(question.question, key), _without_marker(question.options[letter], key)
         statements.append(Statement(question.type, asked.strip(), said.strip()))
     product = "/".join(PurePosixPath(key).parts[:2])

@@ -44,7 +44,13 @@ def score_command(
     ] = None,
     threshold: Annotated[float, typer.Option(help="An external score above it is a yes.")] = 0.5,
     data: Data = None,
-    protocol: ProtocolOption = "paper",
+    protocol: Annotated[
+        Literal["paper", "all", "mmad"],
+        typer.Option(
+            help="paper: normal queries and logical anomalies, as Table 1; all: structural anomalies too; "
+            "mmad: the questions of `lad build mmad`."
+        ),
+    ] = "paper",
     by: Annotated[
         Literal["kind", "defect"] | None, typer.Option(help="Also print right answers by kind or by defect.")
     ] = None,
@@ -57,6 +63,12 @@ def score_command(
 
     Example: lad score base.jsonl sft.jsonl grpo.jsonl --by defect
     """
+    if protocol == "mmad":
+        if external or by or not predictions:
+            raise UsageError("--protocol mmad", found="--external, --by or no file", expected="files of predictions")
+        _score_choices(predictions, data, resamples=resamples, seed=seed, as_json=as_json)
+        return
+
     from lad_reasoner.evaluation.score import read_outcomes, score_outcomes
     from lad_reasoner.evaluation.table import overview_table, run_table, share_table
 
@@ -99,6 +111,21 @@ def compare_command(
     _print_tables([compare_table(comparisons)])
 
 
+def _score_choices(
+    predictions: Sequence[Path], data: Path | None, *, resamples: int, seed: int, as_json: bool
+) -> None:
+    from lad_reasoner.evaluation.mmad import score_choices
+    from lad_reasoner.evaluation.table import choice_table
+
+    runs = [score_choices(path, data, resamples=resamples, seed=seed) for path in predictions]
+    for run in runs:
+        _note_ids(run.name, run.missing, "questions without a reply; not scored")
+    if as_json:
+        _print_json({"protocol": "mmad", "runs": [run.to_dict() for run in runs]})
+        return
+    _print_tables([choice_table(run) for run in runs])
+
+
 def _read_externals(
     named: Sequence[str], data: Path | None, protocol: Literal["paper", "all"], threshold: float
 ) -> list[Outcomes]:
@@ -119,10 +146,14 @@ def _read_externals(
 def _note_gaps(systems: Sequence[Outcomes]) -> None:
     """Say on stderr what could not be scored."""
     for system in systems:
-        for ids, what in ((system.missing, "pairs without a reply; not scored"), (system.unknown, "unknown pairs")):
-            if ids:
-                shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-                typer.echo(f"{system.name}: {len(ids)} {what}: {shown}", err=True)
+        _note_ids(system.name, system.missing, "pairs without a reply; not scored")
+        _note_ids(system.name, system.unknown, "unknown pairs")
+
+
+def _note_ids(name: str, ids: Sequence[str], what: str) -> None:
+    if ids:
+        shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+        typer.echo(f"{name}: {len(ids)} {what}: {shown}", err=True)
 
 
 def _with_votes(runs: Sequence[RunScore]) -> list[RunScore]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lad_reasoner.errors import DataError, UsageError
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Floats
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, majority
+from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, majority, query_of
 from lad_reasoner.evaluation.score import RESAMPLES, Estimate, cell_counts
 from lad_reasoner.evaluation.statistics import holm, interval, mcnemar, resample_counts
 
@@ -26,7 +26,7 @@ class Comparison:
     Attributes:
         first: Name of A.
         second: Name of B.
-        pairs: Pairs that both answered.
+        pairs: Pairs (of votes: queries) that both answered.
         accuracy: A minus B, with the interval of a paired bootstrap.
         f1: A minus B, likewise.
         only_first: Pairs that only A answers rightly.
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare_outcomes(systems: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
-    """Compare every two systems; of several samples a pair, the majority vote counts.
+    """Compare every two systems; of several samples or references a query, the majority vote counts.
 
     Raises:
         UsageError: Fewer than two systems.
@@ -59,7 +59,7 @@ def compare_outcomes(systems: Sequence[Outcomes], *, resamples: int = RESAMPLES,
     """
     if len(systems) < 2:
         raise UsageError("lad compare", found=f"{len(systems)} file", expected="at least two files of predictions")
-    votes = [majority(system) if system.samples > 1 else system for system in systems]
+    votes = [majority(system) if system.votes > 1 else system for system in systems]
     rng = np.random.default_rng(seed)
     comparisons = [_compare(first, second, resamples=resamples, rng=rng) for first, second in combinations(votes, 2)]
     adjusted = holm([comparison.p_value for comparison in comparisons])
@@ -67,16 +67,16 @@ def compare_outcomes(systems: Sequence[Outcomes], *, resamples: int = RESAMPLES,
 
 
 def _compare(first: Outcomes, second: Outcomes, *, resamples: int, rng: np.random.Generator) -> Comparison:
-    by_id = {row.truth.pair_id: row for row in second.rows}
-    rows = [(row, by_id[row.truth.pair_id]) for row in first.rows if row.truth.pair_id in by_id]
+    theirs = {query_of(row.truth): row for row in second.rows}
+    rows = [(row, theirs[query_of(row.truth)]) for row in first.rows if query_of(row.truth) in theirs]
     if not rows:
         raise DataError(
             f"{first.name} and {second.name}", found="no pair that both answered", expected="the same pairs"
         )
     cells = np.hstack([cell_counts([pair[side] for pair in rows]) for side in (0, 1)])
     drawn = resample_counts(cells, resamples=resamples, rng=rng)
-    only_first = sum(_right(ours) and not _right(theirs) for ours, theirs in rows)
-    only_second = sum(_right(theirs) and not _right(ours) for ours, theirs in rows)
+    only_first = sum(_right(one) and not _right(other) for one, other in rows)
+    only_second = sum(_right(other) and not _right(one) for one, other in rows)
     p_value = mcnemar(only_first, only_second)
     return Comparison(
         first=first.name,

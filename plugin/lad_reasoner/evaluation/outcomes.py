@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from lad_reasoner.inference.predictions import Prediction
 from lad_reasoner.pairs_reader import Truth
 from lad_reasoner.response import parse
 from lad_reasoner.task import ANOMALOUS, NORMAL, Label
 
-__all__ = ["Outcome", "Outcomes", "Reply", "join", "majority", "read_replies"]
+__all__ = ["Outcome", "Outcomes", "Query", "Reply", "join", "majority", "query_of", "read_replies"]
+
+
+#: What a query is known by: its dataset and its path.
+Query = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,14 @@ class Outcomes:
         """The most replies any pair has."""
         return max((len(row.replies) for row in self.rows), default=0)
 
+    @property
+    def votes(self) -> int:
+        """The most replies any query has: its samples, over all the references it is compared to."""
+        counts: Counter[Query] = Counter()
+        for row in self.rows:
+            counts[query_of(row.truth)] += len(row.replies)
+        return max(counts.values(), default=0)
+
 
 def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Reply, ...]]:
     """Parse responses; the replies of a pair are in the order of their samples."""
@@ -91,13 +104,30 @@ def join(
     )
 
 
-def majority(outcomes: Outcomes) -> Outcomes:
+def query_of(truth: Truth) -> Query:
+    """Return what pairs with other references for the same query share."""
+    return truth.dataset, truth.query_path
+
+
+def majority(outcomes: Outcomes, *, by: Literal["query", "pair"] = "query") -> Outcomes:
     """Return the outcomes of a vote: of the readable answers the more frequent one; a tie is no answer.
 
     The score is the share of yes among the readable answers, and 0.5 where there is none.
+
+    Args:
+        outcomes: With several samples a pair, several references a query, or both.
+        by: Whether all that was asked about a query votes together, under the id of its first pair, or each pair's
+            samples by themselves.
     """
-    rows = tuple(replace(row, replies=(_vote(row.replies),)) for row in outcomes.rows)
-    return replace(outcomes, name=f"{outcomes.name} (vote of {outcomes.samples})", rows=rows)
+    voters: dict[object, list[Outcome]] = {}
+    for row in outcomes.rows:
+        voters.setdefault(query_of(row.truth) if by == "query" else row.truth.pair_id, []).append(row)
+    rows = tuple(
+        replace(group[0], replies=(_vote([reply for row in group for reply in row.replies]),))
+        for group in voters.values()
+    )
+    count = outcomes.votes if by == "query" else outcomes.samples
+    return replace(outcomes, name=f"{outcomes.name} (vote of {count})", rows=rows)
 
 
 def _vote(replies: Sequence[Reply]) -> Reply:

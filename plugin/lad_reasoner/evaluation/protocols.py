@@ -2,6 +2,7 @@
 
 ``paper`` is what the paper's Table 1 scores (docs/protocol.md recovers it from the printed figures): normal queries
 and logical anomalies; structural anomalies are left out. ``all`` scores every pair.
+MMAD's questions have a protocol of their own (``mmad.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
+from lad_reasoner.errors import UsageError
 from lad_reasoner.pairs_reader import Truth
+from lad_reasoner.task import MULTIPLE_CHOICE
 
 __all__ = ["PROTOCOLS", "Protocol", "select"]
 
@@ -20,5 +23,12 @@ _LEFT_OUT: Final[dict[Protocol, frozenset[str]]] = {"paper": frozenset({"structu
 
 
 def select(truths: Sequence[Truth], protocol: Protocol) -> list[Truth]:
-    """Return the pairs that a protocol scores, in order."""
+    """Return the pairs that a protocol scores, in order.
+
+    Raises:
+        UsageError: The pairs are multiple-choice questions, which have a protocol of their own.
+    """
+    if any(truth.dataset == MULTIPLE_CHOICE for truth in truths):
+        remedy = "score them with `lad score --protocol mmad`"
+        raise UsageError("--protocol", found=f"{protocol}, for multiple-choice questions", remedy=remedy)
     return [truth for truth in truths if truth.kind not in _LEFT_OUT[protocol]]

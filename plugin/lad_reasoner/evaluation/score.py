@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, join, majority, read_replies
+from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Query, join, majority, query_of, read_replies
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.statistics import interval, resample_aurocs, resample_counts
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs_reader import Truth, data_sha256, read_truths
 from lad_reasoner.task import ANOMALOUS, LOCO_CATEGORIES
 
-__all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "score_outcomes", "score_run"]
+__all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "estimate", "score_outcomes", "score_run"]
 
 RESAMPLES: Final = 10_000
 
@@ -86,6 +86,7 @@ class RunScore:
         name: What it is called in tables.
         protocol: Which pairs were scored.
         samples: Replies a pair.
+        votes: Replies a query: samples, over all its references.
         pooled: All pairs together (micro average).
         macro: The mean over the categories; not defined if it is not in one of them.
         categories: In the paper's order, others after them by name.
@@ -94,12 +95,13 @@ class RunScore:
         score_sources: How many scores come from where.
         missing: Pairs of the protocol that have no reply; they are not scored.
         unknown: Replies to pairs that the data does not hold.
-        vote: The same for the majority vote of several samples.
+        vote: The same for the majority vote of several samples, several references or both, a row a query.
     """
 
     name: str
     protocol: Protocol
     samples: int
+    votes: int
     pooled: GroupScore
     macro: dict[str, Estimate]
     categories: dict[str, GroupScore]
@@ -186,13 +188,14 @@ def score_outcomes(outcomes: Outcomes, protocol: Protocol, *, resamples: int = R
     scored = [_score_group("pooled", rows, resamples=resamples, rng=rng)]
     by_category = _group(rows, lambda truth: [truth.category])
     scored += [_score_group(name, by_category[name], resamples=resamples, rng=rng) for name in _ordered(by_category)]
-    vote = None
-    if outcomes.samples > 1:
+    vote, votes = None, outcomes.votes
+    if votes > 1:
         vote = score_outcomes(majority(outcomes), protocol, resamples=resamples, seed=seed)
     return RunScore(
         name=outcomes.name,
         protocol=protocol,
         samples=outcomes.samples,
+        votes=votes,
         pooled=scored[0].score,
         macro=_macro(scored[1:]),
         categories={group.score.name: group.score for group in scored[1:]},
@@ -219,7 +222,7 @@ def _score_group(name: str, rows: Sequence[Outcome], *, resamples: int, rng: np.
     drawn = resample_counts(cells, resamples=resamples, rng=rng)
     values = {metric: function(drawn) for metric, function in CONFUSION_METRICS.items()}
     metrics = {
-        metric: _estimate(float(function(totals)), values[metric]) for metric, function in CONFUSION_METRICS.items()
+        metric: estimate(float(function(totals)), values[metric]) for metric, function in CONFUSION_METRICS.items()
     }
     curve, aurocs = _score_curve(rows, resamples=resamples, rng=rng)
     replies = [reply for row in rows for reply in row.replies]
@@ -246,11 +249,11 @@ def _score_curve(
     if np.isnan(scores).any():
         return dict.fromkeys(CURVE_METRICS, Estimate(None)), drawn
     anomalous = np.array([row.truth.label == ANOMALOUS for row in rows for _ in row.replies])
-    estimates = {metric: _estimate(function(anomalous, scores)) for metric, function in CURVE_METRICS.items()}
+    estimates = {metric: estimate(function(anomalous, scores)) for metric, function in CURVE_METRICS.items()}
     if (area := estimates["auroc"].value) is not None:
         clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
         drawn = resample_aurocs(anomalous, scores, clusters, resamples=resamples, rng=rng)
-        estimates["auroc"] = _estimate(area, drawn)
+        estimates["auroc"] = estimate(area, drawn)
     return estimates, drawn
 
 
@@ -271,8 +274,8 @@ def cell_counts(rows: Sequence[Outcome]) -> Floats:
 
 def _clusters(rows: Sequence[Outcome]) -> NDArray[np.int64]:
     """Return the index of each row's query."""
-    numbers: dict[tuple[str, str], int] = {}
-    return np.array([numbers.setdefault((row.truth.dataset, row.truth.query_path), len(numbers)) for row in rows])
+    numbers: dict[Query, int] = {}
+    return np.array([numbers.setdefault(query_of(row.truth), len(numbers)) for row in rows])
 
 
 def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:
@@ -282,7 +285,7 @@ def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:
         values = [group.score.metrics[metric].value for group in groups]
         mean = math.nan if None in values else float(np.mean([value for value in values if value is not None]))
         drawn = [group.values[metric] for group in groups if metric in group.values]
-        macro[metric] = _estimate(mean, np.mean(drawn, axis=0) if drawn else None)
+        macro[metric] = estimate(mean, np.mean(drawn, axis=0) if drawn else None)
     return macro
 
 
@@ -298,7 +301,7 @@ def _shares(
         cells = cell_counts(group)
         accuracy = CONFUSION_METRICS["accuracy"]
         drawn = accuracy(resample_counts(cells, resamples=resamples, rng=rng))
-        shares.append(Share(name, len(group), _estimate(float(accuracy(cells.sum(axis=0))), drawn)))
+        shares.append(Share(name, len(group), estimate(float(accuracy(cells.sum(axis=0))), drawn)))
     return tuple(shares)
 
 
@@ -320,6 +323,7 @@ def _ordered(categories: Iterable[str]) -> list[str]:
     return sorted(categories, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def _estimate(value: float, drawn: Floats | None = None) -> Estimate:
+def estimate(value: float, drawn: Floats | None = None) -> Estimate:
+    """Return a value, NaN where not defined, with the interval of its bootstrap values ``(resamples,)``."""
     low, high = (math.nan, math.nan) if drawn is None or math.isnan(value) else interval(drawn)
     return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))

@@ -9,11 +9,12 @@ from typing import Final
 from rich.table import Table
 
 from lad_reasoner.evaluation.compare import Comparison
+from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow
 from lad_reasoner.evaluation.score import Estimate, GroupScore, RunScore, Share
 from lad_reasoner.task import LOCO_CATEGORIES, abbreviate
 
-__all__ = ["compare_table", "overview_table", "run_table", "share_table"]
+__all__ = ["choice_table", "compare_table", "overview_table", "run_table", "share_table"]
 
 _NOTHING: Final = "n/a"
 
@@ -75,7 +76,7 @@ def _paper_cells(row: PaperRow, categories: Sequence[str]) -> list[str]:
 def _overview_cells(run: RunScore, categories: Sequence[str]) -> list[str]:
     groups = [run.pooled.metrics, run.macro]
     groups += [run.categories[name].metrics if name in run.categories else {} for name in categories]
-    name = run.name if run.samples == 1 else f"{run.name} (mean of {run.samples})"
+    name = run.name if run.votes == 1 else f"{run.name} (mean of {run.votes})"
     return [name, str(run.pooled.pairs), *map(_pair, groups), _unparsed(run.pooled), percent(run.pooled.template_rate)]
 
 
@@ -140,6 +141,22 @@ def share_table(runs: Sequence[RunScore], by: str) -> Table:
         count = next(found[name].pairs for found in shares if name in found)
         cells = [with_interval(found[name].accuracy) if name in found else _NOTHING for found in shares]
         table.add_row(name, str(count), *cells)
+    return table
+
+
+def choice_table(run: ChoiceRun) -> Table:
+    """Return MMAD's table: a row a dataset, then their mean."""
+    how = ", ".join(f"{count} by {name}" for name, count in run.read.items() if count and name != "unread")
+    unread = f", {run.read['unread']} not at all" if run.read["unread"] else ""
+    table = Table(title=f"{run.name}: MMAD, percent [95% interval]; replies read: {how or 'none'}{unread}")
+    table.add_column("dataset", no_wrap=True)
+    for name in ("n", *run.mean.types, "average", "overkill", "miss"):
+        table.add_column(name, justify="right")
+    for row in (*run.datasets, run.mean):
+        shares = [percent(accuracy.value) for accuracy in row.types.values()]
+        rates = [percent(row.overkill.value), percent(row.miss.value)]
+        last = row is run.datasets[-1]
+        table.add_row(row.name, str(row.questions), *shares, with_interval(row.average), *rates, end_section=last)
     return table
 
 

@@ -61,12 +61,14 @@ class Question:
         prompt: The user's turn with one image marker an image.
         images: References first, the query last.
         samples: Which samples are wanted; ``(0,)`` for a greedy answer.
+        scored: Whether a score P(yes) is wanted; a multiple-choice question has none.
     """
 
     pair_id: str
     prompt: str
     images: tuple[Image, ...]
     samples: tuple[int, ...] = (0,)
+    scored: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ def predict_command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs.")] = None,
     format_prompt: Annotated[
-        Path | None, typer.Option(help="Jinja file of the format prompt. Default: the one that training uses.")
+        Path | None,
+        typer.Option(help="Jinja file of the format prompt. Default: training's; for `lad build mmad`, its own."),
     ] = None,
     structured: Annotated[bool, typer.Option("--structured", help="Hold decoding to the answer template.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
@@ -72,10 +73,11 @@ def predict_command(
     template = None if format_prompt is None else _read_template(format_prompt)
 
     from lad_reasoner.inference.backend import BackendOptions, load_backend
-    from lad_reasoner.inference.predict import predict
+    from lad_reasoner.inference.predict import default_template, predict
     from lad_reasoner.pairs_reader import parquet_files, read_truths
 
-    read_truths(data)  # what is wrong with the data is said before a model is loaded
+    # What is wrong with the data is said before a model is loaded.
+    template = template or default_template(read_truths(data), structured=structured)
 
     engine = load_backend(
         backend,

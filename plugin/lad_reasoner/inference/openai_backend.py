@@ -117,7 +117,7 @@ class OpenAIBackend:
             "temperature": options.temperature,
             "seed": request_seed(options.seed, question.pair_id, sample),
         }
-        if options.scores:
+        if options.scores and question.scored:
             request |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
         if options.structured:
             request["extra_body"] = {"structured_outputs": {"regex": TEMPLATE_REGEX}}

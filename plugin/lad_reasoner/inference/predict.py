@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from lad_reasoner.errors import UsageError
 from lad_reasoner.inference.backend import Backend, Question
 from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, write_run_card
-from lad_reasoner.pairs_reader import data_sha256, iter_pairs, read_truths
-from lad_reasoner.task import prompt_text, read_prompt_template
+from lad_reasoner.pairs_reader import Truth, data_sha256, iter_pairs, read_truths
+from lad_reasoner.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
 
-__all__ = ["PredictSummary", "predict"]
+__all__ = ["PredictSummary", "default_template", "predict"]
 
 #: Packages whose versions change what a model answers.
 _VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "openai", "pillow", "torchvision")
@@ -60,17 +61,20 @@ def predict(
         data: Pair parquet, or a folder of its shards.
         backend: What answers.
         out: JSON lines file, appended to.
-        template: Jinja source of the format prompt; the shipped one, which training uses, by default.
+        template: Jinja source of the format prompt; by default the shipped one, which training uses, or for
+            multiple-choice questions the one that asks for a letter.
         samples: Responses a pair.
         limit: Only the first pairs of the file.
         advance: Told how many of the wanted responses are there.
 
     Raises:
         DataError: The data or the predictions already there cannot be read.
-        UsageError: ``out`` holds another run's predictions.
+        UsageError: ``out`` holds another run's predictions, or multiple-choice questions are to be answered in the
+            task's template.
         RunError: Another process writes to ``out``, or the backend fails.
     """
-    source = read_prompt_template() if template is None else template
+    truths = read_truths(data)[:limit]
+    source = default_template(truths, structured=backend.sampling.structured) if template is None else template
     key = RunKey(
         model=backend.model,
         model_digest=backend.model_digest,
@@ -80,13 +84,12 @@ def predict(
         data_sha256=data_sha256(data),
         sampling=backend.sampling,
     )
-    truths = read_truths(data)[:limit]
     wanted = [(truth.pair_id, sample) for truth in truths for sample in range(samples)]
     with PredictionStore(out, key) as store:
         write_run_card(out, _run_card(key, data=data, template=source, samples=samples, pairs=len(truths)))
         resumed = done = sum(response in store.done for response in wanted)
         advance(done, len(wanted))
-        questions = _questions(data, template, samples=samples, limit=len(truths), done=frozenset(store.done))
+        questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
         for answer in backend.answer(questions):
             store.append(Prediction(**dict(key), **asdict(answer)))
             done += 1
@@ -94,14 +97,27 @@ def predict(
     return PredictSummary(wanted=len(wanted), resumed=resumed, written=done - resumed, repaired=store.repaired)
 
 
+def default_template(truths: Sequence[Truth], *, structured: bool) -> str:
+    """Return the shipped format prompt that goes with the questions of a file.
+
+    Raises:
+        UsageError: Multiple-choice questions are to be answered in the task's template.
+    """
+    choice = any(truth.dataset == MULTIPLE_CHOICE for truth in truths)
+    if choice and structured:
+        raise UsageError("--structured", found="multiple-choice questions", expected="questions answered by yes or no")
+    return read_prompt_template("choice" if choice else "rlad")
+
+
 def _questions(
-    data: Path, template: str | None, *, samples: int, limit: int, done: frozenset[tuple[str, int]]
+    data: Path, template: str, *, samples: int, limit: int, done: frozenset[tuple[str, int]]
 ) -> Iterator[Question]:
     render = cache(partial(prompt_text, template=template))  # one template, and most pairs share one problem
     for pair in islice(iter_pairs(data), limit):
         missing = tuple(sample for sample in range(samples) if (pair.pair_id, sample) not in done)
         if missing:
-            yield Question(pair.pair_id, render(pair.problem), pair.images, missing)
+            scored = pair.truth.dataset != MULTIPLE_CHOICE
+            yield Question(pair.pair_id, render(pair.problem), pair.images, missing, scored)
 
 
 def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prefill for the Qwen2-VL family that does every distinct thing once.
+"""Prefill for Qwen2-VL, Qwen2.5-VL and Qwen3-VL that does every distinct thing once.
 
 An image goes through the vision tower once, and the tokens of the references once for all the queries they serve: a
 prompt is ``prefix`` (everything before the query image) and ``rest``. Rows of a batch are padded on the left, prefix
@@ -28,10 +28,20 @@ _PREFIXES: Final = 16
 
 @dataclass(frozen=True)
 class _Span:
-    """Consecutive tokens of a prompt: embeddings ``(length, hidden)`` and positions ``(3, length)``."""
+    """Consecutive tokens of a prompt.
+
+    Attributes:
+        embeddings: ``(length, hidden)``.
+        positions: ``(3, length)``.
+        seen: Which tokens are an image's, ``(length,)``.
+        deep: What is added to those after each of the first layers, ``(layers, image tokens, hidden)``: Qwen3-VL's
+            "deepstack" features; no layers in the other models.
+    """
 
     embeddings: torch.Tensor
     positions: torch.Tensor
+    seen: torch.Tensor
+    deep: torch.Tensor
 
 
 _Layers = list[tuple[torch.Tensor, torch.Tensor]]
@@ -41,7 +51,7 @@ class SharedPrefill:
     """Runs prompts and single tokens through a network.
 
     Args:
-        network: A ``Qwen2_5_VLForConditionalGeneration`` or ``Qwen2VLForConditionalGeneration``.
+        network: A ``Qwen2VLForConditionalGeneration``, or that of Qwen2.5-VL or Qwen3-VL.
         device: Where it is.
         images: How many images' features are kept from batch to batch.
     """
@@ -74,7 +84,7 @@ class SharedPrefill:
         state.position = state.position + 1
 
     def _see(self, images: Iterable[Patches]) -> dict[bytes, torch.Tensor]:
-        """Return the vision features ``(tokens, hidden)`` of every image."""
+        """Return the vision features ``(1 + deep layers, tokens, hidden)`` of every image."""
         by_key = {image.key: image for image in images}
         return self._features.take(by_key, lambda keys: self._run_vision([by_key[key] for key in keys]))
 
@@ -83,7 +93,10 @@ class SharedPrefill:
             part = images[start : start + _VISION_BATCH]
             pixels = torch.cat([image.pixels for image in part]).to(self._device)
             grids = torch.tensor([image.grid for image in part], device=self._device)
-            yield from self._network.model.get_image_features(pixels, grids).pooler_output
+            output = self._network.model.get_image_features(pixels, grids)
+            sizes = [len(features) for features in output.pooler_output]
+            deep = [layer.split(sizes) for layer in getattr(output, "deepstack_features", None) or ()]
+            yield from (torch.stack(layers) for layers in zip(output.pooler_output, *deep, strict=True))
 
     def _prefill_prefixes(self, prompts: Sequence[Prompt], features: dict[bytes, torch.Tensor]) -> Iterator[_Layers]:
         spans = [self._span(prompt, features, prefix=True) for prompt in prompts]
@@ -104,14 +117,16 @@ class SharedPrefill:
         images = prompt.images[:-1] if prefix else prompt.images[-1:]
         ids, positions = encoded.ids[part].to(self._device), encoded.positions[:, part]
         embeddings = self._network.get_input_embeddings()(ids)
-        seen = torch.cat([features[image.key] for image in images]).to(embeddings.dtype)
-        embeddings[ids == self._network.config.image_token_id] = seen
+        layers = torch.cat([features[image.key] for image in images], dim=1).to(embeddings.dtype)
+        seen = ids == self._network.config.image_token_id
+        embeddings[seen] = layers[0]
         if prompt.ending and not prefix:
             ending = torch.tensor(prompt.ending, device=self._device)
             embeddings = torch.cat([embeddings, self._network.get_input_embeddings()(ending)])
             following = torch.arange(len(prompt.ending)) + encoded.next_position
             positions = torch.cat([positions, following.expand(3, -1)], dim=1)
-        return _Span(embeddings, positions.to(self._device))
+            seen = torch.cat([seen, seen.new_zeros(len(prompt.ending))])
+        return _Span(embeddings, positions.to(self._device), seen, layers[1:])
 
     def _gather(self, prefixes: Sequence[_Layers]) -> LanguageState:
         """Return a batch whose cache holds the given prefixes, padded on the left."""
@@ -140,10 +155,16 @@ class SharedPrefill:
             batch_first=True,
             padding_side="left",
         )
-        self._forward(state, embeddings, torch.cat([state.mask, here], dim=1), positions.permute(2, 0, 1))
+        deep = torch.cat([span.deep for span in spans], dim=1)
+        more: dict[str, Any] = {}
+        if len(deep):
+            seen = pad_sequence([span.seen for span in spans], batch_first=True, padding_side="left")
+            more = {"visual_pos_masks": seen, "deepstack_visual_embeds": list(deep)}
+        mask = torch.cat([state.mask, here], dim=1)
+        self._forward(state, embeddings, mask, positions.permute(2, 0, 1), **more)
 
     def _forward(
-        self, state: LanguageState, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+        self, state: LanguageState, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **more: Any
     ) -> None:
         output = self._network.model.language_model(
             inputs_embeds=embeddings,
@@ -151,6 +172,7 @@ class SharedPrefill:
             position_ids=positions,
             past_key_values=state.cache,
             use_cache=True,
+            **more,
         )
         state.mask = mask
         state.logits = self._network.lm_head(output.last_hidden_state[:, -1]).float()

@@ -1,4 +1,4 @@
-"""Batched generation with transformers for the Qwen2-VL family, on a CPU or a GPU.
+"""Batched generation with transformers for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, on a CPU or a GPU.
 
 The responses are those of ``generate``, token by token; what pairs have in common is computed once
 (``shared_prefill.py``), and the samples of a pair share its prompt.
@@ -30,7 +30,7 @@ from lad_reasoner.task import ANOMALOUS, NORMAL
 __all__ = ["MODEL_TYPES", "TransformersBackend"]
 
 #: Architectures whose positions and vision features ``SharedPrefill`` knows.
-MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl")
+MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 _Item = TypeVar("_Item")
 _Score = tuple[float | None, ScoreSource | None]
@@ -98,7 +98,8 @@ class TransformersBackend:
         keys = [(question.pair_id, sample) for question in batch for sample in question.samples]
         decoded = self._decode(prompts, owners, keys)
         texts = self._tokenizer.batch_decode([item.tokens for item in decoded], skip_special_tokens=True)
-        scores = self._scores([prompts[place] for place in owners], decoded, texts)
+        wanted = [batch[place].scored for place in owners]
+        scores = self._scores([prompts[place] for place in owners], decoded, texts, wanted)
         seconds = round((time.perf_counter() - start) / len(keys), 6)
         return [
             Answer(
@@ -136,15 +137,18 @@ class TransformersBackend:
             guide=self._guide,
         )
 
-    def _scores(self, prompts: Sequence[Prompt], decoded: Sequence[Decoded], texts: Sequence[str]) -> list[_Score]:
+    def _scores(
+        self, prompts: Sequence[Prompt], decoded: Sequence[Decoded], texts: Sequence[str], wanted: Sequence[bool]
+    ) -> list[_Score]:
         """Return the score of every response; one without an answer is run again with an answer begun."""
         if not all(len(tokens) for tokens in self._spellings):
             return [(None, None)] * len(texts)
         scores: list[_Score] = []
-        for item, text in zip(decoded, texts, strict=True):
-            step = answer_step(item.tokens, text, self._tokenizer)
+        for item, text, asked in zip(decoded, texts, wanted, strict=True):
+            step = answer_step(item.tokens, text, self._tokenizer) if asked else None
             scores.append((None, None) if step is None else (score_from_logs(*item.evidence[step]), "answer_token"))
-        for places in _batches((place for place, (score, _) in enumerate(scores) if score is None), self._batch_size):
+        silent = (place for place, (score, _) in enumerate(scores) if score is None and wanted[place])
+        for places in _batches(silent, self._batch_size):
             begun = [
                 replace(prompts[place], ending=tuple(self._tokenizer(forced_text(texts[place]))["input_ids"]))
                 for place in places

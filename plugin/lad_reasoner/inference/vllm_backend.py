@@ -73,13 +73,13 @@ class VllmBackend:
     def _answer_batch(self, asked: Sequence[tuple[Question, int]]) -> Iterator[Answer]:
         start = time.perf_counter()
         chats = [[{"role": "user", "content": chat_content(question, self._options)}] for question, _ in asked]
-        parameters = [self._parameters(question.pair_id, sample) for question, sample in asked]
+        parameters = [self._parameters(question, sample) for question, sample in asked]
         outputs = self._llm.chat(chats, parameters, use_tqdm=False)
         seconds = round((time.perf_counter() - start) / len(asked), 6)
         for (question, sample), output in zip(asked, outputs, strict=True):
             yield self._read(question.pair_id, sample, output, seconds)
 
-    def _parameters(self, pair_id: str, sample: int) -> Any:
+    def _parameters(self, question: Question, sample: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -87,8 +87,8 @@ class VllmBackend:
         return SamplingParams(
             temperature=options.temperature,
             max_tokens=options.max_new_tokens,
-            seed=request_seed(options.seed, pair_id, sample),
-            logprobs=_ALTERNATIVES,
+            seed=request_seed(options.seed, question.pair_id, sample),
+            logprobs=_ALTERNATIVES if question.scored else None,
             structured_outputs=StructuredOutputsParams(regex=TEMPLATE_REGEX) if options.structured else None,
         )
 

@@ -28,6 +28,7 @@ class RunContent:
         name: What it is called everywhere in the report.
         card: The run card, with the fields of every line; empty values where no card was found.
         score: Its scores.
+        shown: The scores of what is judged: of each pair's vote, where there are several samples.
         judged: By pair_id, the reading that counts: the only reply, or the majority vote of several samples.
         predictions: By pair_id, every sample in order.
     """
@@ -35,13 +36,9 @@ class RunContent:
     name: str
     card: Mapping[str, Any]
     score: RunScore
+    shown: RunScore
     judged: Mapping[str, Outcome]
     predictions: Mapping[str, tuple[Prediction, ...]]
-
-    @property
-    def shown(self) -> RunScore:
-        """The scores of what is judged: of the vote, where there are several samples."""
-        return self.score.vote or self.score
 
     def error(self, truth: Truth) -> float:
         """Return how wrong the run is on a pair, from 0 to 2; a pair without a reply is as wrong as can be."""
@@ -157,12 +154,17 @@ def _run_content(
     by_pair: dict[str, list[Prediction]] = defaultdict(list)
     for line in sorted(lines, key=lambda line: line.sample):
         by_pair[line.pair_id].append(line)
-    judged = majority(system) if system.samples > 1 else system
+    score = shown = score_outcomes(system, protocol, resamples=resamples, seed=seed)
+    judged = system
+    if system.samples > 1:  # the gallery shows pairs, so a query's other references have no vote here
+        judged = majority(system, by="pair")
+        shown = score_outcomes(judged, protocol, resamples=resamples, seed=seed)
     fields = lines[0].model_dump(include={"model", "model_digest", "backend", "dtype", "prompt_sha256", "sampling"})
     return RunContent(
         name=system.name,
         card={**read_run_card(path), **fields, "data_sha256": lines[0].data_sha256, "file": str(path)},
-        score=score_outcomes(system, protocol, resamples=resamples, seed=seed),
+        score=score,
+        shown=shown,
         judged={row.truth.pair_id: row for row in judged.rows},
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
     )
