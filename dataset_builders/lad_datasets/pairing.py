@@ -43,6 +43,10 @@ class CandidateOrder(Protocol):
         """Yield the candidates for a query, best first; never the query itself."""
         ...
 
+    def looks_same(self, query: Sample, candidate: Sample) -> bool:
+        """Tell whether both are known to have one perceptual hash."""
+        ...
+
 
 class ReferenceOrder:
     """The candidates of each query, best first.
