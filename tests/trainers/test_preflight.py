@@ -20,6 +20,7 @@ from lad_reasoner.pairs import pair_schema
 from lad_reasoner.trainers.checks import CHECKS, machine
 from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
 from lad_reasoner.trainers.checks.known import Known
+from lad_reasoner.trainers.checks.run import check_disk
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.grammar import read_snapshot
 from lad_reasoner.trainers.installed import Trainer
@@ -573,6 +574,43 @@ def test_a_run_that_does_not_fit_is_found(words, gpu, says, good_words, monkeypa
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
     known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, keys=KEYS, gpu=True)
     assert any(says in str(found) for found in machine.check_memory(known)), list(machine.check_memory(known))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "here", "asked", "says"),
+    [
+        (True, 2, 4, "error: trainer.n_gpus_per_node: found 4, expected at most 2"),
+        (True, 4, 4, ""),
+        (False, 0, 4, "warning: trainer.n_gpus_per_node: found 4 and no GPU here; verl would run 4 ranks on the CPU"),
+        (False, 0, 1, ""),
+    ],
+)
+def test_gpus_are_counted(gpu, here, asked, says, *, good_words, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(machine, "gpu_count", lambda: here)
+    config = load_config([*good_words, f"trainer.n_gpus_per_node={asked}"], KEYS)
+    lines = [str(found) for found in machine.check_gpus(Known(config=config, trainer=None, keys=KEYS, gpu=gpu))]
+    assert [line.startswith(says) for line in lines] == ([True] if says else [])
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100 * 2**30))
+    words = [*good_words, "worker.actor.model.model_path=x/y-3B", "trainer.save_freq=1", "trainer.save_limit=2"]
+    for more, count in (([], 1), (["trainer.save_model_only=true"], 0)):
+        known = Known(config=load_config([*words, *more], KEYS), trainer=None, keys=KEYS, gpu=False)
+        lines = [str(found) for found in check_disk(known)]
+        assert len(lines) == count
+        assert not count or "100.0 GiB free on the disk, expected about 125.7 GiB for 3 checkpoints" in lines[0]
+
+
+def test_a_model_that_cannot_be_fetched_is_found(good_words, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    words = [*good_words, "worker.actor.model.model_path=owner/model"]
+    (line,) = findings(words)
+    assert line.startswith("error: worker.actor.model.model_path: found owner/model, which ")
+    (tmp_path / "models--owner--model").mkdir()
+    assert findings(words) == []
 
 
 def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):

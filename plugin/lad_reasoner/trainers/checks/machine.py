@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
@@ -13,7 +12,7 @@ from packaging.requirements import Requirement
 from lad_reasoner.tokens import QWEN3_VL
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import Memory, gigabytes, training_memory
-from lad_reasoner.trainers.installed import gpu_memory
+from lad_reasoner.trainers.installed import gpu_count, gpu_memory
 
 __all__ = ["MACHINE_CHECKS", "describe_memory"]
 
@@ -66,7 +65,7 @@ def check_gpus(known: Known) -> Iterator[Finding]:
     """There are as many GPUs as the run asks for, unless a cluster has them."""
     if "RAY_ADDRESS" in os.environ or known["trainer.nnodes"] > 1:
         return
-    here, asked = len(list(Path("/dev").glob("nvidia[0-9]*"))), known["trainer.n_gpus_per_node"]
+    here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
     if known.gpu and here < asked:
         yield error("trainer.n_gpus_per_node", str(asked), expected=f"at most {here}, the GPUs of this machine")
     elif not known.gpu and asked > 1:
