@@ -9,10 +9,12 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
+from lad_reasoner.errors import UsageError
 from lad_reasoner.tokens import QWEN3_VL
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import Memory, gigabytes, training_memory
 from lad_reasoner.trainers.installed import gpu_count, gpu_memory
+from lad_reasoner.trainers.verl_overrides import translate
 
 __all__ = ["MACHINE_CHECKS", "describe_memory"]
 
@@ -42,6 +44,18 @@ def check_trainer(known: Known) -> Iterator[Finding]:
             "neither EasyR1 nor verl installed",
             remedy="pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
         )
+
+
+def check_translation(known: Known) -> Iterator[Finding]:
+    """What is installed can do what the config asks for: verl lacks some of EasyR1's keys."""
+    if known.trainer is None or known.trainer.name != "verl":
+        return
+    try:
+        translate(known.config, known.keys)
+    except UsageError as fault:
+        yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
+    except OSError:
+        return  # a file that is missing, said by its own check
 
 
 def check_packages(known: Known) -> Iterator[Finding]:
@@ -164,6 +178,7 @@ def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]
 
 MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_trainer,
+    check_translation,
     check_packages,
     check_nodes,
     check_gpus,
