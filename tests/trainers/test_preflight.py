@@ -20,6 +20,7 @@ from lad_reasoner.pairs import pair_schema
 from lad_reasoner.trainers.checks import CHECKS, machine
 from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
 from lad_reasoner.trainers.checks.known import Known
+from lad_reasoner.trainers.checks.run import check_disk
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.grammar import read_snapshot
 from lad_reasoner.trainers.installed import Trainer
@@ -30,15 +31,21 @@ KEYS = read_snapshot()
 MISSING = "no such file"
 
 
-def findings(words: list[str], *, trainer: Trainer | None = None, gpu: bool = False) -> list[str]:
-    """Return the findings about a config, as lines; machine checks only where a trainer is given."""
+#: Checks whose findings depend on the machine that runs the tests.
+OF_MACHINE = {"check_trainer", "check_packages", "check_gpus", "check_cpus", "check_memory", "check_disk"}
+
+
+def findings(
+    words: list[str], *, trainer: Trainer | None = None, gpu: bool = False, of_machine: bool = False
+) -> list[str]:
+    """Return the findings about a config, as lines."""
     try:
         config = load_config(words, KEYS)
     except LadError as error:
         return [f"error: {error}"]
     known = Known(config=config, trainer=trainer, keys=KEYS, gpu=gpu)
-    of_machine = {"check_trainer", "check_packages", "check_gpus", "check_cpus", "check_memory", "check_disk"}
-    return [str(found) for check in CHECKS if trainer or check.__name__ not in of_machine for found in check(known)]
+    checks = [check for check in CHECKS if of_machine or check.__name__ not in OF_MACHINE]
+    return [str(found) for check in checks for found in check(known)]
 
 
 def test_a_good_config_gives_no_alarm(good_words):
@@ -453,7 +460,7 @@ def test_without_a_trainer_the_machine_checks_say_so(good_words):
 
 
 def test_easyr1_needs_what_it_does_not_declare(good_words):
-    lines = findings(good_words, trainer=Trainer("easyr1", "0.3.3.dev0", Path()), gpu=True)
+    lines = findings(good_words, trainer=Trainer("easyr1", "0.3.3.dev0", Path()), gpu=True, of_machine=True)
     # Whatever is installed here, it is not both transformers below 5 and everything that verl 0.9 wants.
     assert [line for line in lines if "pip install" in line]
 
@@ -480,6 +487,13 @@ def test_a_parquet_of_plain_paths_is_read_from_the_image_folder(tmp_path, good_w
     (line,) = findings(words)
     assert line.startswith("error: data.train_files: found in ")
     assert "image 1 of a pair" in line
+
+
+def test_what_verl_cannot_do_is_found_before_it_starts(good_words):
+    words = [*good_words, "algorithm.online_filtering=true"]
+    (line,) = findings(words, trainer=Trainer("verl", "0.9.1", Path()))
+    assert line.startswith("error: algorithm.online_filtering: found True, expected False: verl has no counterpart")
+    assert findings(words, trainer=Trainer("easyr1", "", Path())) == []
 
 
 def test_verl_reads_structs_without_bytes(broken_things, good_words):
@@ -514,12 +528,24 @@ def profile_words(path, data, *more):
     return [f"config={path}", *files, f"trainer.save_checkpoint_path={data}/run", *more]
 
 
+@pytest.mark.parametrize("trainer", ["easyr1", "verl"])
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_no_false_alarm_on_a_shipped_profile(path, paper_data, monkeypatch, repository):
+def test_no_false_alarm_on_a_shipped_profile(path, trainer, paper_data, monkeypatch, repository):
     monkeypatch.chdir(repository)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     merged = ["worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"] if "sft" in path.stem else []
-    assert findings(profile_words(path, paper_data, *merged)) == []
+    assert findings(profile_words(path, paper_data, *merged), trainer=Trainer(trainer, "", Path()), gpu=True) == []
+
+
+def test_no_false_alarm_on_the_demonstrations_config(workshop, tmp_path, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    files = [
+        f"data.train_files={write_pairs(tmp_path / 'train.parquet', 320)}",
+        f"data.val_files={workshop}/val.parquet",
+    ]
+    model = f"worker.actor.model.model_path={workshop}/model"
+    words = ["config=examples/demo/grpo.yaml", *files, model, f"trainer.save_checkpoint_path={workshop}/run"]
+    assert findings(words, trainer=Trainer("verl", "", Path())) == []
 
 
 #: GPU memory that a profile's name or header promises to be enough, in GiB.
@@ -573,6 +599,43 @@ def test_a_run_that_does_not_fit_is_found(words, gpu, says, good_words, monkeypa
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
     known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, keys=KEYS, gpu=True)
     assert any(says in str(found) for found in machine.check_memory(known)), list(machine.check_memory(known))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "here", "asked", "says"),
+    [
+        (True, 2, 4, "error: trainer.n_gpus_per_node: found 4, expected at most 2"),
+        (True, 4, 4, ""),
+        (False, 0, 4, "warning: trainer.n_gpus_per_node: found 4 and no GPU here; verl would run 4 ranks on the CPU"),
+        (False, 0, 1, ""),
+    ],
+)
+def test_gpus_are_counted(gpu, here, asked, says, *, good_words, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(machine, "gpu_count", lambda: here)
+    config = load_config([*good_words, f"trainer.n_gpus_per_node={asked}"], KEYS)
+    lines = [str(found) for found in machine.check_gpus(Known(config=config, trainer=None, keys=KEYS, gpu=gpu))]
+    assert [line.startswith(says) for line in lines] == ([True] if says else [])
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100 * 2**30))
+    words = [*good_words, "worker.actor.model.model_path=x/y-3B", "trainer.save_freq=1", "trainer.save_limit=2"]
+    for more, count in (([], 1), (["trainer.save_model_only=true"], 0)):
+        known = Known(config=load_config([*words, *more], KEYS), trainer=None, keys=KEYS, gpu=False)
+        lines = [str(found) for found in check_disk(known)]
+        assert len(lines) == count
+        assert not count or "100.0 GiB free on the disk, expected about 125.7 GiB for 3 checkpoints" in lines[0]
+
+
+def test_a_model_that_cannot_be_fetched_is_found(good_words, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    words = [*good_words, "worker.actor.model.model_path=owner/model"]
+    (line,) = findings(words)
+    assert line.startswith("error: worker.actor.model.model_path: found owner/model, which ")
+    (tmp_path / "models--owner--model").mkdir()
+    assert findings(words) == []
 
 
 def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lad_reasoner.errors import RunError
 
-__all__ = ["Trainer", "TrainerName", "find_trainer", "gpu_memory", "has_gpu", "require_trainer"]
+__all__ = ["Trainer", "TrainerName", "find_trainer", "gpu_count", "gpu_memory", "has_gpu", "require_trainer"]
 
 TrainerName = Literal["easyr1", "verl"]
 
@@ -82,7 +82,12 @@ def has_gpu() -> bool:
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
         return False
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    return gpu_count() > 0
+
+
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs this machine shows."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -139,6 +140,21 @@ def check_model_type(known: Known) -> Iterator[Finding]:
         yield error(key, f"a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
 
 
+def check_offline(known: Known) -> Iterator[Finding]:
+    """A model that is to be fetched can be: the cache has it, or the hub may be asked."""
+    name = str(known["worker.actor.model.model_path"] or "")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() not in {"1", "on", "true", "yes"} or not name or _is_path(name):
+        return
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    if not Path(name).exists() and not (cache / f"models--{name.replace('/', '--')}").is_dir():
+        yield error(
+            "worker.actor.model.model_path",
+            f"{name}, which {cache} lacks, and HF_HUB_OFFLINE",
+            remedy="unset HF_HUB_OFFLINE, or fetch the model first",
+        )
+
+
 def check_tokenizer(known: Known) -> Iterator[Finding]:
     """A tokenizer of its own is there."""
     value = str(known["worker.actor.model.tokenizer_path"] or "")
@@ -157,5 +173,6 @@ FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_other_files,
     check_model,
     check_model_type,
+    check_offline,
     check_tokenizer,
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
 
+from lad_reasoner.errors import UsageError
 from lad_reasoner.tokens import QWEN3_VL
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import Memory, gigabytes, training_memory
-from lad_reasoner.trainers.installed import gpu_memory
+from lad_reasoner.trainers.installed import gpu_count, gpu_memory
+from lad_reasoner.trainers.verl_overrides import translate
 
 __all__ = ["MACHINE_CHECKS", "describe_memory"]
 
@@ -45,6 +46,18 @@ def check_trainer(known: Known) -> Iterator[Finding]:
         )
 
 
+def check_translation(known: Known) -> Iterator[Finding]:
+    """What is installed can do what the config asks for: verl lacks some of EasyR1's keys."""
+    if known.trainer is None or known.trainer.name != "verl":
+        return
+    try:
+        translate(known.config, known.keys)
+    except UsageError as fault:
+        yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
+    except OSError:
+        return  # a file that is missing, said by its own check
+
+
 def check_packages(known: Known) -> Iterator[Finding]:
     """The trainer's undeclared requirements are met."""
     if known.trainer is None:
@@ -66,7 +79,7 @@ def check_gpus(known: Known) -> Iterator[Finding]:
     """There are as many GPUs as the run asks for, unless a cluster has them."""
     if "RAY_ADDRESS" in os.environ or known["trainer.nnodes"] > 1:
         return
-    here, asked = len(list(Path("/dev").glob("nvidia[0-9]*"))), known["trainer.n_gpus_per_node"]
+    here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
     if known.gpu and here < asked:
         yield error("trainer.n_gpus_per_node", str(asked), expected=f"at most {here}, the GPUs of this machine")
     elif not known.gpu and asked > 1:
@@ -165,6 +178,7 @@ def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]
 
 MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_trainer,
+    check_translation,
     check_packages,
     check_nodes,
     check_gpus,
