@@ -246,3 +246,45 @@ def test_faults_of_a_csv_are_named(write_run, tmp_path, content: str, message: s
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         read_external("x", path, data, "paper")
+
+
+def test_the_papers_rows_are_said_not_to_compare_with_other_data(write_run, capsys, tmp_path) -> None:
+    predictions, data = write_run({"screw_bag": Confusion(tp=2, fp=1, tn=2, fn=1)})
+    (tmp_path / "o.csv").write_text("path,score\nscrew_bag/good/3.png,0.7\n")
+    for words in (
+        [str(predictions), "--data", str(data)],
+        ["--external", f"o={tmp_path / 'o.csv'}", "--data", str(data)],
+    ):
+        with pytest.raises(SystemExit):
+            main(["score", *words, "--resamples", "10"])
+        assert "do not compare" not in capsys.readouterr().err
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data)
+    drawn = tmp_path / "drawn.parquet"
+    pq.write_table(table.set_column(*_dataset_column(table, "synthetic_loco")), drawn)
+    with pytest.raises(SystemExit):
+        main(["score", "--external", f"o={tmp_path / 'o.csv'}", "--data", str(drawn), "--resamples", "10"])
+    assert "those of synthetic_loco do not compare" in capsys.readouterr().err
+
+
+def _dataset_column(table, name: str):
+    import pyarrow as pa
+
+    place = table.schema.get_field_index("dataset")
+    return place, table.schema.field(place), pa.array([name] * len(table))
+
+
+def test_each_of_locos_89_defects_has_its_share(shared_data) -> None:
+    """The dataset's own list of defects; every second one is found."""
+    import csv
+
+    with (shared_data / "facts" / "loco_defects.csv").open(newline="") as lines:
+        defects = [(row["category"], row["defect_name_table"], row["type"]) for row in csv.DictReader(lines)]
+    assert len(defects) == 89
+    rows = [
+        outcome(number, "yes", "yes" if number % 2 else "no", category=category, defect=defect, kind=kind)
+        for number, (category, defect, kind) in enumerate(defects)
+    ]
+    shares = {share.name: share.accuracy.value for share in run(*rows, outcome(99, "no", "no")).defects}
+    assert shares == {f"{category}/{name}": float(i % 2) for i, (category, name, _) in enumerate(defects)}

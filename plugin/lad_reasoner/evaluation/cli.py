@@ -81,7 +81,11 @@ def score_command(
     if as_json:
         _print_json({"protocol": protocol, "runs": [run.to_dict() for run in runs], "paper": _paper_rows()})
         return
-    tables = [overview_table(runs, paper=paper and protocol == "paper"), *map(run_table, _with_votes(runs))]
+    paper = paper and protocol == "paper"
+    others = sorted({row.truth.dataset for system in systems for row in system.rows} - {"mvtec_loco"})
+    if paper and others:
+        typer.echo(f"the paper's rows are of MVTec LOCO AD: those of {', '.join(others)} do not compare", err=True)
+    tables = [overview_table(runs, paper=paper), *map(run_table, _with_votes(runs))]
     _print_tables([*tables, share_table(runs, by)] if by else tables)
 
 

@@ -33,6 +33,7 @@ class BackendOptions:
         image_root: Where relative image paths start.
         base_url: Of a server; OPENAI_BASE_URL by default.
         timeout: Seconds a server has for one answer.
+        tensor_parallel: GPUs of one copy of the model (vllm).
         scores: Ask a server for log-probabilities, which not every one gives.
     """
 
@@ -49,6 +50,7 @@ class BackendOptions:
     image_root: Path = Path()
     base_url: str | None = None
     timeout: float = 300.0
+    tensor_parallel: int = 1
     scores: bool = True
 
 

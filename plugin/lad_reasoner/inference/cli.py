@@ -53,6 +53,9 @@ def predict_command(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Default: float32 on a CPU, bfloat16 on a GPU."),
     ] = None,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs of one copy of the model (vllm); the others hold further copies.")
+    ] = 1,
     base_url: Annotated[
         str | None, typer.Option(help="Server of --backend openai. Default: OPENAI_BASE_URL; the key: OPENAI_API_KEY.")
     ] = None,
@@ -92,6 +95,7 @@ def predict_command(
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            tensor_parallel=tensor_parallel,
             base_url=base_url,
             timeout=timeout,
             scores=scores,

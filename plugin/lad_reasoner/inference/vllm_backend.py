@@ -1,17 +1,24 @@
 """Offline generation with vLLM on GPUs: it batches by itself, and its prefix cache shares the references.
 
-Written against vLLM's documented interface (``LLM.chat``). It was not run: the project's tests have no GPU.
+A model that fits ``--tensor-parallel`` GPUs is loaded as often as there are GPUs for it (data parallel), each copy in
+a process of its own that sees its GPUs alone. Written against vLLM's public interface (``LLM.chat``,
+``SamplingParams``, ``StructuredOutputsParams``; 0.11 and later). It was not run: the project's tests have no GPU.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.errors import UsageError
+from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.inference.answer_score import answer_step, score_from_alternatives
 from lad_reasoner.inference.backend import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.inference.messages import chat_content, request_seed
@@ -29,32 +36,21 @@ _MOST_IMAGES: Final = 16
 
 
 class VllmBackend:
-    """A model loaded by vLLM in this process, on every GPU it may see (tensor parallel).
+    """A model loaded by vLLM, on every GPU that may be seen.
 
     Raises:
-        UsageError: vLLM is not installed.
+        UsageError: vLLM is not installed, or there are fewer GPUs than one copy of the model shall have.
     """
 
     name: BackendName = "vllm"
 
     def __init__(self, options: BackendOptions) -> None:
-        try:
-            import torch
-            from vllm import LLM
-        except ImportError as error:
+        if importlib.util.find_spec("vllm") is None:
             remedy = "install the extra 'vllm' on a machine with a GPU, or use --backend transformers"
-            raise UsageError("--backend vllm", found="no package vllm", remedy=remedy) from error
+            raise UsageError("--backend vllm", found="no package vllm", remedy=remedy)
         self.model, self._options = options.model, options
         self.model_digest = model_digest(Path(options.model))
         self.dtype = options.dtype or "bfloat16"
-        self._llm: Any = LLM(
-            options.model,
-            dtype=self.dtype,
-            seed=options.seed,
-            tensor_parallel_size=max(1, torch.cuda.device_count()),
-            enable_prefix_caching=True,
-            limit_mm_per_prompt={"image": _MOST_IMAGES},
-        )
         self.sampling = Sampling(
             temperature=options.temperature,
             max_new_tokens=options.max_new_tokens,
@@ -63,14 +59,96 @@ class VllmBackend:
             min_pixels=options.min_pixels,
             max_pixels=options.max_pixels,
         )
+        self._groups = _gpu_groups(options.tensor_parallel)
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answer ``batch_size`` pairs at a time, so that little is lost when a run is killed."""
-        source = iter(questions)
-        while batch := list(islice(source, self._options.batch_size)):
-            yield from self._answer_batch([(question, sample) for question in batch for sample in question.samples])
+        """Answer ``batch_size`` pairs at a time and copy, so that little is lost when a run is killed.
 
-    def _answer_batch(self, asked: Sequence[tuple[Question, int]]) -> Iterator[Answer]:
+        Raises:
+            RunError: A copy of the model did not start, or died.
+        """
+        source = iter(questions)
+        context = multiprocessing.get_context("spawn")  # a fork would inherit a half-started GPU
+        groups: Any = context.Queue()
+        for group in self._groups:
+            groups.put(group)
+        with ProcessPoolExecutor(
+            len(self._groups), context, initializer=_start, initargs=(self._options, self.dtype, groups)
+        ) as pool:
+            flying: set[Future[list[Answer]]] = set()
+            try:
+                while True:
+                    # One batch more than there are copies, so that none waits for this process.
+                    while len(flying) <= len(self._groups) and (batch := self._batch(source)):
+                        flying.add(pool.submit(_answer, batch))
+                    if not flying:
+                        break
+                    landed, flying = wait(flying, return_when=FIRST_COMPLETED)
+                    for future in landed:
+                        yield from future.result()
+            except BrokenProcessPool as error:
+                found, expected = "a copy of the model that did not start, or died", "all copies at work"
+                raise RunError(
+                    self.model, found=found, expected=expected, remedy="vLLM says why above; then run this again"
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batch(self, source: Iterator[Question]) -> list[Question]:
+        return list(islice(source, self._options.batch_size))
+
+
+def _gpu_groups(size: int) -> list[str]:
+    """Return the GPUs of each copy of the model, as CUDA_VISIBLE_DEVICES has them.
+
+    Raises:
+        UsageError: There are fewer GPUs than one copy shall have.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = named[:count] or [str(index) for index in range(count)]
+    if len(names) < size:
+        remedy = "use fewer, or --backend transformers on a CPU"
+        raise UsageError("--tensor-parallel", found=f"{size} with {len(names)} GPUs", remedy=remedy)
+    starts = range(0, len(names) - size + 1, size)
+    return [",".join(names[start : start + size]) for start in starts]
+
+
+#: The copy of the model in a process of the pool.
+_copy: _Copy | None = None
+
+
+def _start(options: BackendOptions, dtype: str, groups: Any) -> None:
+    """Load this process's copy of the model on GPUs that no other process has."""
+    global _copy  # noqa: PLW0603 - a pool's initializer has no other place to leave what its tasks use
+    os.environ["CUDA_VISIBLE_DEVICES"] = groups.get()
+    _copy = _Copy(options, dtype)
+
+
+def _answer(batch: Sequence[Question]) -> list[Answer]:
+    assert _copy is not None
+    return list(_copy.answer_batch([(question, sample) for question in batch for sample in question.samples]))
+
+
+class _Copy:
+    """The model, loaded in this process."""
+
+    def __init__(self, options: BackendOptions, dtype: str) -> None:
+        from vllm import LLM
+
+        self._options = options
+        self._llm: Any = LLM(
+            options.model,
+            dtype=dtype,
+            seed=options.seed,
+            tensor_parallel_size=options.tensor_parallel,
+            enable_prefix_caching=True,
+            limit_mm_per_prompt={"image": _MOST_IMAGES},
+        )
+
+    def answer_batch(self, asked: Sequence[tuple[Question, int]]) -> Iterator[Answer]:
         start = time.perf_counter()
         chats = [[{"role": "user", "content": chat_content(question, self._options)}] for question, _ in asked]
         parameters = [self._parameters(question, sample) for question, sample in asked]
@@ -96,7 +174,7 @@ class VllmBackend:
         result = output.outputs[0]
         step = answer_step(result.token_ids, result.text, self._llm.get_tokenizer())
         score = None
-        if step is not None:
+        if step is not None and result.logprobs:
             listed = result.logprobs[step].values()
             score = score_from_alternatives((item.decoded_token or "", item.logprob) for item in listed)
         return Answer(

@@ -1,0 +1,188 @@
+"""The vLLM backend against a double with vLLM's signatures: no test machine has a GPU."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.inference.backend import BackendOptions, Question, load_backend
+from lad_reasoner.inference.structured import TEMPLATE_REGEX
+from lad_reasoner.pairs_reader import iter_pairs
+from lad_reasoner.task import prompt_text
+
+pytestmark = [pytest.mark.slow, pytest.mark.frameworks]  # each copy is a process that imports torch
+
+# What is used of vllm 0.11 to 0.20, by vllm/entrypoints/llm.py, vllm/sampling_params.py and vllm/outputs.py. A wrong
+# keyword is an error. Its answer tells what it was asked with.
+DOUBLE = """
+import json, os
+from dataclasses import dataclass, field
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+@dataclass
+class Logprob:
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+@dataclass
+class CompletionOutput:
+    index: int
+    text: str
+    token_ids: list
+    logprobs: list | None
+    finish_reason: str | None
+
+@dataclass
+class RequestOutput:
+    prompt_token_ids: list
+    outputs: list
+
+class Tokenizer:
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(map(chr, ids))
+
+class LLM:
+    def __init__(self, model, *, dtype="auto", seed=None, tensor_parallel_size=1, enable_prefix_caching=None,
+                 limit_mm_per_prompt=None):
+        self.made = {"dtype": dtype, "tp": tensor_parallel_size, "prefix": enable_prefix_caching,
+                     "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
+        if model == "broken":
+            raise RuntimeError("no such model")
+
+    def get_tokenizer(self):
+        return Tokenizer()
+
+    def chat(self, messages, sampling_params=None, use_tqdm=True, lora_request=None, chat_template=None):
+        assert len(messages) == len(sampling_params)
+        return [self.say(chat, params) for chat, params in zip(messages, sampling_params)]
+
+    def say(self, chat, params):
+        (turn,) = chat
+        kinds = [part["type"] for part in turn["content"]]
+        regex = params.structured_outputs and params.structured_outputs.regex
+        told = json.dumps({**self.made, "kinds": kinds, "regex": regex and regex.encode().hex(), "seed": params.seed,
+                           "logprobs": params.logprobs, "max": params.max_tokens, "t": params.temperature})
+        text = f"<think> {told} </think><answer> yes </answer>"
+        logprobs = None
+        if params.logprobs is not None:
+            listed = {0: Logprob(-0.5108256, 1, " yes"), 1: Logprob(-0.9162907, 2, " no")}
+            logprobs = [listed for _ in text]
+        return RequestOutput([1, 2, 3], [CompletionOutput(0, text, [ord(c) for c in text], logprobs, "stop")])
+"""
+
+PARAMS = """
+from dataclasses import dataclass
+
+@dataclass
+class StructuredOutputsParams:
+    json: str | None = None
+    regex: str | None = None
+
+@dataclass
+class SamplingParams:
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    max_tokens: int | None = 16
+    logprobs: int | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+"""
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put the double where child processes find it; return a function that says how many GPUs there are."""
+    import sys
+
+    import torch
+
+    package = tmp_path / "packages" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(textwrap.dedent(DOUBLE))
+    (package / "sampling_params.py").write_text(textwrap.dedent(PARAMS))
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, [str(package.parent), *sys.path])))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def ask(questions: list[Question], **options: object):
+    backend = load_backend("vllm", BackendOptions(model="m", **options))
+    return list(backend.answer(questions))
+
+
+def told(answer) -> dict:
+    import json
+
+    return json.loads(answer.response.split("<think>")[1].split("</think>")[0])
+
+
+@pytest.fixture
+def questions(make_pairs) -> list[Question]:
+    return [
+        Question(pair.pair_id, prompt_text(pair.problem), pair.images, (0, 1)) for pair in iter_pairs(make_pairs(9))
+    ]
+
+
+def test_every_copy_has_gpus_of_its_own_and_every_sample_one_answer(vllm, questions) -> None:
+    vllm(5)
+    answers = ask(questions, tensor_parallel=2, batch_size=1, max_new_tokens=99, seed=7)
+    assert sorted((a.pair_id, a.sample) for a in answers) == sorted((q.pair_id, k) for q in questions for k in (0, 1))
+    seen = [told(answer) for answer in answers]
+    assert {item["gpus"] for item in seen} <= {"0,1", "2,3"}
+    assert {(item["tp"], item["prefix"], item["dtype"]) for item in seen} == {(2, True, "bfloat16")}
+    assert {tuple(item["kinds"]) for item in seen} == {("text", "image_url", "text", "image_url", "text")}
+    assert len({item["seed"] for item in seen}) == 18
+    assert {(item["max"], item["t"], item["regex"]) for item in seen} == {(99, 0.0, None)}
+
+
+def test_the_score_is_read_at_the_answer(vllm, questions) -> None:
+    vllm(1)
+    answer = ask(questions[:1])[0]
+    assert math.isclose(answer.score, 0.6 / (0.6 + 0.4), rel_tol=1e-6)
+    assert (answer.score_source, answer.prompt_tokens, answer.finish_reason) == ("answer_token", 3, "stop")
+    assert answer.response_tokens == len(answer.response)
+
+
+def test_structured_hands_over_the_template(vllm, questions) -> None:
+    vllm(1)
+    assert told(ask(questions[:1], structured=True)[0])["regex"] == TEMPLATE_REGEX.encode().hex()
+
+
+def test_a_multiple_choice_question_asks_for_no_logprobs(vllm, questions) -> None:
+    vllm(1)
+    from dataclasses import replace
+
+    answer = ask([replace(questions[0], scored=False)])[0]
+    assert told(answer)["logprobs"] is None
+    assert answer.score is None
+
+
+def test_the_gpus_that_may_be_seen_are_the_ones_used(vllm, questions, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
+    vllm(1)
+    assert told(ask(questions[:1])[0])["gpus"] == "6"
+
+
+def test_a_model_that_does_not_start_is_one_line(vllm, questions) -> None:
+    vllm(1)
+    backend = load_backend("vllm", BackendOptions(model="broken"))
+    with pytest.raises(RunError, match="broken: found a copy of the model that did not start"):
+        list(backend.answer(questions))
+
+
+def test_too_few_gpus_are_refused_before_anything_is_loaded(vllm) -> None:
+    vllm(1)
+    with pytest.raises(UsageError, match="2 with 1 GPUs"):
+        load_backend("vllm", BackendOptions(model="m", tensor_parallel=2))
+
+
+def test_without_vllm_the_remedy_is_named() -> None:
+    with pytest.raises(UsageError, match="no package vllm"):
+        load_backend("vllm", BackendOptions(model="m"))
