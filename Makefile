@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format bench clean
+.PHONY: help install demo test test-fast rehearse lint format bench clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(STAMP) ## Run every test: the fast ones in parallel, then the slow ones
 
 test-fast: $(STAMP) ## Run the tests that take under a minute together
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (15 minutes)
+	$(BIN)/python -m pytest -m rehearsal
 
 lint: $(STAMP) ## Check style and types (ruff, mypy strict)
 	$(BIN)/ruff format --check .

@@ -10,12 +10,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from lad_reasoner import __version__
 from lad_reasoner.cli import run_app
 from lad_reasoner.errors import UsageError
-from lad_reasoner.trainers.installed import Trainer, find_trainer, require_trainer
+from lad_reasoner.trainers.installed import Trainer, TrainerName, find_trainer, require_trainer
 
 __all__ = ["main"]
 
@@ -27,6 +27,8 @@ usage:
   easyr1 check config=FILE [key=value ...] [--json]    say what would go wrong, in seconds, without torch or Ray
   easyr1 show config=FILE [key=value ...] [--as easyr1|verl] [--json]
                                                        print the trainer, the resolved config and its command line
+  easyr1 rehearse config=FILE [key=value ...] [--steps 2] [--out DIR] [--as easyr1|verl] [--synthetic] [--json]
+                                                       train two steps on this CPU with a tiny model of the same kind
   easyr1 merge CHECKPOINT --out DIR [--dtype bfloat16|float16|float32]
                                                        make a Hugging Face folder of either trainer's checkpoint
 
@@ -35,7 +37,9 @@ Without a GPU, verl runs on the CPU.
 
 options:
   --no-check   train although the check would object
-  --as NAME    show what this trainer would be given on GPUs, installed or not
+  --as NAME    show what this trainer would be given on GPUs, installed or not; rehearse with this one
+  --steps N    rehearse so many steps (2)
+  --synthetic  rehearse on drawn pairs, where the config's data is not here
   --json       print JSON
   --debug      show the traceback of an error
   --version    print the version
@@ -45,6 +49,8 @@ examples:
   easyr1 check config=examples/grpo/qwen2_5_vl_3b_loco.yaml data.max_pixels=200704
   easyr1 config=examples/demo/grpo.yaml trainer.max_steps=2 trainer.logger=[console]
   easyr1 show config=examples/grpo/qwen2_5_vl_3b_loco.yaml --as verl
+  easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --synthetic
+  EASYR1_HOME=~/EasyR1 easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml
   easyr1 merge runs/grpo/qwen2_5_vl_3b_loco/global_step_50 --out models/lad-reasoner
 """
 
@@ -66,6 +72,8 @@ def _dispatch(words: list[str]) -> None:
         _show(words[1:])
     elif words[0] == "check":
         _check(words[1:])
+    elif words[0] == "rehearse":
+        _rehearse(words[1:])
     elif words[0] == "merge":
         _merge(words[1:])
     else:
@@ -132,6 +140,26 @@ def _show(words: list[str]) -> None:
     print(f"# trainer: {trainer.name} {trainer.version}{', on the CPU' if command.on_cpu else ''}")
     print(f"# the command, NNN being the number of the attempt:\n{command}\n# the resolved config:")
     print(yaml.safe_dump(config.as_tree(), sort_keys=False, allow_unicode=True), end="")
+
+
+def _rehearse(words: list[str]) -> None:
+    from lad_reasoner.trainers.rehearse.command import Options, rehearse
+
+    words, trainer = _take_option(words, "--as", ("easyr1", "verl"))
+    words, out = _take_option(words, "--out")
+    words, steps = _take_option(words, "--steps")
+    given, flags = _split(words, {"--json", "--synthetic", "--no-check"})
+    if steps is not None and (not steps.isdecimal() or int(steps) < 1):
+        raise UsageError("--steps", found=steps, expected="a whole number, at least 1")
+    options = Options(
+        steps=int(steps or 2),
+        out=Path(out) if out else None,
+        trainer=cast("TrainerName | None", trainer),
+        synthetic="--synthetic" in flags,
+        check="--no-check" not in flags,
+        as_json="--json" in flags,
+    )
+    rehearse(given, options)
 
 
 def _merge(words: list[str]) -> None:

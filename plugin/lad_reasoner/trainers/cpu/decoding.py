@@ -118,11 +118,16 @@ def _prefill(model: Any, prompts: EncodedPrompts, samples: int) -> _State:
 
     cache = DynamicCache(config=model.config.get_text_config())
     embeddings = model.get_input_embeddings()(prompts.input_ids)
+    deep: dict[str, Any] = {}
     if prompts.vision:
-        images = torch.cat(model.model.get_image_features(**prompts.vision).pooler_output)
-        places = (prompts.input_ids == model.config.image_token_id).unsqueeze(-1)
-        embeddings = embeddings.masked_scatter(places, images.to(embeddings.dtype))
-    hidden = _forward(model, cache, embeddings, prompts.attention_mask, prompts.position_ids)
+        features = model.model.get_image_features(**prompts.vision)
+        images = torch.cat(features.pooler_output)
+        places = prompts.input_ids == model.config.image_token_id
+        embeddings = embeddings.masked_scatter(places.unsqueeze(-1), images.to(embeddings.dtype))
+        if (deepstack := getattr(features, "deepstack_features", None)) is not None:
+            # Qwen3-VL adds what earlier vision layers saw to the first language layers.
+            deep = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}
+    hidden = _forward(model, cache, embeddings, prompts.attention_mask, prompts.position_ids, **deep)
     return _State(
         cache=cache,
         index=torch.arange(len(prompts)),
@@ -143,7 +148,12 @@ def _advance(model: Any, state: _State, chosen: torch.Tensor) -> None:
 
 
 def _forward(
-    model: Any, cache: DynamicCache, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    model: Any,
+    cache: DynamicCache,
+    embeddings: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    **deep: Any,
 ) -> torch.Tensor:
     """Run the language model alone: verl replaces the forward of what is around it, in the trainer's process."""
     output = model.model.language_model(
@@ -152,6 +162,7 @@ def _forward(
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
+        **deep,
     )
     hidden: torch.Tensor = output.last_hidden_state
     return hidden

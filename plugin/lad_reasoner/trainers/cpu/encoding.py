@@ -73,7 +73,7 @@ def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]])
     """Encode chats whose images stand in the messages, as ``{"type": "image", "image": PIL image}``.
 
     Args:
-        processor: A Qwen2.5-VL processor to which verl has bound the model's ``get_rope_index``.
+        processor: A processor of Qwen2.5-VL or Qwen3-VL to which verl has bound the model's ``get_rope_index``.
         chats: One list of messages a prompt.
     """
     texts = processor.apply_chat_template([list(chat) for chat in chats], add_generation_prompt=True, tokenize=False)

@@ -7,7 +7,7 @@ lockstep, token by token.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -17,7 +17,10 @@ from lad_reasoner.trainers.cpu.decoding import Response, Sampling, Vocabulary, g
 if TYPE_CHECKING:
     from lad_reasoner.trainers.cpu.encoding import EncodedPrompts
 
-__all__ = ["Policy"]
+__all__ = ["FAMILIES", "Policy"]
+
+#: transformers' model types that the runtime samples from; a test compares each with sequences computed one by one.
+FAMILIES: Final = ("qwen2_5_vl", "qwen3_vl")
 
 
 class Policy:
@@ -31,7 +34,7 @@ class Policy:
         max_rows: Responses sampled at once; bounds the memory of the key-value cache.
 
     Raises:
-        UsageError: The model is no Qwen2.5-VL.
+        UsageError: The model is of none of the `FAMILIES`.
     """
 
     def __init__(self, *, path: str, dtype: str, attention: str, seed: int, max_rows: int) -> None:
@@ -40,8 +43,9 @@ class Policy:
         model = AutoModelForImageTextToText.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation=attention
         ).eval()
-        if model.config.model_type != "qwen2_5_vl":
-            raise UsageError(path, found=f"a model of type {model.config.model_type}", expected="qwen2_5_vl")
+        if model.config.model_type not in FAMILIES:
+            found = f"a model of type {model.config.model_type}"
+            raise UsageError(path, found=found, expected=" or ".join(FAMILIES))
         self._model = model
         self._weights = dict(model.named_parameters(remove_duplicate=False))
         self._generator = torch.Generator().manual_seed(seed)

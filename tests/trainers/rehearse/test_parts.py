@@ -1,0 +1,221 @@
+"""Rows, models and trainers of a rehearsal, and what it says when one of them is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lad_reasoner.errors import DataError, RunError, UsageError
+from lad_reasoner.trainers.config import load_config
+from lad_reasoner.trainers.rehearse.model import ModelSource, find_source
+from lad_reasoner.trainers.rehearse.report import list_gaps
+from lad_reasoner.trainers.rehearse.rig import _unmet, find_rig
+from lad_reasoner.trainers.rehearse.rows import require_parquet, take_rows
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(("total", "count", "places"), [(100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]), (1, 1, [0])])
+def test_rows_are_spread_over_the_file(tmp_path, total, count, places):
+    schema = pa.schema([("row", pa.int64())], metadata={"kept": "yes"})
+    pq.write_table(pa.table({"row": range(total)}, schema=schema), tmp_path / "all.parquet", row_group_size=7)
+    assert take_rows(tmp_path / "all.parquet", tmp_path / "few.parquet", count=count) == (len(places), total)
+    few = pq.read_table(tmp_path / "few.parquet")
+    assert few["row"].to_pylist() == places
+    assert few.schema.metadata[b"kept"] == b"yes"
+
+
+def test_a_file_without_rows_and_a_file_that_is_no_parquet(tmp_path):
+    pq.write_table(pa.table({"row": pa.array([], pa.int64())}), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="no rows"):
+        take_rows(tmp_path / "none.parquet", tmp_path / "few.parquet", count=2)
+    (tmp_path / "text.parquet").write_text("not a parquet file, but long enough to have a footer")
+    with pytest.raises(DataError, match="no readable parquet"):
+        take_rows(tmp_path / "text.parquet", tmp_path / "few.parquet", count=2)
+
+
+def test_missing_data_says_what_builds_it(tmp_path):
+    with pytest.raises(DataError, match=r"data\.val_files: found no such file: .*; build it \(`lad build loco`\)"):
+        require_parquet("data.val_files", f"{tmp_path}/val.parquet@train", build="lad build loco")
+    (tmp_path / "val.json").write_text("[]")
+    with pytest.raises(DataError, match="expected a parquet file"):
+        require_parquet("data.val_files", f"{tmp_path}/val.json", build="lad build loco")
+
+
+def source(path: object, trainer: str = "verl") -> ModelSource:
+    return find_source(load_config([f"worker.actor.model.model_path={path}"]), trainer)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"),
+        ("someone/my-qwen2_5_vl-sft", "qwen2_5_vl"),
+        ("Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl"),
+    ],
+)
+def test_a_hub_name_that_is_not_here_tells_the_family(name, family, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert source(name) == ModelSource(family, None)
+
+
+def test_another_architecture_is_replaced_and_said_to_be(tmp_path):
+    found = source("OpenGVLab/InternVL3-8B")
+    assert (found.family, found.folder) == ("qwen2_5_vl", None)
+    assert "InternVL3-8B is of type unknown" in found.replaces
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    assert source(tmp_path, "easyr1") == ModelSource("qwen2_vl", tmp_path)
+    assert "of type qwen2_vl; rehearsed with verl" in source(tmp_path, "verl").replaces
+    gaps = list_gaps(load_config(["worker.actor.model.model_path=a/b"]), source(tmp_path, "verl"), [], rows={})
+    assert gaps[0].what == "architecture"
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no config.json"), ("{}", "no model_type"), ("{", "model_type")])
+def test_a_folder_that_is_no_model(tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DataError, match=says):
+        source(tmp_path)
+
+
+def test_a_config_without_a_model():
+    with pytest.raises(UsageError, match="model_path: found none"):
+        find_source(load_config([]), "verl")
+
+
+def test_what_was_not_covered_follows_from_the_config():
+    words = ["trainer.logger=[console,wandb]", "trainer.n_gpus_per_node=4", "worker.actor.model.model_path=a/b"]
+    model = ModelSource("qwen2_5_vl", None)
+    gaps = {gap.what: gap.why for gap in list_gaps(load_config(words), model, [{"step": 1, "reward": 0.0}], rows={})}
+    assert gaps["loggers"].startswith("wandb")
+    assert "4" in gaps["several GPUs"]
+    assert "every gradient was zero" in gaps["learning"]
+    one = [
+        *words[:0],
+        "trainer.n_gpus_per_node=1",
+        "worker.rollout.tensor_parallel_size=1",
+        "trainer.logger=[console]",
+    ]
+    gaps = {gap.what: gap.why for gap in list_gaps(load_config(one), model, [{"step": 1, "reward": 0.5}], rows={})}
+    assert {"loggers", "several GPUs"}.isdisjoint(gaps)
+    assert "zero" not in gaps["learning"]
+
+
+def test_easyr1_home_must_be_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setenv("EASYR1_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="expected a checkout of hiyouga/EasyR1"):
+        find_rig()
+
+
+def test_the_python_of_easyr1_is_asked_for_its_packages(monkeypatch, tmp_path):
+    (tmp_path / "verl" / "trainer").mkdir(parents=True)
+    (tmp_path / "verl" / "trainer" / "main.py").touch()
+    monkeypatch.setenv("EASYR1_HOME", str(tmp_path))
+    monkeypatch.setenv("EASYR1_PYTHON", "/no/such/python")
+    with pytest.raises(RunError, match="set EASYR1_PYTHON"):
+        find_rig()
+    from packaging.requirements import Requirement
+
+    needs = [Requirement("transformers>=4.54,<5"), Requirement("einops"), Requirement("torch")]
+    versions = {"transformers": "5.5.4", "einops": None, "torch": "2.11.0+cpu"}
+    unmet = _unmet(needs, versions)
+    assert unmet == ["transformers 5.5.4 (needs transformers<5,>=4.54)", "einops not installed (needs einops)"]
+
+
+def test_a_rehearsal_sees_no_cluster_and_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.delenv("EASYR1_HOME", raising=False)
+    pytest.importorskip("verl")
+    environment = find_rig().environment(tmp_path)
+    assert "RAY_ADDRESS" not in environment
+    assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert environment["RAY_TMPDIR"] == str(tmp_path)
+
+
+def easyr1(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=kept | environment, cwd=REPOSITORY)
+
+
+def test_mistakes_are_one_line_with_a_remedy(tmp_path, good_words):
+    pytest.importorskip("verl")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    example = "config=examples/grpo/qwen2_5_vl_3b_loco.yaml"
+    cases = [
+        ((example, "--steps", "0"), 2, "--steps: found 0"),
+        ((example, "--as", "trl"), 2, "expected easyr1 or verl"),
+        ((example, "--fast"), 2, "no such option here"),
+        ((example, "--out", f"{tmp_path}/full"), 2, "found something that is no rehearsal"),
+        ((example, "--out", f"{tmp_path}/new", "data.train_files=gone.parquet"), 1, "lad build grpo --mvtec DIR"),
+        ((*good_words, "--out", f"{tmp_path}/new", "data.prompt_key=prompt_text"), 2, "data.prompt_key"),
+    ]
+    for words, code, says in cases:
+        run = easyr1("rehearse", *words)
+        assert run.returncode == code, run.stderr
+        assert says in run.stderr
+        assert "Traceback" not in run.stderr
+        assert not run.stdout
+    assert (tmp_path / "full" / "thesis.txt").exists()
+    assert not (tmp_path / "new").exists()  # nothing is emptied for a rehearsal that does not start
+
+
+def test_easyr1_in_an_environment_that_cannot_run_it_is_refused_at_once(tmp_path):
+    (tmp_path / "verl" / "trainer").mkdir(parents=True)
+    for name in ("main.py", "config.py"):
+        (tmp_path / "verl" / "trainer" / name).touch()
+    transformers = pytest.importorskip("transformers")
+    if transformers.__version__ < "5":
+        pytest.skip("this environment has the transformers that EasyR1 needs")
+    run = easyr1("rehearse", "config=examples/grpo/qwen2_5_vl_3b_loco.yaml", EASYR1_HOME=str(tmp_path))
+    assert run.returncode == 1
+    assert f"transformers {transformers.__version__} (needs transformers" in run.stderr
+    assert "set EASYR1_PYTHON" in run.stderr
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_tiny_model_keeps_the_tokens_of_the_real_one(tmp_path, family):
+    """Only widths and depths change: the tokens of a picture do not."""
+    pytest.importorskip("torch")
+    from PIL import Image
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    from lad_reasoner.trainers.rehearse.tiny_model import make_model
+
+    published = tmp_path / "published"
+    make_model("qwen3_vl" if family == "qwen3_vl" else "qwen2_5_vl", published)
+    real = AutoConfig.for_model(family)  # the defaults are those of a published model, of billions of parameters
+    have = json.loads((published / "config.json").read_text())
+    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        setattr(real, name, have[name])
+    text = real.get_text_config()
+    text.vocab_size = have["text_config"]["vocab_size"]
+    sections = [24, 20, 20] if family == "qwen3_vl" else [16, 24, 24]  # as published; the defaults have none
+    text.rope_parameters = {**text.rope_parameters, "mrope_section": sections}
+    real.save_pretrained(published)
+    (published / "model.safetensors").write_bytes(b"weights of the real size are not read")
+    tiny = tmp_path / "tiny"
+    make_model(family, tiny, source=published)
+    model, info = AutoModelForImageTextToText.from_pretrained(tiny, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert sum(weight.numel() for weight in model.parameters()) < 2_000_000
+    assert (tiny / "tokenizer.json").read_bytes() == (published / "tokenizer.json").read_bytes()
+    for name in ("patch_size", "spatial_merge_size", "temporal_patch_size"):
+        assert getattr(model.config.vision_config, name) == getattr(real.vision_config, name)
+    processor = AutoProcessor.from_pretrained(tiny)
+    text = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>yes or no<|im_end|>\n"
+    inputs = processor(text=[text], images=[Image.new("RGB", (708, 566))], return_tensors="pt")
+    with_image = {"qwen3_vl": 18 * 22}.get(family, 20 * 25)
+    assert int((inputs["input_ids"] == real.image_token_id).sum()) == with_image
+    assert model(**inputs).logits.shape[:2] == inputs["input_ids"].shape

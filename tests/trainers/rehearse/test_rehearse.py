@@ -1,0 +1,121 @@
+"""`easyr1 rehearse` of shipped configs, with verl itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.trainers.conftest import write_pairs
+
+from lad_reasoner.demo.tiny import BASE
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("verl")
+
+pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+EXAMPLES = sorted((REPOSITORY / "examples" / "grpo").glob("*.yaml"))
+PAPERS = REPOSITORY / "examples" / "grpo" / "qwen2_5_vl_3b_loco.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("data")
+    train, val = (
+        write_pairs(folder / "train.parquet", 96),
+        write_pairs(folder / "val.parquet", 12, dataset="mvtec_loco"),
+    )
+    return [f"data.train_files={train}", f"data.val_files={val}"]
+
+
+def rehearse(config: Path, out: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """Return the report and what was said meanwhile."""
+    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={config}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
+    run = subprocess.run(
+        [*command, *words, "--out", str(out), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=REPOSITORY,
+    )
+    assert run.returncode == 0, run.stderr
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(out) in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+    return json.loads(run.stdout), run.stderr
+
+
+def assert_rehearsed(report: dict[str, Any], steps: int = 2) -> None:
+    trained = [step for step in report["steps"] if "reward" in step]
+    assert [step["step"] for step in trained] == list(range(1, steps + 1))
+    assert "val/accuracy" in trained[-1]
+    assert {"memory", "vLLM", "weights"} <= {gap["what"] for gap in report["not_covered"]}
+    assert Path(report["checkpoint"]).name == f"global_step_{steps}"
+
+
+def test_the_papers_config_learns_on_real_gradients(tmp_path: Path, data: list[str]) -> None:
+    report, said = rehearse(PAPERS, tmp_path / "out", *data, "worker.actor.optim.lr=1e-3")
+    assert_rehearsed(report)
+    assert "step 1/2" in said
+    # The tiny model answers in the template, so there is something to learn and the weights have moved.
+    assert max(step["reward"] for step in report["steps"] if "reward" in step) > 0
+    shard = torch.load(Path(report["checkpoint"]) / "actor" / "model_world_size_1_rank_0.pt", weights_only=False)
+    from transformers import AutoModelForImageTextToText
+
+    before = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "model", dtype=torch.float32).state_dict()
+    moved = [
+        name
+        for name, weight in shard.items()
+        if not torch.equal(getattr(weight, "_local_tensor", weight), before[name])
+    ]
+    assert len(moved) > len(shard) // 2
+    changed = {change["key"]: change["now"] for change in report["changed"]}
+    assert changed["trainer.n_gpus_per_node"] == 1
+    assert "data.max_pixels" not in changed
+
+
+def test_a_fault_that_only_the_run_shows_names_the_log(tmp_path: Path, data: list[str]) -> None:
+    reward = tmp_path / "reward.py"
+    # Passes the probes of `easyr1 check`, which runs without Ray, and fails in the trainer.
+    reward.write_text(
+        "import sys\n"
+        "def score(rows, **_):\n"
+        "    if 'ray' in sys.modules:\n"
+        "        raise LookupError('no such judge')\n"
+        "    return [{'overall': 0.0} for _ in rows]\n"
+    )
+    out = tmp_path / "out"
+    words = [*data, f"worker.reward.reward_function={reward}:score", "trainer.val_before_train=false"]
+    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={PAPERS}", *words]
+    run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert run.returncode == 1, run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: rehearsal, verl: found exit code 1: ")
+    assert "no such judge" in last
+    assert f"see {out}/run/attempts/001/trainer.log" in last
+    assert not run.stdout
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(out) in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+
+
+@pytest.mark.rehearsal
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_shipped_config(example: Path, tmp_path: Path, data: list[str]) -> None:
+    report, _ = rehearse(example, tmp_path / "out", *data)
+    assert_rehearsed(report)
+
+
+@pytest.mark.rehearsal
+def test_the_demos_config(tmp_path: Path, data: list[str]) -> None:
+    config = REPOSITORY / "examples" / "demo" / "grpo.yaml"
+    report, _ = rehearse(config, tmp_path / "out", *data, f"worker.actor.model.model_path={BASE}")
+    assert_rehearsed(report)
+    assert "tokenizer and processor" not in {gap["what"] for gap in report["not_covered"]}
