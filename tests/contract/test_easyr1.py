@@ -191,25 +191,28 @@ from verl.protocol import DataProto
 import numpy as np
 class Tokenizer:
     def decode(self, ids, skip_special_tokens): return "".join(chr(i) for i in ids.tolist())
-config = RewardConfig(reward_function=sys.argv[1], reward_function_kwargs={"structure_weight": 0.5})
+options = {"structure_weight": 0.5, "naming_weight": 0.2, "overlong_weight": 1.0, "overlong_limit": 60}
+config = RewardConfig(reward_function=sys.argv[1], reward_function_kwargs=options)
 config.post_init()
 manager = AutoRewardManager(config, Tokenizer())
-texts = ["<think> a </think><answer> yes </answer>", "<answer> no </answer>"]
+texts = ["<think> a pin is missing </think><answer> yes </answer>", "<answer> no </answer>"]
 width = max(map(len, texts))
 responses = torch.tensor([[*map(ord, t), *[0] * (width - len(t))] for t in texts])
 mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in texts])
-gold = np.array(['{"label": "yes", "category": "pushpins"}'] * 2, dtype=object)
+gold = np.array(['{"label": "yes", "category": "pushpins", "defect": "missing_pushpin"}'] * 2, dtype=object)
 data = DataProto.from_dict({"responses": responses, "response_mask": mask}, {"ground_truth": gold})
 rewards, metrics = manager.compute_reward(data)
-print(json.dumps([rewards.sum(-1).tolist(), metrics["accuracy_pushpins"]]))
+print(json.dumps([rewards.sum(-1).tolist(), metrics["accuracy_pushpins"], metrics["naming"], metrics["overlong"]]))
 """
 
 
 def test_autorewardmanager_calls_our_file(easyr1_home, tmp_path):
     reward = REPOSITORY / "plugin" / "lad_reasoner" / "trainers" / "easyr1_reward.py"
-    rewards, accuracy = run_in_easyr1(easyr1_home, tmp_path, CALL, f"{reward}:compute_score")
-    assert rewards == [1.0, 0.0]
-    assert accuracy == [1.0, 0.0]
+    rewards, accuracy, naming, overlong = run_in_easyr1(easyr1_home, tmp_path, CALL, f"{reward}:compute_score")
+    assert accuracy == naming == [1.0, 0.0]
+    # 55 tokens of 60, with a buffer of 12; a character is a token here.
+    assert overlong == pytest.approx([-7 / 12, 0.0])
+    assert rewards == pytest.approx([1.0 + 0.2 - 7 / 12, 0.0])
 
 
 SAMPLE = """

@@ -35,6 +35,7 @@ def words(folder: Path) -> list[str]:
         "worker.actor.micro_batch_size_per_device_for_experience=8",
         "worker.actor.model.model_path=plugin/lad_reasoner/demo/base",
         "worker.rollout.n=2",
+        "worker.reward.reward_function_kwargs={overlong_weight: 0.5, overlong_limit: 48, naming_weight: 0.2}",
         f"trainer.max_steps={STEPS}",
         "trainer.save_freq=2",
         "trainer.save_limit=-1",
@@ -96,7 +97,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_an_interrupted_one_le
     rows = read_metrics(run)
     assert [row["step"] for row in rows if "reward" in row] == list(range(1, STEPS + 1))
     for row in rows:
-        assert {"structure", "accuracy", "response_length", "kl"} <= set(row)
+        assert {"structure", "accuracy", "response_length", "kl", "overlong"} <= set(row)
+    assert any("naming" in row for row in rows)
     assert {row["step"] for row in rows if "val/accuracy" in row} == {3, 6}
     assert max(row["rollout_probs_diff_max"] for row in rows) < 1e-3
     assert (run / f"global_step_{STEPS}" / "actor" / "huggingface" / "model.safetensors").is_file()

@@ -12,7 +12,6 @@ from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warn
 
 __all__ = ["FILE_CHECKS"]
 
-
 #: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
 EASYR1_MODELS: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from lad_reasoner.errors import UsageError
 from lad_reasoner.tokens import QWEN3_VL
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
-from lad_reasoner.trainers.checks.model import Memory, gigabytes, training_memory
+from lad_reasoner.trainers.checks.model import GIB, Memory, gigabytes, training_memory
 from lad_reasoner.trainers.installed import gpu_count, gpu_memory
 from lad_reasoner.trainers.verl_overrides import translate
 
@@ -119,7 +119,8 @@ def check_memory(known: Known) -> Iterator[Finding]:
     memory = training_memory(known)
     if memory is None:
         return
-    yield note("memory", describe_memory(memory))
+    if sum(memory.update.values()) >= GIB:
+        yield note("memory", describe_memory(memory))
     if not known.gpu:
         parts = sum(memory.update.values()) - memory.update["activations"]
         yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "train on GPUs")

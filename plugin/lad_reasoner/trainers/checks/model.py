@@ -10,15 +10,19 @@ from typing import Final
 
 from lad_reasoner.trainers.checks.known import Known
 
-__all__ = ["Memory", "checkpoint_bytes", "gigabytes", "parameters", "training_memory"]
+__all__ = ["GIB", "Memory", "checkpoint_bytes", "gigabytes", "parameters", "training_memory"]
 
 GIB = 1024**3
 
-#: Bytes of activations a token: logits over Qwen's 151,936 words, once in bf16 and twice in fp32, and what gradient
-#: checkpointing keeps of 36 layers of 2,048 values. Without it every layer keeps some 34 values for each of its own.
-LOGITS_A_TOKEN: Final = 151_936 * 10
-KEPT_A_TOKEN: Final = 36 * 2_048 * 2
-KEPT_WITHOUT_CHECKPOINTING: Final = 34
+#: Qwen2.5-VL-3B's text model, for one of which only the name is known: the larger ones differ by a third.
+QWEN: Final[Mapping[str, int]] = {"vocab_size": 151_936, "num_hidden_layers": 36, "hidden_size": 2_048}
+
+#: Bytes of logits, once in bf16 and twice in fp32, for each word of the vocabulary.
+BYTES_A_LOGIT: Final = 10
+
+#: Values of a layer's activations for each of its width, in bf16: with gradient checkpointing and without.
+KEPT_WITH_CHECKPOINTING: Final = 1
+KEPT_WITHOUT: Final = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,11 @@ def training_memory(known: Known) -> Memory | None:
 def _activation_bytes(known: Known) -> float:
     length = known["data.max_prompt_length"] + known["data.max_response_length"]
     tokens = length * known["worker.actor.micro_batch_size_per_device_for_update"]
-    kept = KEPT_A_TOKEN
-    if not known["worker.actor.model.enable_gradient_checkpointing"]:
-        kept *= KEPT_WITHOUT_CHECKPOINTING
-    return float(tokens * (LOGITS_A_TOKEN + kept) / max(known["worker.actor.ulysses_size"], 1))
+    config = known.model_config.get("text_config") or known.model_config
+    vocabulary, layers, width = (int(config.get(name) or default) for name, default in QWEN.items())
+    checkpointing = known["worker.actor.model.enable_gradient_checkpointing"]
+    kept = layers * width * 2 * (KEPT_WITH_CHECKPOINTING if checkpointing else KEPT_WITHOUT)
+    return float(tokens * (vocabulary * BYTES_A_LOGIT + kept) / max(known["worker.actor.ulysses_size"], 1))
 
 
 def _bytes_each(known: Known, role: str) -> int:

@@ -14,6 +14,7 @@ from lad_reasoner.trainers.reward_keys import read_options
 
 __all__ = ["REWARD_CHECKS", "is_ours"]
 
+KEY: Final = "worker.reward.reward_function"
 OPTIONS: Final = "worker.reward.reward_function_kwargs"
 
 #: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
@@ -26,27 +27,28 @@ PROBES: Final = (
     "<think>\nevery part\nmatches\n</think>\n<answer>\nyes\n</answer>\n",
     "<think>\nevery part\nmatches\n</think>\n<answer>\nno\n</answer>\n",
 )
+#: Of every probe, so that a reward of length does not tell them apart.
+PROBE_TOKENS: Final = 20
 #: Places of two probes that say the same, the second with line breaks.
 LINE_BREAKS: Final = ((0, 4), (1, 5))
 
 
 def is_ours(known: Known) -> bool:
     """Whether the reward file is this package's."""
-    return "easyr1_reward.py" in str(known["worker.reward.reward_function"])
+    return "easyr1_reward.py" in str(known[KEY])
 
 
 def check_reward(known: Known) -> Iterator[Finding]:
     """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
-    key = "worker.reward.reward_function"
-    if known[key] is None:
-        yield error(key, "none", expected="path.py:function", remedy="EasyR1 stops without one")
+    if known[KEY] is None:
+        yield error(KEY, "none", expected="path.py:function", remedy="EasyR1 stops without one")
         return
     try:
-        reward = load_reward(known[key])
+        reward = load_reward(known[KEY])
         if is_ours(known):
             read_options(known[OPTIONS])
     except LadError as fault:
-        yield error(key, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
+        yield error(KEY, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
     except OptionError:
         return  # said by check_options
     else:
@@ -104,53 +106,58 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
 
 
 def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
-    key = "worker.reward.reward_function"
     # The data's own gold answer, because another reward file may read another form.
     gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
-    rows = [{"response": text, "response_length": len(text) // 4 + 1, "ground_truth": gold} for text in PROBES]
+    rows = [{"response": text, "response_length": PROBE_TOKENS, "ground_truth": gold} for text in PROBES]
     try:
-        scores = reward.score(rows, **known["worker.reward.reward_function_kwargs"])
+        scores = reward.score(rows, **known[OPTIONS])
     except Exception as fault:
         yield error(
-            key,
+            KEY,
             f"{type(fault).__name__} on a probe: {fault}",
             remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
         )
         return
     if len(scores) != len(rows):
         yield error(
-            key,
+            KEY,
             f"{len(scores)} scores for {len(rows)} responses",
             remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
         )
-        return
-    for score in scores:
-        if not isinstance(score, dict) or "overall" not in score:
-            yield error(key, f"a score {score!r:.80}", expected="a dict with overall")
-            return
-        for name, value in score.items():
-            if type(value) not in {float, int}:
-                yield error(
-                    key, f"{name} of type {type(value).__name__}", expected="plain floats", remedy="use float(value)"
-                )
-                return
-            if "/" in name:
-                yield error(key, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
-                return
-    overall = [float(score["overall"]) for score in scores]
+    elif (unfit := next(filter(None, map(_unfit, scores)), None)) is not None:
+        yield unfit
+    else:
+        yield from _check_overall([float(score["overall"]) for score in scores])
+        name = known["algorithm.filter_key"]
+        if known["algorithm.online_filtering"] and name not in scores[0]:
+            yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
+
+
+def _unfit(score: object) -> Finding | None:
+    """Return what makes a score one that EasyR1 cannot use, if anything."""
+    if not isinstance(score, dict) or "overall" not in score:
+        return error(KEY, f"a score {score!r:.80}", expected="a dict with overall")
+    for name, value in score.items():
+        if type(value) not in {float, int}:
+            kind = type(value).__name__
+            return error(KEY, f"{name} of type {kind}", expected="plain floats", remedy="use float(value)")
+        if "/" in name:
+            return error(KEY, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
+    return None
+
+
+def _check_overall(overall: list[float]) -> Iterator[Finding]:
+    """The reward tells answers apart, and not by their line breaks."""
     if len(set(overall)) == 1:
-        yield warning(key, "the same reward for every probe", remedy="a constant reward trains nothing")
+        yield warning(KEY, "the same reward for every probe", remedy="a constant reward trains nothing")
     for plain, broken in LINE_BREAKS:
         if overall[broken] < overall[plain]:
             yield warning(
-                key,
+                KEY,
                 f"{overall[broken]:g} instead of {overall[plain]:g} for the same answer with line breaks",
                 remedy="models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
             )
-            break
-    name = known["algorithm.filter_key"]
-    if known["algorithm.online_filtering"] and name not in scores[0]:
-        yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
+            return
 
 
 REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)
