@@ -50,7 +50,7 @@ class LLM:
     def __init__(self, model, *, dtype="auto", seed=None, tensor_parallel_size=1, enable_prefix_caching=None,
                  limit_mm_per_prompt=None):
         self.made = {"dtype": dtype, "tp": tensor_parallel_size, "prefix": enable_prefix_caching,
-                     "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
+                     "gpus": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()}
         if model == "broken":
             raise RuntimeError("no such model")
 
@@ -140,6 +140,13 @@ def test_every_copy_has_gpus_of_its_own_and_every_sample_one_answer(vllm, questi
     assert {tuple(item["kinds"]) for item in seen} == {("text", "image_url", "text", "image_url", "text")}
     assert len({item["seed"] for item in seen}) == 18
     assert {(item["max"], item["t"], item["regex"]) for item in seen} == {(99, 0.0, None)}
+
+
+def test_the_model_stays_loaded_from_one_question_to_the_next(vllm, questions) -> None:
+    vllm(3)
+    backend = load_backend("vllm", BackendOptions(model="m"))
+    processes = {told(next(iter(backend.answer([question])))).get("process") for question in questions[:3]}
+    assert len(processes) == 1
 
 
 def test_the_score_is_read_at_the_answer(vllm, questions) -> None:

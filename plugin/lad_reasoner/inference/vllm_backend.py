@@ -59,7 +59,16 @@ class VllmBackend:
             min_pixels=options.min_pixels,
             max_pixels=options.max_pixels,
         )
-        self._groups = _gpu_groups(options.tensor_parallel)
+        groups = _gpu_groups(options.tensor_parallel)
+        context = multiprocessing.get_context("spawn")  # a fork would inherit a half-started GPU
+        free: Any = context.Queue()
+        for group in groups:
+            free.put(group)
+        # A process starts, and loads its copy, when a batch finds the others at work; it stays for the next questions.
+        self._pool = ProcessPoolExecutor(
+            len(groups), context, initializer=_start, initargs=(options, self.dtype, free)
+        )
+        self._copies = len(groups)
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Answer ``batch_size`` pairs at a time and copy, so that little is lost when a run is killed.
@@ -67,32 +76,24 @@ class VllmBackend:
         Raises:
             RunError: A copy of the model did not start, or died.
         """
-        source = iter(questions)
-        context = multiprocessing.get_context("spawn")  # a fork would inherit a half-started GPU
-        groups: Any = context.Queue()
-        for group in self._groups:
-            groups.put(group)
-        with ProcessPoolExecutor(
-            len(self._groups), context, initializer=_start, initargs=(self._options, self.dtype, groups)
-        ) as pool:
-            flying: set[Future[list[Answer]]] = set()
-            try:
-                while True:
-                    # One batch more than there are copies, so that none waits for this process.
-                    while len(flying) <= len(self._groups) and (batch := self._batch(source)):
-                        flying.add(pool.submit(_answer, batch))
-                    if not flying:
-                        break
-                    landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-                    for future in landed:
-                        yield from future.result()
-            except BrokenProcessPool as error:
-                found, expected = "a copy of the model that did not start, or died", "all copies at work"
-                raise RunError(
-                    self.model, found=found, expected=expected, remedy="vLLM says why above; then run this again"
-                ) from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        source, flying = iter(questions), set[Future[list[Answer]]]()
+        try:
+            while True:
+                # One batch more than there are copies, so that none waits for this process.
+                while len(flying) <= self._copies and (batch := self._batch(source)):
+                    flying.add(self._pool.submit(_answer, batch))
+                if not flying:
+                    break
+                landed, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in landed:
+                    yield from future.result()
+        except BrokenProcessPool as error:
+            found, expected = "a copy of the model that did not start, or died", "all copies at work"
+            remedy = "vLLM says why above; then run this again"
+            raise RunError(self.model, found=found, expected=expected, remedy=remedy) from error
+        finally:
+            for future in flying:
+                future.cancel()
 
     def _batch(self, source: Iterator[Question]) -> list[Question]:
         return list(islice(source, self._options.batch_size))
