@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.trainers.conftest import write_pairs
 
 from lad_reasoner.demo.tiny import BASE
+from lad_reasoner.trainers.cpu.processes import run_processes
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
@@ -104,6 +106,28 @@ def test_a_fault_that_only_the_run_shows_names_the_log(tmp_path: Path, data: lis
     assert not run.stdout
     left = [one for one in psutil.process_iter(["cmdline"]) if str(out) in " ".join(one.info["cmdline"] or [])]
     assert left == []
+
+
+def test_an_interrupt_leaves_no_process(tmp_path: Path, data: list[str]) -> None:
+    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={PAPERS}", *data]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
+    record = tmp_path / "out" / "run" / "attempts" / "001" / "attempt.json"
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, env=environment, cwd=REPOSITORY, text=True
+    ) as run:
+        ray: list[psutil.Process] = []
+        while run.poll() is None and not any("raylet" in process.name() for process in ray):
+            time.sleep(0.5)
+            if record.is_file():
+                folder = Path(json.loads(record.read_text())["folder"])
+                ray = run_processes(folder)
+        assert ray, run.stderr
+        run.terminate()
+        said = run.communicate()[1]
+    assert run.returncode == 130, said
+    assert "interrupted" in said
+    assert run_processes(folder) == []
+    assert not record.exists()
 
 
 @pytest.mark.rehearsal
