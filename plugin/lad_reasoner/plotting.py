@@ -16,7 +16,7 @@ GREY: Final = "#8b9399"
 WRONG: Final = "#b3261e"
 
 #: One a run, in this order; then again from the first.
-LINE_COLOURS: Final = (ACCENT, GREY, WRONG, "#6b5b95", "#7a7a2e")
+LINE_COLOURS: Final = (ACCENT, "#c8701e", "#6b5b95", "#7a7a2e", GREY)
 
 
 def finish_axes(axes: Axes, *, x: str = "", y: str = "") -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lad_reasoner.errors import DataError, UsageError
 from lad_reasoner.trainers.curves import (
+    LENGTH_SPAN,
     WINDOW,
     Run,
     draw_categories,
@@ -99,6 +100,23 @@ def test_figure_5_has_a_line_a_run(tmp_path):
     )
     (axes,) = draw_lengths(runs).axes
     assert [(line.get_label(), line.get_ydata()[0]) for line in axes.lines] == [("without SFT", 40), ("with SFT", 80)]
+
+
+def test_lengths_that_hardly_differ_look_alike(tmp_path):
+    runs = read_runs([f"{length}={easyr1_run(tmp_path / str(length), length=length)}" for length in (19.95, 20.2)])
+    (axes,) = draw_lengths(runs).axes
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(LENGTH_SPAN)
+    (axes,) = draw_lengths(read_runs([str(easyr1_run(tmp_path / "short", length=1.0))])).axes
+    assert axes.get_ylim()[0] == 0
+
+
+def test_single_steps_of_a_category_are_shown_of_a_lone_run(tmp_path):
+    parts = {"tp_cable": 0.2, "fp_cable": 0.1, "fn_cable": 0.3}
+    folders = [str(easyr1_run(tmp_path / name, **parts)) for name in ("a", "b")]
+    for named, lines in ((folders[:1], [0.25, 1.0]), (folders, [1.0, 1.0])):
+        cable = draw_categories(read_runs(named), "f1").axes[1]
+        assert [line.get_alpha() for line in cable.lines] == lines
 
 
 def test_categories_of_the_evaluation_come_first_and_have_their_abbreviation(tmp_path):

@@ -33,6 +33,9 @@ OVERVIEW: Final = {
 _SHARES: Final = ("structure", "accuracy", "f1")
 _COLUMNS: Final = 4
 
+#: Tokens that an axis of response lengths spans at least, so that noise does not look like a trend. Our choice.
+LENGTH_SPAN: Final = 10
+
 #: Steps over which training by category is averaged: a step has few rows of a category, if any. Our choice.
 WINDOW: Final = 10
 
@@ -173,6 +176,7 @@ def draw_lengths(runs: Sequence[Run]) -> Figure | None:
         _draw_line(axes, run.series("response_length"), place, label=run.label)
     finish_axes(axes, x="GRPO step", y="response length (tokens)")
     _whole_steps(axes)
+    _widen(axes)
     axes.legend(frameon=False)
     return figure
 
@@ -180,7 +184,7 @@ def draw_lengths(runs: Sequence[Run]) -> Figure | None:
 def draw_categories(runs: Sequence[Run], metric: str) -> Figure | None:
     """Draw a metric by category, a panel each, those of MVTec LOCO AD first; None if no run logged it by category.
 
-    Training is shown faint as it is, and averaged over `WINDOW` steps; validation as it is.
+    Training is averaged over `WINDOW` steps, and of a lone run also shown faint as it is; validation as it is.
     """
     from matplotlib.figure import Figure
 
@@ -199,7 +203,8 @@ def draw_categories(runs: Sequence[Run], metric: str) -> Figure | None:
         axis.set_visible(False)
     for axis in axes.flat[len(categories) - columns : len(categories)]:
         axis.tick_params(labelbottom=True)  # the lowest that is shown of each column
-    figure.supxlabel(f"GRPO step (training: mean of {WINDOW} steps; faint: each step)", fontsize=9)
+    faint = "; faint: each step" if len(runs) == 1 else ""
+    figure.supxlabel(f"GRPO step (training: mean of {WINDOW} steps{faint})", fontsize=9)
     figure.supylabel({"f1": "F1"}.get(metric, metric), fontsize=10)
     _add_legend(figure, runs)
     return figure
@@ -217,7 +222,8 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], name: str, title: str, *, by_ca
     for place, run in enumerate(runs):
         training, validation = run.series(name), run.series(f"val/{name}")
         if by_category and training[0]:
-            _draw_line(axes, training, place, alpha=0.25)
+            if len(runs) == 1:
+                _draw_line(axes, training, place, alpha=0.25)
             training = run.averaged(name)
         _draw_line(axes, training, place)
         _draw_line(axes, validation, place, validation=True)
@@ -227,6 +233,8 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], name: str, title: str, *, by_ca
     _whole_steps(axes)
     if by_category or name in _SHARES:
         axes.set_ylim(-0.02, 1.02)
+    elif name == "response_length":
+        _widen(axes)
     if not drawn:
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color="grey")
 
@@ -259,6 +267,14 @@ def _whole_steps(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _widen(axes: Axes) -> None:
+    """Let an axis of lengths span no less than `LENGTH_SPAN`, and nothing below zero."""
+    low, high = axes.get_ylim()
+    if high - low < LENGTH_SPAN:
+        middle = max((low + high) / 2, LENGTH_SPAN / 2)
+        axes.set_ylim(middle - LENGTH_SPAN / 2, middle + LENGTH_SPAN / 2)
 
 
 def _add_legend(figure: Figure, runs: Sequence[Run]) -> None:
