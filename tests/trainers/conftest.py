@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ def write_pairs(path: Path, count: int = 40, **options: Any) -> Path:
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
     pq.write_table(pa.Table.from_pylist(rows, schema=pair_schema()), path)
     return path
+
+
+def assert_parts_logged(row: Mapping[str, float], prefix: str = "") -> None:
+    """The reward's parts are among a step's metrics, of all rows and of a category."""
+    parts = ("structure", "accuracy", "tp", "fp", "tn", "fn")
+    assert {f"{prefix}{part}" for part in parts} <= set(row)
+    assert any({f"{prefix}{part}_{name}" for part in parts} <= set(row) for name in ("screw_bag", "pushpins"))
 
 
 @pytest.fixture(scope="session")

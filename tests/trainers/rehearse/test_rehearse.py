@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.trainers.conftest import write_pairs
+from tests.trainers.conftest import assert_parts_logged, write_pairs
 
 from lad_reasoner.demo.tiny import BASE
 from lad_reasoner.trainers.cpu.processes import run_processes
@@ -58,7 +58,9 @@ def rehearse(config: Path, out: Path, *words: str) -> tuple[dict[str, Any], str]
 def assert_rehearsed(report: dict[str, Any], steps: int = 2) -> None:
     trained = [step for step in report["steps"] if "reward" in step]
     assert [step["step"] for step in trained] == list(range(1, steps + 1))
-    assert "val/accuracy" in trained[-1]
+    for step in trained:
+        assert_parts_logged(step)
+    assert_parts_logged(trained[-1], "val/")
     assert {"memory", "vLLM", "weights"} <= {gap["what"] for gap in report["not_covered"]}
     assert Path(report["checkpoint"]).name == f"global_step_{steps}"
 
