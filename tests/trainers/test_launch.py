@@ -13,6 +13,7 @@ import pytest
 
 from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers import launch as launcher
+from lad_reasoner.trainers.command import main
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.grammar import read_snapshot
 from lad_reasoner.trainers.installed import Trainer
@@ -57,6 +58,35 @@ def test_verl_runs_on_the_cpu_where_there_is_no_gpu(good_words, tmp_path, gpu):
     assert ('trainer.device="cpu"' in command.words) is not gpu
     assert ('actor_rollout_ref.rollout.name="vllm"' in command.words) is gpu
     assert len({word.partition("=")[0].removeprefix("++") for word in command.words}) == len(command.words)
+
+
+EXAMPLES = sorted(Path(__file__).resolve().parents[2].glob("examples/grpo/*.yaml"))
+
+
+def shown(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(["show", *words])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_verls_overrides_are_shown_as_a_script(example, tmp_path, capsys, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    words = [f"config={example}", f"trainer.save_checkpoint_path={tmp_path}/run"]
+    (tmp_path / "verl.sh").write_text(shown(capsys, *words, "--as", "verl"))
+    (tmp_path / "python").write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")  # says what it was given
+    (tmp_path / "python").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = ["bash", str(tmp_path / "verl.sh"), "trainer.nnodes=4"]
+    said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    command = launcher.build_command(load_config(words), VERL, KEYS, tmp_path / "run" / "attempts" / "001", gpu=True)
+    assert said.split("\0") == [*command.words[1:], "trainer.nnodes=4", ""]
+
+
+def test_the_config_shown_is_a_config(good_words, tmp_path, capsys):
+    (tmp_path / "whole.yaml").write_text(shown(capsys, *good_words, "--as", "easyr1"))
+    assert load_config([f"config={tmp_path}/whole.yaml"]).values == load_config(good_words).values
 
 
 def run(words, log, progress):
@@ -114,6 +144,8 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
         (["trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),
         (["config=/no/such.yaml"], 1, "no such file"),
         (["check", "--fast"], 2, "no such option here"),
+        (["shw", "config=a.yaml"], 2, "error: shw: found no such command, expected check, show, rehearse"),
+        (["check", "a.yaml"], 2, "error: a.yaml: found a word that is not key=value"),
         (["show", "--as", "trl"], 2, "expected easyr1 or verl"),
         (["check", "trainer.max_steps=0"], 1, "error: trainer.max_steps"),
     ],

@@ -7,6 +7,7 @@ command-line library.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ usage:
   easyr1 config=FILE [key=value ...] [--no-check]      check, then train; run again to resume
   easyr1 check config=FILE [key=value ...] [--json]    say what would go wrong, in seconds, without torch or Ray
   easyr1 show config=FILE [key=value ...] [--as easyr1|verl] [--json]
-                                                       print the trainer, the resolved config and its command line
+                                                       print the trainer's command and the resolved config; with
+                                                       --as verl, verl's overrides as a script
   easyr1 rehearse config=FILE [key=value ...] [--steps 2] [--out DIR] [--as easyr1|verl] [--synthetic] [--json]
                                                        train two steps on this CPU with a tiny model of the same kind
   easyr1 merge CHECKPOINT --out DIR [--dtype bfloat16|float16|float32]
@@ -48,7 +50,7 @@ examples:
   easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml
   easyr1 check config=examples/grpo/qwen2_5_vl_3b_loco.yaml data.max_pixels=200704
   easyr1 config=examples/demo/grpo.yaml trainer.max_steps=2 trainer.logger=[console]
-  easyr1 show config=examples/grpo/qwen2_5_vl_3b_loco.yaml --as verl
+  easyr1 show config=examples/grpo/qwen2_5_vl_3b_loco.yaml --as verl > verl.sh && bash verl.sh
   easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --synthetic
   EASYR1_HOME=~/EasyR1 easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml
   easyr1 merge runs/grpo/qwen2_5_vl_3b_loco/global_step_50 --out models/lad-reasoner
@@ -76,6 +78,13 @@ def _dispatch(words: list[str]) -> None:
         _rehearse(words[1:])
     elif words[0] == "merge":
         _merge(words[1:])
+    elif "=" not in words[0] and not words[0].startswith("-"):
+        raise UsageError(
+            words[0],
+            found="no such command",
+            expected="check, show, rehearse, merge or config=FILE",
+            remedy="see --help",
+        )
     else:
         _train(words)
 
@@ -124,22 +133,36 @@ def _show(words: list[str]) -> None:
 
     from lad_reasoner.trainers.config import load_config, read_keys
     from lad_reasoner.trainers.launch import build_command, finds_gpu
+    from lad_reasoner.trainers.metrics import attempts_of
 
     words, wanted = _take_option(words, "--as", ("easyr1", "verl"))
     given, flags = _split(words, {"--json"})
     keys = read_keys(find_trainer())
     config = load_config(given, keys)
     trainer = _trainer_named(wanted)
-    attempt = config.run_dir / "attempts" / "NNN"
+    attempt = config.run_dir / "attempts" / f"{len(attempts_of(config.run_dir)) + 1:03}"  # the next one's
     # What runs here, or what the named trainer would be given where there are GPUs.
     command = build_command(config, trainer, keys, attempt, gpu=wanted is not None or finds_gpu())
     if "--json" in flags:
         shown = {"trainer": trainer.name, "version": trainer.version, "on_cpu": command.on_cpu}
         print(json.dumps({**shown, "config": config.as_tree(), "command": command.words}, indent=1))
         return
+    if wanted == "verl":
+        print(_as_script(command.words, source=config.source))
+        return
     print(f"# trainer: {trainer.name} {trainer.version}{', on the CPU' if command.on_cpu else ''}")
-    print(f"# the command, NNN being the number of the attempt:\n{command}\n# the resolved config:")
+    print(f"# command: {command}\n# the resolved config:")
     print(yaml.safe_dump(config.as_tree(), sort_keys=False, allow_unicode=True), end="")
+
+
+def _as_script(words: Sequence[str], *, source: Path | None) -> str:
+    """Return a Python module's command line as a script: a line an override, to which more can be given."""
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# {source or 'The command line'} in verl's words; `bash FILE key=value ...` adds overrides.",
+        " \\\n  ".join([f"exec python {shlex.join(words[1:3])}", *map(shlex.quote, words[3:]), '"$@"']),
+    ]
+    return "\n".join(lines)
 
 
 def _rehearse(words: list[str]) -> None:
