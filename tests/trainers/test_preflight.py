@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from lad_datasets.parquet import path_schema
 from lad_reasoner.errors import LadError
 from lad_reasoner.pairs import pair_schema
 from lad_reasoner.trainers.checks import CHECKS, machine
+from lad_reasoner.trainers.checks import data as data_checks
 from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
 from lad_reasoner.trainers.checks.known import Known
 from lad_reasoner.trainers.checks.run import check_disk
@@ -48,8 +50,13 @@ def findings(
     return [str(found) for check in checks for found in check(known)]
 
 
+def alarms(words: list[str], **options) -> list[str]:
+    """Return the errors and warnings; a note is no fault."""
+    return [line for line in findings(words, **options) if not line.startswith("note: ")]
+
+
 def test_a_good_config_gives_no_alarm(good_words):
-    assert findings(good_words) == []
+    assert alarms(good_words) == []
 
 
 def test_all_optional_rewards_give_no_alarm(good_words):
@@ -57,7 +64,7 @@ def test_all_optional_rewards_give_no_alarm(good_words):
         "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, naming_weight: 0.2, overlong_weight: 0.5, "
         "overlong_limit: '${data.max_response_length}'}"
     )
-    assert findings([*good_words, options]) == []
+    assert alarms([*good_words, options]) == []
 
 
 #: What is broken, the words that break a good config, and what the finding must say. ``~`` stands for the workshop.
@@ -320,7 +327,85 @@ BROKEN = {
         "error: worker.actor.padding_free",
         "set it to true",
     ),
-    "shards": (["worker.actor.fsdp.fsdp_size=2"], "error: worker.actor.fsdp.fsdp_size", "a divisor of 1"),
+    "shards": (
+        ["worker.actor.fsdp.fsdp_size=3", "trainer.n_gpus_per_node=4"],
+        "error: worker.actor.fsdp.fsdp_size",
+        "a divisor of 4",
+    ),
+    "critic micro batch": (
+        ["algorithm.adv_estimator=gae", "worker.critic.micro_batch_size_per_device_for_experience=5"],
+        "error: worker.critic.micro_batch_size_per_device_for_experience",
+        "a divisor of rollout_batch_size x n, 32",
+    ),
+    "experience micro batch of a GPU": (
+        [
+            "trainer.n_gpus_per_node=4",
+            "worker.actor.micro_batch_size_per_device_for_experience=16",
+            "worker.actor.dynamic_batching=false",
+        ],
+        "error: worker.actor.micro_batch_size_per_device_for_experience",
+        "a divisor of 8, the samples of a step on one GPU",
+    ),
+    "update that GPUs do not share": (
+        ["data.rollout_batch_size=12", "worker.actor.global_batch_size=3", "trainer.n_gpus_per_node=8"],
+        "error: worker.actor.global_batch_size",
+        "found 12 samples an update, expected a multiple of 8 ranks",
+    ),
+    "unknown precision": (["worker.actor.fsdp.torch_dtype=bf"], "error: worker.actor.fsdp.torch_dtype", "bfloat16"),
+    "empty validation batch": (["data.val_batch_size=0"], "error: data.val_batch_size", "or -1 for all"),
+    "top_k": (["worker.rollout.top_k=-2"], "error: worker.rollout.top_k", "at least -1"),
+    "learning rate that falls too low": (
+        ["worker.actor.optim.min_lr_ratio=1.5"],
+        "error: worker.actor.optim.min_lr_ratio",
+        "0 to 1",
+    ),
+    "rank of LoRA": (["worker.actor.model.lora.rank=12"], "error: worker.actor.model.lora.rank", "one of 8, 16, 32"),
+    "heads of a published model": (
+        [
+            "worker.actor.model.model_path=Qwen/Qwen2.5-VL-7B-Instruct",
+            "worker.rollout.tensor_parallel_size=8",
+            "trainer.n_gpus_per_node=8",
+        ],
+        "error: worker.rollout.tensor_parallel_size",
+        "a divisor of 28, the model's attention heads",
+    ),
+    "heads of a model folder": (
+        ["worker.actor.model.model_path=~/small", "worker.actor.ulysses_size=2", "trainer.n_gpus_per_node=2"],
+        "error: worker.actor.ulysses_size",
+        "a divisor of 3, the model's attention heads",
+    ),
+    "longer than the model's positions": (
+        ["worker.actor.model.model_path=~/small"],
+        "error: data.max_response_length",
+        "found 1024 tokens, expected at most 600",
+    ),
+    "engine longer than the model's positions": (
+        ["worker.actor.model.model_path=~/small", "worker.rollout.max_model_len=2048"],
+        "error: worker.rollout.max_model_len",
+        "found 2048 tokens, expected at most 600",
+    ),
+    "reward of nothing": (
+        ["worker.reward.reward_function=~/none_value.py"],
+        "error: worker.reward",
+        "of type NoneType",
+    ),
+    "reward of numpy": (
+        ["worker.reward.reward_function=~/numpy_value.py"],
+        "error: worker.reward",
+        "use float(value)",
+    ),
+    "reward that is no number": (["worker.reward.reward_function=~/nan.py"], "error: worker.reward", "poison"),
+    "reward of wrong answers": (
+        ["worker.reward.reward_function=~/inverted.py"],
+        "warning: worker.reward.reward_function",
+        "found 0 for the right answer and 1 for the wrong one",
+    ),
+    "reward with a relative import": (
+        ["worker.reward.reward_function=~/relative.py"],
+        "error: worker.reward",
+        "on import",
+    ),
+    "swanlab without a key": (["trainer.logger=[file,swanlab]"], "warning: trainer.logger", "SWANLAB_API_KEY"),
     "critic batch": (
         ["algorithm.adv_estimator=gae", "worker.critic.global_batch_size=5"],
         "error: worker.critic.global_batch_size",
@@ -398,6 +483,8 @@ def broken_things(workshop):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             (tmp_path / folder / name).touch()
+    (tmp_path / "small").mkdir(exist_ok=True)
+    (tmp_path / "small" / "config.json").write_text('{"num_attention_heads": 3, "max_position_embeddings": 600}')
     (tmp_path / "text_model").mkdir(exist_ok=True)
     (tmp_path / "text_model" / "config.json").write_text('{"model_type": "qwen2"}')
     (tmp_path / "done" / "checkpoint_tracker.json").write_text('{"last_global_step": 4}')
@@ -414,6 +501,11 @@ def broken_things(workshop):
         "slash.py": "def main(rows):\n return [{'overall': 1.0, 'a/b': 1.0} for row in rows]",
         "raise.py": "def main(rows):\n return [{'overall': 1 / 0} for row in rows]",
         "import.py": "import nothing_of_the_kind",
+        "relative.py": "from . import list\ndef main(rows): ...",
+        "none_value.py": "def main(rows):\n return [{'overall': 1.0, 'accuracy': None} for row in rows]",
+        "numpy_value.py": "import numpy\ndef main(rows):\n return [{'overall': numpy.float32(1)} for row in rows]",
+        "nan.py": "def main(rows):\n return [{'overall': float('nan')} for row in rows]",
+        "inverted.py": "def main(rows):\n return [{'overall': float('> yes <' in row['response'])} for row in rows]",
         "one_line.py": (
             "import re\ndef score(text):\n return float(bool(re.search('<answer> (yes|no) </answer>', text)))\n"
             "def main(rows):\n return [{'overall': score(row['response'])} for row in rows]"
@@ -425,7 +517,7 @@ def broken_things(workshop):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_found(name, broken_things, good_words, monkeypatch):
-    for variable in ("RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"):
+    for variable in ("RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE", "SWANLAB_API_KEY", "SWANLAB_MODE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NETRC", "/no/such")
     words, where, says = BROKEN[name]
@@ -440,6 +532,49 @@ def test_what_is_broken_is_found(name, broken_things, good_words, monkeypatch):
 
 def test_there_are_at_least_forty():
     assert len(BROKEN) >= 40
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "worker.actor.fsdp.fsdp_size=2",  # as many shards as GPUs, or more, is what is done without the key
+        "worker.actor.fsdp.torch_dtype=bfloat16",
+        "worker.rollout.top_k=-1",
+        "data.val_batch_size=-1",
+        "worker.actor.micro_batch_size_per_device_for_experience=32",
+    ],
+)
+def test_what_is_allowed_gives_no_alarm(word, good_words):
+    assert alarms([*good_words, word]) == []
+
+
+def test_verl_rounds_the_rank_of_lora_up(good_words):
+    words = [*good_words, "worker.actor.model.lora.rank=12", "worker.actor.model.lora.exclude_modules=.*visual.*"]
+    for trainer, count in {"verl": 0, "easyr1": 1}.items():
+        assert len(alarms(words, trainer=Trainer(trainer, "", Path()))) == count
+
+
+def test_every_category_is_looked_at_wherever_it_stands(tmp_path, good_words):
+    # Row groups of two pairs; the long category is neither in the first, nor in the middle, nor in the last.
+    rows = [pair(index).to_row() for index in range(40)]
+    rows[13] = {**pair(13, size=(800, 800)).to_row(), "category": "long_one"}
+    table = pa.Table.from_pylist(rows, schema=pair_schema())
+    pq.write_table(table, tmp_path / "grouped.parquet", row_group_size=2)
+    (line,) = alarms([*good_words, f"data.train_files={tmp_path}/grouped.parquet"])
+    assert line.startswith("warning: data.max_prompt_length: found 512: 1 of ")
+    assert "sampled prompts of data.train_files are longer (tokens: long_one 1" in line
+
+
+def test_feature_types_of_a_later_datasets_are_found(tmp_path, good_words, monkeypatch):
+    features = {"info": {"features": {"images": {"_type": "List", "feature": {"_type": "Value"}}}}}
+    table = pa.Table.from_pylist([pair(index).to_row() for index in range(40)], schema=pair_schema())
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "list.parquet")
+    words = [*good_words, f"data.train_files={tmp_path}/list.parquet"]
+    for installed, count in {"3.6.0": 1, "4.0.0": 0}.items():
+        monkeypatch.setattr(data_checks, "version", lambda _, installed=installed: installed)
+        lines = alarms(words)
+        assert len(lines) == count
+        assert not count or "and datasets 3.6.0 installed" in lines[0]
 
 
 def test_verl_needs_columns_that_easyr1_does_not(workshop, good_words):
@@ -459,10 +594,45 @@ def test_without_a_trainer_the_machine_checks_say_so(good_words):
     assert [line for line in lines if "neither EasyR1 nor verl installed" in line]
 
 
-def test_easyr1_needs_what_it_does_not_declare(good_words):
-    lines = findings(good_words, trainer=Trainer("easyr1", "0.3.3.dev0", Path()), gpu=True, of_machine=True)
-    # Whatever is installed here, it is not both transformers below 5 and everything that verl 0.9 wants.
-    assert [line for line in lines if "pip install" in line]
+#: Releases with which EasyR1 at REQUIRED_EASYR1 works.
+FIT = {
+    "omegaconf": "2.3.0",
+    "transformers": "4.57.1",
+    "vllm": "0.11.0",
+    "flash-attn": "2.8.3",
+    "einops": "0.8.1",
+    "msgspec": "0.19.0",
+    "qwen-vl-utils": "0.0.14",
+    "torch": "2.8.0",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "says"),
+    [
+        ("omegaconf", "2.4.0.dev3", "error: omegaconf: found 2.4.0.dev3, expected omegaconf<2.4; pip install"),
+        ("transformers", "5.5.4", "error: transformers: found 5.5.4, expected transformers<5,>=4.54; pip install"),
+        ("transformers", "4.52.0", "error: transformers: found 4.52.0"),
+        ("vllm", "0.7.3", "error: vllm: found 0.7.3, expected vllm>=0.8"),
+        ("flash-attn", None, "error: flash-attn: found it not installed, expected flash-attn; pip install"),
+        ("einops", None, "error: einops: found it not installed"),
+        ("msgspec", None, "error: msgspec: found it not installed"),
+        ("torch", "2.8.0", ""),
+    ],
+)
+def test_easyr1_needs_what_it_does_not_declare(name, release, says, good_words, monkeypatch):
+    releases = {**FIT, name: release}
+
+    def version(package):
+        if releases[package] is None:
+            raise PackageNotFoundError(package)
+        return releases[package]
+
+    monkeypatch.setattr(machine, "version", version)
+    trainer = Trainer("easyr1", "0.3.3.dev0", Path())
+    known = Known(config=load_config(good_words, KEYS), trainer=trainer, keys=KEYS, gpu=True)
+    lines = [str(found) for found in machine.check_packages(known)]
+    assert [line.startswith(says) for line in lines] == ([True] if says else [])
 
 
 def test_the_check_imports_neither_torch_nor_ray_nor_transformers(good_words):
@@ -483,17 +653,24 @@ def test_a_parquet_of_plain_paths_is_read_from_the_image_folder(tmp_path, good_w
         row["images"] = [image["path"] for image in row["images"]]
     pq.write_table(pa.Table.from_pylist(rows, schema=path_schema()), tmp_path / "paths.parquet")
     words = [*good_words, f"data.train_files={tmp_path}/paths.parquet"]
-    assert findings([*words, f"data.image_dir={tmp_path}"]) == []
-    (line,) = findings(words)
+    assert alarms([*words, f"data.image_dir={tmp_path}"]) == []
+    (line,) = alarms(words)
     assert line.startswith("error: data.train_files: found in ")
     assert "image 1 of a pair" in line
 
 
 def test_what_verl_cannot_do_is_found_before_it_starts(good_words):
     words = [*good_words, "algorithm.online_filtering=true"]
-    (line,) = findings(words, trainer=Trainer("verl", "0.9.1", Path()))
+    (line,) = alarms(words, trainer=Trainer("verl", "0.9.1", Path()))
     assert line.startswith("error: algorithm.online_filtering: found True, expected False: verl has no counterpart")
-    assert findings(words, trainer=Trainer("easyr1", "", Path())) == []
+    assert alarms(words, trainer=Trainer("easyr1", "", Path())) == []
+
+
+@pytest.mark.parametrize("word", ["worker.reward.reward_function=null", "algorithm.adv_estimator=gpro"])
+def test_what_no_trainer_takes_is_said_once(word, good_words):
+    key = word.partition("=")[0]
+    lines = alarms([*good_words, word], trainer=Trainer("verl", "0.9.1", Path()))
+    assert [line.startswith(f"error: {key}: ") for line in lines] == [True]
 
 
 def test_verl_reads_structs_without_bytes(broken_things, good_words):
@@ -534,7 +711,7 @@ def test_no_false_alarm_on_a_shipped_profile(path, trainer, paper_data, monkeypa
     monkeypatch.chdir(repository)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     merged = ["worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"] if "sft" in path.stem else []
-    assert findings(profile_words(path, paper_data, *merged), trainer=Trainer(trainer, "", Path()), gpu=True) == []
+    assert alarms(profile_words(path, paper_data, *merged), trainer=Trainer(trainer, "", Path()), gpu=True) == []
 
 
 def test_no_false_alarm_on_the_demonstrations_config(workshop, tmp_path, monkeypatch, repository):
@@ -545,7 +722,7 @@ def test_no_false_alarm_on_the_demonstrations_config(workshop, tmp_path, monkeyp
     ]
     model = f"worker.actor.model.model_path={workshop}/model"
     words = ["config=examples/demo/grpo.yaml", *files, model, f"trainer.save_checkpoint_path={workshop}/run"]
-    assert findings(words, trainer=Trainer("verl", "", Path())) == []
+    assert alarms(words, trainer=Trainer("verl", "", Path())) == []
 
 
 #: GPU memory that a profile's name or header promises to be enough, in GiB.
@@ -632,10 +809,10 @@ def test_a_model_that_cannot_be_fetched_is_found(good_words, tmp_path, monkeypat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     words = [*good_words, "worker.actor.model.model_path=owner/model"]
-    (line,) = findings(words)
+    (line,) = alarms(words)
     assert line.startswith("error: worker.actor.model.model_path: found owner/model, which ")
     (tmp_path / "models--owner--model").mkdir()
-    assert findings(words) == []
+    assert alarms(words) == []
 
 
 def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):
@@ -657,8 +834,11 @@ def test_qwen3_vl_needs_later_releases(good_words, monkeypatch):
 def test_what_is_no_fault_is_a_note(good_words):
     kept = [word for word in good_words if not word.startswith("trainer.max_steps")]
     assert findings([*kept, "trainer.total_epochs=3"]) == [
-        "note: trainer.total_epochs: 3 epochs of 5 steps are 15 steps"
+        "note: trainer.total_epochs: 40 pairs at 8 a step are 5 steps an epoch; 3 epochs are 15 steps"
     ]
+    dozens = ["data.rollout_batch_size=12", "worker.actor.global_batch_size=12"]
+    said = "40 pairs at 12 a step are 3 steps an epoch, 4 pairs left over each time; 4 steps are 1.3 epochs"
+    assert findings([*good_words, *dozens]) == [f"note: trainer.max_steps: {said}"]
     (line,) = findings([*good_words, "data.train_files=owner/data"])
     assert line == "note: data.train_files: owner/data was not looked into: only a parquet file on this machine is"
 

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from typing import Final
 
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
+from lad_reasoner.trainers.checks.model import attention_heads, context_length
 
-__all__ = ["ALGORITHM_CHECKS"]
+__all__ = ["ALGORITHM_CHECKS", "CHOICES"]
 
 #: Keys of which EasyR1 knows only these values; it looks at most of them long after the start.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -28,6 +29,13 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
         for kind in ("param", "reduce", "buffer")
     },
 }
+
+#: How EasyR1 lets a precision be written.
+PRECISIONS: Final = ("bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
+
+#: The ranks that vLLM has kernels for (its ``MaxLoRARanks``; releases before 0.12 lack 1). EasyR1 hands the rank over
+#: as it is; verl rounds it up.
+LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 
 #: vLLM's sampling parameters. EasyR1 silently ignores any other in val_override_config.
 SAMPLING: Final = (
@@ -52,6 +60,7 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "worker.rollout.n": (1, float("inf")),
     "worker.rollout.temperature": (0, 10),
     "worker.rollout.top_p": (1e-9, 1),
+    "worker.rollout.top_k": (-1, float("inf")),
     "worker.rollout.gpu_memory_utilization": (1e-9, 1),
     "worker.rollout.tensor_parallel_size": (1, float("inf")),
     "algorithm.kl_coef": (0, float("inf")),
@@ -69,6 +78,14 @@ def check_choices(known: Known) -> Iterator[Finding]:
             yield error(key, repr(known[key]), expected=" or ".join(names))
 
 
+def check_precisions(known: Known) -> Iterator[Finding]:
+    """What weights are kept in is a precision that EasyR1 knows; it looks when the model is loaded."""
+    for role in ("actor", "ref"):
+        key = f"worker.{role}.fsdp.torch_dtype"
+        if known[key] is not None and known[key] not in PRECISIONS:
+            yield error(key, repr(known[key]), expected=f"null or one of {', '.join(PRECISIONS)}")
+
+
 def check_bounds(known: Known) -> Iterator[Finding]:
     """Numbers are possible ones."""
     for key, (low, high) in BOUNDS.items():
@@ -78,6 +95,11 @@ def check_bounds(known: Known) -> Iterator[Finding]:
             yield error(key, str(value), expected=expected)
     if known["worker.actor.optim.lr"] <= 0:
         yield error("worker.actor.optim.lr", str(known["worker.actor.optim.lr"]), expected="above zero")
+    if known["data.val_batch_size"] < 1 and known["data.val_batch_size"] != -1:
+        yield error("data.val_batch_size", str(known["data.val_batch_size"]), expected="at least 1, or -1 for all")
+    ratio = known["worker.actor.optim.min_lr_ratio"]
+    if ratio is not None and not 0 <= ratio <= 1:
+        yield error("worker.actor.optim.min_lr_ratio", str(ratio), expected="0 to 1")
 
 
 def check_group(known: Known) -> Iterator[Finding]:
@@ -108,7 +130,23 @@ def check_batch_sizes(known: Known) -> Iterator[Finding]:
         )
     if prompts * n % world:
         yield error("trainer.n_gpus_per_node", f"{world} GPUs", expected=f"a divisor of {prompts * n} samples a step")
+    yield from _check_experience(known, prompts * n)
     yield from _check_update(known, mini * n)
+
+
+def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
+    """Each GPU's part of a step divides into micro batches, unless these are cut by tokens."""
+    micro = known["worker.actor.micro_batch_size_per_device_for_experience"]
+    ranks = max(known.world_size // known["worker.actor.ulysses_size"], 1)
+    if samples % micro or samples % ranks or known["worker.actor.dynamic_batching"]:
+        return  # said above, or nothing is to divide
+    if samples // ranks % micro:
+        yield error(
+            "worker.actor.micro_batch_size_per_device_for_experience",
+            str(micro),
+            expected=f"a divisor of {samples // ranks}, the samples of a step on one GPU",
+            remedy="or set worker.actor.dynamic_batching=true",
+        )
 
 
 def _check_update(known: Known, samples: int) -> Iterator[Finding]:
@@ -117,6 +155,10 @@ def _check_update(known: Known, samples: int) -> Iterator[Finding]:
     per_device = samples // ranks if ranks else 0
     if not per_device:
         yield error("worker.actor.global_batch_size", f"{samples} samples", expected=f"at least one for {ranks} ranks")
+    elif samples % ranks:
+        yield error(
+            "worker.actor.global_batch_size", f"{samples} samples an update", expected=f"a multiple of {ranks} ranks"
+        )
     elif micro >= 1 and per_device % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_update",
@@ -140,6 +182,9 @@ def check_critic(known: Known) -> Iterator[Finding]:
         yield error(
             "worker.critic.global_batch_size", str(size), expected=f"a divisor of rollout_batch_size, {prompts}"
         )
+    key, samples = "worker.critic.micro_batch_size_per_device_for_experience", prompts * known["worker.rollout.n"]
+    if known[key] < 1 or samples % known[key]:
+        yield error(key, str(known[key]), expected=f"a divisor of rollout_batch_size x n, {samples}")
 
 
 def check_mini_rollouts(known: Known) -> Iterator[Finding]:
@@ -155,6 +200,10 @@ def check_lengths(known: Known) -> Iterator[Finding]:
     for key in ("worker.rollout.max_num_batched_tokens", "worker.rollout.max_model_len"):
         if known[key] is not None and known[key] < total:
             yield error(key, str(known[key]), expected=f"at least {total}, prompt and response together")
+    length, most = known["worker.rollout.max_model_len"] or total, context_length(known)
+    if most is not None and length > most:
+        key = "worker.rollout.max_model_len" if known["worker.rollout.max_model_len"] else "data.max_response_length"
+        yield error(key, f"{length} tokens", expected=f"at most {most}, the model's max_position_embeddings")
 
 
 def check_parallelism(known: Known) -> Iterator[Finding]:
@@ -169,10 +218,19 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
         )
     for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
         size = known[key]
-        if size > 1 and known.world_size % size:
+        # As many shards as GPUs, or more, is what is done without the key.
+        if size > 1 and known.world_size % size and (key.endswith("ulysses_size") or size < known.world_size):
             yield error(key, str(size), expected=f"a divisor of {known.world_size}, the number of GPUs")
     if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
         yield error("worker.actor.padding_free", "false with ulysses_size above 1", remedy="set it to true")
+
+
+def check_heads(known: Known) -> Iterator[Finding]:
+    """Attention heads divide among the GPUs that share a sequence or a model; both find out once it is loaded."""
+    heads = attention_heads(known)
+    for key in ("worker.rollout.tensor_parallel_size", "worker.actor.ulysses_size"):
+        if heads is not None and known[key] > 1 and heads % known[key]:
+            yield error(key, str(known[key]), expected=f"a divisor of {heads}, the model's attention heads")
 
 
 def check_validation_sampling(known: Known) -> Iterator[Finding]:
@@ -208,8 +266,12 @@ def check_online_filtering(known: Known) -> Iterator[Finding]:
 
 
 def check_lora(known: Known) -> Iterator[Finding]:
-    """Adapters stay off the vision tower, which the rollout engine cannot load them for."""
+    """The rollout engine can load the adapters: of this rank, and none of the vision tower."""
     lora = "worker.actor.model.lora"
+    rank, with_verl = known[f"{lora}.rank"], known.trainer is not None and known.trainer.name == "verl"
+    if rank > max(LORA_RANKS) or (rank > 0 and rank not in LORA_RANKS and not with_verl):
+        expected = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
+        yield error(f"{lora}.rank", str(rank), expected=expected, remedy="vLLM has kernels for no other")
     everything = known[f"{lora}.target_modules"] == "all-linear" and known[f"{lora}.exclude_modules"] is None
     if known[f"{lora}.rank"] > 0 and everything:
         yield warning(
@@ -221,6 +283,7 @@ def check_lora(known: Known) -> Iterator[Finding]:
 
 ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_choices,
+    check_precisions,
     check_bounds,
     check_group,
     check_batch_sizes,
@@ -228,6 +291,7 @@ ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_mini_rollouts,
     check_lengths,
     check_parallelism,
+    check_heads,
     check_validation_sampling,
     check_kl,
     check_online_filtering,

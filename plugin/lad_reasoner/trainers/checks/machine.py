@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from lad_reasoner.errors import UsageError
 from lad_reasoner.tokens import QWEN3_VL
+from lad_reasoner.trainers.checks.algorithm import CHOICES
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import GIB, Memory, gigabytes, training_memory
 from lad_reasoner.trainers.installed import gpu_count, gpu_memory
@@ -53,9 +54,16 @@ def check_translation(known: Known) -> Iterator[Finding]:
     try:
         translate(known.config, known.keys)
     except UsageError as fault:
-        yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
+        if not _is_said_before(known, fault.where):
+            yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
     except OSError:
         return  # a file that is missing, said by its own check
+
+
+def _is_said_before(known: Known, key: str) -> bool:
+    """Whether EasyR1 would refuse the value too, which has a check of its own."""
+    names = CHOICES.get(key)
+    return known.config.values.get(key, "") is None or (names is not None and known[key] not in names)
 
 
 def check_packages(known: Known) -> Iterator[Finding]:

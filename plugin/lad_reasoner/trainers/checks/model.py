@@ -6,16 +6,33 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lad_reasoner.trainers.checks.known import Known
 
-__all__ = ["GIB", "Memory", "checkpoint_bytes", "gigabytes", "parameters", "training_memory"]
+__all__ = [
+    "GIB",
+    "Memory",
+    "attention_heads",
+    "checkpoint_bytes",
+    "context_length",
+    "gigabytes",
+    "parameters",
+    "training_memory",
+]
 
 GIB = 1024**3
 
 #: Qwen2.5-VL-3B's text model, for one of which only the name is known: the larger ones differ by a third.
 QWEN: Final[Mapping[str, int]] = {"vocab_size": 151_936, "num_hidden_layers": 36, "hidden_size": 2_048}
+
+#: Attention heads of the published models, for one of which only the name is known (their ``config.json``).
+HEADS: Final[Mapping[str, int]] = {
+    "qwen2.5-vl-3b": 16,
+    "qwen2.5-vl-7b": 28,
+    "qwen3-vl-4b": 32,
+    "qwen3-vl-8b": 32,
+}
 
 #: Bytes of logits, once in bf16 and twice in fp32, for each word of the vocabulary.
 BYTES_A_LOGIT: Final = 10
@@ -68,6 +85,26 @@ def parameters(known: Known) -> float | None:
     return float(billions[1]) * 1.25e9 if billions else None
 
 
+def attention_heads(known: Known) -> int | None:
+    """Return the attention heads of the text model, None where they are not known."""
+    if isinstance(heads := _text_config(known).get("num_attention_heads"), int):
+        return heads
+    name = str(known["worker.actor.model.model_path"] or "").lower()
+    return next((heads for model, heads in HEADS.items() if model in name), None)
+
+
+def context_length(known: Known) -> int | None:
+    """Return the longest sequence that the model has positions for, None where its config is not known."""
+    most = _text_config(known).get("max_position_embeddings")
+    return most if isinstance(most, int) else None
+
+
+def _text_config(known: Known) -> Mapping[str, Any]:
+    """Return the part of the model's config that is about text; older releases have it at the top."""
+    text = known.model_config.get("text_config")
+    return text if isinstance(text, dict) else known.model_config
+
+
 def checkpoint_bytes(known: Known) -> float | None:
     """Return the size of one checkpoint: weights as trained, and two moments unless only the model is saved."""
     count = parameters(known)
@@ -114,7 +151,7 @@ def training_memory(known: Known) -> Memory | None:
 def _activation_bytes(known: Known) -> float:
     length = known["data.max_prompt_length"] + known["data.max_response_length"]
     tokens = length * known["worker.actor.micro_batch_size_per_device_for_update"]
-    config = known.model_config.get("text_config") or known.model_config
+    config = _text_config(known)
     vocabulary, layers, width = (int(config.get(name) or default) for name, default in QWEN.items())
     checkpointing = known["worker.actor.model.enable_gradient_checkpointing"]
     kept = layers * width * 2 * (KEPT_WITH_CHECKPOINTING if checkpointing else KEPT_WITHOUT)

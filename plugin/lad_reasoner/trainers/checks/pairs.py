@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PairFile", "Sample", "pair_image_tokens"]
 
-#: How many pairs' images are looked at, spread over the file. The text columns are read whole.
+#: How many pairs' images are looked at, spread over the file, beside one or more of each category. The text columns
+#: are read whole.
 SAMPLED_PAIRS: Final = 64
+
+#: Places of the file that are looked into: reading an image that is not in the disk's cache takes time. Our choice.
+MOST_PLACES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,9 @@ class PairFile:
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(path)
-            return cls._read(path, file, config)
+            # Mapped, because only the first images of some row groups are read.
+            with pq.ParquetFile(path, memory_map=True) as file:
+                return cls._read(path, file, config)
         except (pa.ArrowException, OSError) as error:
             return cls(path, problem=str(error).split("\n", 1)[0] or type(error).__name__)
 
@@ -157,17 +162,16 @@ def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
 
 
 def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[tuple[Sample, ...], str, bool]:
-    """Read the header of the images of some pairs from the first, middle and last row groups.
+    """Read the header of the images of some pairs, of every category.
 
     Returns:
         The samples, the first unreadable image, and whether an image is a struct without bytes.
     """
-    groups = sorted({0, file.num_row_groups // 2, file.num_row_groups - 1} & set(range(file.num_row_groups)))
     columns = [name for name in (image, prompt, "category") if name in file.schema_arrow.names]
     samples: list[Sample] = []
     bad, hollow = "", False
-    for group in groups:
-        for row in _iter_first(file, group, columns, SAMPLED_PAIRS // len(groups)):
+    for group, count in _places(file).items():
+        for row in _iter_first(file, group, columns, count):
             sizes = []
             for index, value in enumerate(row[image] or []):
                 hollow |= isinstance(value, dict) and not value.get("bytes")
@@ -177,6 +181,26 @@ def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[
                     bad = bad or f"image {index + 1} of a pair of {row.get('category', '?')}: {error}"
             samples.append(Sample(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
     return tuple(samples), bad, hollow
+
+
+def _places(file: pq.ParquetFile) -> dict[int, int]:
+    """Return the row groups to look into, and how many of their first rows: of all the file, and of each category."""
+    last = file.num_row_groups - 1
+    spread = sorted({0, last // 2, last} & set(range(file.num_row_groups)))
+    counts = {group: SAMPLED_PAIRS // len(spread) for group in spread}
+    if "category" not in file.schema_arrow.names:
+        return counts
+    categories = file.read(columns=["category"]).column(0).to_pylist()
+    nearest: dict[str, tuple[int, int]] = {}
+    start = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        for offset, category in enumerate(categories[start:end]):
+            nearest[category] = min((offset, group), nearest.get(category, (offset, group)))
+        start = end
+    for offset, group in list(nearest.values())[:MOST_PLACES]:
+        counts[group] = max(counts.get(group, 0), offset + 1)
+    return dict(sorted(counts.items()))
 
 
 def _features(file: pq.ParquetFile) -> frozenset[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from lad_reasoner.errors import LadError
 from lad_reasoner.optional_rewards import OptionalRewards, OptionError
+from lad_reasoner.rewards import read_gold
 from lad_reasoner.task import ANOMALOUS
 from lad_reasoner.trainers.checks.known import Finding, Known, error, warning
 from lad_reasoner.trainers.reward_file import RewardFile, load_reward
@@ -29,6 +31,8 @@ PROBES: Final = (
 )
 #: Of every probe, so that a reward of length does not tell them apart.
 PROBE_TOKENS: Final = 20
+#: Places of the probes that say yes and no.
+SAYS_YES, SAYS_NO = 0, 1
 #: Places of two probes that say the same, the second with line breaks.
 LINE_BREAKS: Final = ((0, 4), (1, 5))
 
@@ -127,7 +131,7 @@ def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
     elif (unfit := next(filter(None, map(_unfit, scores)), None)) is not None:
         yield unfit
     else:
-        yield from _check_overall([float(score["overall"]) for score in scores])
+        yield from _check_overall([float(score["overall"]) for score in scores], gold)
         name = known["algorithm.filter_key"]
         if known["algorithm.online_filtering"] and name not in scores[0]:
             yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
@@ -141,15 +145,25 @@ def _unfit(score: object) -> Finding | None:
         if type(value) not in {float, int}:
             kind = type(value).__name__
             return error(KEY, f"{name} of type {kind}", expected="plain floats", remedy="use float(value)")
+        if not math.isfinite(value):
+            return error(KEY, f"{name} of {value}", expected="a finite number", remedy="it would poison the weights")
         if "/" in name:
             return error(KEY, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
     return None
 
 
-def _check_overall(overall: list[float]) -> Iterator[Finding]:
-    """The reward tells answers apart, and not by their line breaks."""
+def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
+    """The reward tells answers apart, pays the right one more, and does not mind line breaks."""
     if len(set(overall)) == 1:
         yield warning(KEY, "the same reward for every probe", remedy="a constant reward trains nothing")
+        return
+    right, wrong = (SAYS_YES, SAYS_NO) if _label(gold) == ANOMALOUS else (SAYS_NO, SAYS_YES)
+    if _label(gold) and overall[right] <= overall[wrong]:
+        yield warning(
+            KEY,
+            f"{overall[right]:g} for the right answer and {overall[wrong]:g} for the wrong one (gold: {gold:.80})",
+            remedy="the model would learn to answer anything, or wrongly",
+        )
     for plain, broken in LINE_BREAKS:
         if overall[broken] < overall[plain]:
             yield warning(
@@ -158,6 +172,14 @@ def _check_overall(overall: list[float]) -> Iterator[Finding]:
                 remedy="models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
             )
             return
+
+
+def _label(gold: str) -> str:
+    """Return the label of a gold answer; empty where it is of another form than ours."""
+    try:
+        return read_gold(gold)
+    except ValueError:
+        return ""
 
 
 REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)

@@ -46,18 +46,23 @@ def check_loggers(known: Known) -> Iterator[Finding]:
             yield error("trainer.logger", repr(name), expected=f"a list of {', '.join(LOGGERS)}")
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
             yield error("trainer.logger", f"{name}, which is not installed", remedy=f"pip install {package}")
-        elif name == "wandb" and not _knows_wandb():
+        elif name in {"wandb", "swanlab"} and not _has_key(name):
+            variable = name.upper()
             yield warning(
                 "trainer.logger",
-                "wandb, but no WANDB_API_KEY",
-                remedy="log in, or set WANDB_MODE=offline: a worker cannot ask for the key",
+                f"{name}, but no {variable}_API_KEY",
+                remedy=f"log in, or set {variable}_MODE=offline: a worker cannot ask for the key",
             )
 
 
-def _knows_wandb() -> bool:
+def _has_key(logger: str) -> bool:
+    """Whether a service's logger has its key, in the environment or where logging in leaves it, or needs none."""
+    mode = os.environ.get(f"{logger.upper()}_MODE", "")
+    if os.environ.get(f"{logger.upper()}_API_KEY") or mode in {"offline", "disabled", "local"}:
+        return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    given = bool(os.environ.get("WANDB_API_KEY")) or os.environ.get("WANDB_MODE") in {"offline", "disabled"}
-    return given or (netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace"))
+    homes = [netrc, Path("~/.swanlab/.netrc").expanduser()]
+    return any(home.is_file() and logger in home.read_text(encoding="utf-8", errors="replace") for home in homes)
 
 
 def check_steps(known: Known) -> Iterator[Finding]:
@@ -82,11 +87,18 @@ def check_steps(known: Known) -> Iterator[Finding]:
 
 
 def check_epochs(known: Known) -> Iterator[Finding]:
-    """Say how long a run is that is given in epochs: a large batch leaves few steps."""
-    per_epoch = known.steps_per_epoch
-    if known["trainer.max_steps"] is None and per_epoch:
+    """Say how long the run is in steps and in epochs: a large batch leaves few steps, and drops what is left over."""
+    per_epoch, batch = known.steps_per_epoch, known["data.rollout_batch_size"]
+    if not per_epoch or known.train is None or batch < 1:
+        return
+    pairs, lost = known.train.rows, known.train.rows - per_epoch * batch
+    epoch = f"{pairs} pairs at {batch} a step are {per_epoch} steps an epoch"
+    epoch += f", {lost} pairs left over each time" if lost else ""
+    if (steps := known["trainer.max_steps"]) is not None:
+        yield note("trainer.max_steps", f"{epoch}; {steps} steps are {steps / per_epoch:.1f} epochs")
+    else:
         epochs = known["trainer.total_epochs"]
-        yield note("trainer.total_epochs", f"{epochs} epochs of {per_epoch} steps are {epochs * per_epoch} steps")
+        yield note("trainer.total_epochs", f"{epoch}; {epochs} epochs are {epochs * per_epoch} steps")
 
 
 def check_val_only(known: Known) -> Iterator[Finding]:
