@@ -27,8 +27,8 @@ test: $(STAMP) ## Run every test: the fast ones in parallel, then the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m slow
 
-test-fast: $(STAMP) ## Run the tests that take under a minute together
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
+	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
 
 rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (15 minutes)
 	$(BIN)/python -m pytest -m rehearsal

@@ -28,6 +28,8 @@ from lad_reasoner.errors import RunError, UsageError
 if TYPE_CHECKING:
     from tests.annotate.conftest import Server, Trees
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-secret-0123456789"
 PRICES = Prices(prompt=1.0, completion=10.0)  # a reply of the test server: 400 and 100 tokens, 0.0014 USD
 
@@ -326,7 +328,6 @@ def test_a_full_disk_gives_up_its_reserve_before_a_reply(
     assert set(server.asked.values()) == {1}
 
 
-@pytest.mark.slow
 def test_a_file_that_may_not_grow_loses_the_line_being_written_and_says_so(
     trees: Trees, server: Server, subjects: list[Subject], tmp_path: Path
 ) -> None:
@@ -381,7 +382,6 @@ def _lad(trees: Trees, server: Server, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-c", code, *trees.arguments(), *asked, *quick, *more]
 
 
-@pytest.mark.slow
 def test_killed_at_twenty_moments_it_ends_with_the_same_set_and_pays_nothing_twice(
     trees: Trees, server: Server, tmp_path: Path
 ) -> None:
@@ -421,7 +421,6 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_set_and_pays_nothing_twi
     other.close()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_is_in_flight(trees: Trees, server: Server, tmp_path: Path) -> None:
     server.delay = 0.4
     run = subprocess.Popen(_lad(trees, server, tmp_path / "qa"), stderr=subprocess.PIPE, text=True)
@@ -436,7 +435,6 @@ def test_an_interrupted_run_keeps_what_is_in_flight(trees: Trees, server: Server
     assert sum(event["event"] == "answered" for event in events) == len(server.billed) > 0
 
 
-@pytest.mark.slow
 def test_a_dry_run_sends_nothing_and_tells_the_cost(trees: Trees, server: Server, tmp_path: Path) -> None:
     prices = ["--price-in", "1", "--price-out", "10", "--dry-run", "--json"]
     done = subprocess.run(_lad(trees, server, tmp_path / "qa", *prices), capture_output=True, text=True, check=False)
@@ -448,7 +446,6 @@ def test_a_dry_run_sends_nothing_and_tells_the_cost(trees: Trees, server: Server
     assert not (tmp_path / "qa").exists()
 
 
-@pytest.mark.slow
 def test_a_budget_needs_prices(trees: Trees, server: Server, tmp_path: Path) -> None:
     words = _lad(trees, server, tmp_path / "qa", "--budget", "1")
     done = subprocess.run(words, capture_output=True, text=True, check=False)

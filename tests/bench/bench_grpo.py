@@ -30,6 +30,9 @@ from lad_reasoner.trainers.cpu.runtime import cpu_environment
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRL = "trl==1.8.0"
 
+#: Prompts a step. This and the temperature are laid over the demonstration's config, as `trl_grpo.py` has them.
+PROMPTS = 32
+
 #: verl's names for the parts of a step, and ours. What is left of the step is the rollout: `step` minus these.
 PARTS = {
     "old_log_prob": "log-probabilities before the update",
@@ -90,6 +93,9 @@ def measure_ours(pairs: Path, folder: Path, steps: int) -> Measured:
     words = {
         "data.train_files": pairs,
         "data.val_files": pairs,
+        "data.rollout_batch_size": PROMPTS,
+        "worker.actor.global_batch_size": PROMPTS,
+        "worker.rollout.temperature": 1.0,
         "worker.actor.model.model_path": BASE,
         "trainer.max_steps": steps,
         "trainer.save_freq": -1,

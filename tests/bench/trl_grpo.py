@@ -22,7 +22,7 @@ from datasets import Dataset
 from lad_reasoner.rewards import rlad_reward
 from lad_reasoner.task import IMAGE_MARKER, prompt_text
 
-#: The sizes of examples/demo/grpo.yaml.
+#: As `bench_grpo.py` has them.
 PROMPTS, SAMPLES, RESPONSE = 32, 8, 48
 
 

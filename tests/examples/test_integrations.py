@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +36,18 @@ def pairs(loco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def require(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take the framework that is installed, or install it for this test, or skip."""
+    if find_spec(package):
+        return
+    if not os.environ.get("LAD_INSTALL_IN_TESTS"):
+        pytest.skip(f"{package} is not installed; LAD_INSTALL_IN_TESTS=1 installs it in a temporary folder")
+    site, wanted = tmp_path / "site", Path(__file__).with_name(f"{package}.txt")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), "-r", str(wanted)]
+    subprocess.run(pip, check=True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])  # behind what is installed
+
+
 def load(path: Path) -> ModuleType:
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -47,7 +61,7 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("answer", ["yes", "no", "perhaps"])
 def test_lmms_eval_scores_as_lad_score_does(pairs, repository, tmp_path, monkeypatch, answer) -> None:
     """lmms-eval runs the task with its own model that always says the same; the figures follow from the counts."""
-    pytest.importorskip("lmms_eval", reason="pip install lmms-eval")
+    require("lmms_eval", monkeypatch, tmp_path)
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
@@ -98,7 +112,7 @@ def test_lmms_evals_messages_are_the_training_prompt(pairs, repository) -> None:
 
 def test_anomalib_tests_the_model_on_its_own_data_module(loco, repository, monkeypatch, tmp_path) -> None:
     """anomalib's Engine runs the adapter over its MVTecLOCO; its metrics are those of the same answers scored here."""
-    pytest.importorskip("anomalib", reason="pip install anomalib")
+    require("anomalib", monkeypatch, tmp_path)
     from anomalib.data import MVTecLOCO
     from anomalib.engine import Engine
     from sklearn.metrics import f1_score, roc_auc_score

@@ -21,6 +21,7 @@ from lad_reasoner.pairs_reader import iter_pairs
 from lad_reasoner.task import prompt_text
 
 pytest.importorskip("openai")
+pytestmark = pytest.mark.slow
 
 TOKENS = ["<think>", " one", " missing", " </think>", "<answer>", " yes", " </answer>"]
 

@@ -137,6 +137,7 @@ def test_f1_is_averaged_by_its_confusion_shares():
     assert values[-1] == pytest.approx(2 * 0.5 / (2 * 0.5 + 0.5))
 
 
+@pytest.mark.slow
 def test_the_files_are_pictures(tmp_path):
     runs = read_runs([f"a & <b> $x$={easyr1_run(tmp_path / 'run', accuracy_cable=1.0)}"])
     files = write_plots(runs, tmp_path / "deep" / "plots")
@@ -203,6 +204,7 @@ def test_two_runs_need_two_names(tmp_path):
         read_runs([f"a={folder}", f"a={folder}"])
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_last_values_and_the_files(tmp_path):
     folder = easyr1_run(tmp_path / "run")
     words = [sys.executable, "-m", "lad_reasoner.cli", "plot", str(folder), "--out", str(tmp_path / "plots")]

@@ -38,8 +38,8 @@ def draw_training(grpo: Mapping[str, Any], path: Path) -> Path:
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        if name != "response_length":
-            axis.set_ylim(0, 1.02)
+        # From zero, so that a change looks as large as it is.
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1] if name == "response_length" else 1.02)
     for axis in axes[1]:
         axis.set_xlabel("GRPO step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -101,7 +101,7 @@ def _share(sections: list[int], total: int) -> list[int]:
 def _read_config(source: Path) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source, trust_remote_code=True)
+    return AutoConfig.from_pretrained(source)
 
 
 def _save_random(config: Any, out: Path) -> None:
