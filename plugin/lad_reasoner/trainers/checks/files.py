@@ -10,7 +10,7 @@ from typing import Final
 from lad_reasoner.task import IMAGE_MARKER
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 
-__all__ = ["FILE_CHECKS"]
+__all__ = ["FILE_CHECKS", "check_model_is_there"]
 
 #: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
 EASYR1_MODELS: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
@@ -106,18 +106,21 @@ def check_other_files(known: Known) -> Iterator[Finding]:
             yield error(key, f"no such {what}: {value}", remedy="correct the path: EasyR1 would only print this")
 
 
-def check_model(known: Known) -> Iterator[Finding]:
-    """The model is given, and if it is a folder it holds a model with its processor."""
+def check_model_is_there(known: Known) -> Iterator[Finding]:
+    """The model is given, and if it is a path there is something at it."""
     key = "worker.actor.model.model_path"
-    value = known[key]
-    if not value:
+    if not (value := known[key]):
         yield error(key, "none", expected="a model folder or hub name")
-        return
-    path = Path(value)
-    if not path.exists():
-        if _is_path(value):
-            yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
-        return
+    elif not Path(value).exists() and _is_path(value):
+        yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
+
+
+def check_model(known: Known) -> Iterator[Finding]:
+    """A folder that is given as the model holds one, with its processor."""
+    key = "worker.actor.model.model_path"
+    path = Path(known[key] or "")
+    if not known[key] or not path.exists():
+        return  # said by check_model_is_there, or a name on the hub
     if not (path / "config.json").is_file():
         remedy = "merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
         yield error(key, f"no config.json in {path}", expected="a Hugging Face model folder", remedy=remedy)
@@ -170,6 +173,7 @@ FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_data_files,
     check_format_prompt,
     check_other_files,
+    check_model_is_there,
     check_model,
     check_model_type,
     check_offline,

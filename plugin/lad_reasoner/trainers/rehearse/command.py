@@ -13,6 +13,7 @@ from typing import Final
 from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers.checkpoints import find_last
 from lad_reasoner.trainers.checks import CHECKS
+from lad_reasoner.trainers.checks.files import check_model_is_there
 from lad_reasoner.trainers.checks.known import Known
 from lad_reasoner.trainers.checks.machine import MACHINE_CHECKS
 from lad_reasoner.trainers.config import EasyR1Config, load_config, read_keys
@@ -104,13 +105,16 @@ def rehearse(words: Sequence[str], options: Options) -> None:
 
 
 def _check(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key]) -> None:
-    """Stop at what is known to be wrong. What a machine must have is left out: this is another machine.
+    """Stop at what is known to be wrong.
+
+    What the machine must have is left out, for this is another machine; and so is the model, which may not have been
+    trained yet: a tiny one stands in for it.
 
     Raises:
         UsageError: A check found an error.
     """
     known = Known(config=config, trainer=rig.trainer, keys=keys, gpu=False)
-    checks = [check for check in CHECKS if check not in MACHINE_CHECKS]
+    checks = [check for check in CHECKS if check not in {*MACHINE_CHECKS, check_model_is_there}]
     refuse_errors([finding for check in checks for finding in check(known)])
 
 
