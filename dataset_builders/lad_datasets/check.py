@@ -24,6 +24,8 @@ class CheckOptions:
         easyr1: Images are scaled by EasyR1 before the processor; else the processor alone has these bounds.
         tokenizer: ``tokenizer.json`` or a model folder; without, text is bounded from above.
         max_prompt_length: Longer prompts are errors; None for no bound.
+        fix: Repair what is known to be safe; only model folders can be repaired.
+        model_pixels: What the user gave as ``max_pixels``, if anything: a model's processor should have it.
         loco: An MVTec LOCO AD tree whose test images must not be in a training file.
         workers: Threads.
     """
@@ -35,6 +37,8 @@ class CheckOptions:
     max_prompt_length: int | None = None
     loco: Path | None = None
     workers: int = 1
+    fix: bool = False
+    model_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Report:
         kind: What it was taken for.
         errors: What must be mended, a line each.
         warnings: What should be known, a line each.
+        fixed: What was repaired, a line each.
         tables: To print.
         facts: Figures by name, for programs.
     """
@@ -69,6 +74,7 @@ class Report:
     kind: str
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -120,9 +126,18 @@ def _is_sft_config(path: Path) -> bool:
     )
 
 
+def _is_model(path: Path) -> bool:
+    from lad_reasoner.trainers.model_check import is_model_folder
+
+    return is_model_folder(path)
+
+
+MODEL: Final = "model folder"
+
 #: The first that fits checks the file.
 CHECKERS: Final = (
     Checker("pair parquet", _is_parquet, "lad_datasets.check_pairs:check_pairs"),
+    Checker(MODEL, _is_model, "lad_datasets.check_model:check_model"),
     Checker("annotations", lambda path: path.suffix == ".jsonl", "lad_datasets.check_annotations:check_annotations"),
     Checker("EasyR1 config", _is_easyr1_config, "lad_datasets.check_config:check_config"),
     Checker("LLaMA-Factory config", _is_sft_config, "lad_datasets.check_config:check_sft_config"),
@@ -133,13 +148,17 @@ def check_file(path: Path, options: CheckOptions) -> Report:
     """Check one file.
 
     Raises:
-        UsageError: It is absent, or of no known kind.
+        UsageError: It is absent, or of no known kind, or of a kind that cannot be repaired.
         DataError: It cannot even be read as what it is.
     """
     if not path.exists():
         raise UsageError(path, found="no such file", expected="a file to check")
     for checker in CHECKERS:
         if checker.fits(path):
+            if options.fix and checker.kind != MODEL:
+                raise UsageError(
+                    "--fix", found=f"{path}, {checker.kind}", expected=f"a {MODEL}", remedy="leave it out"
+                )
             module, function = checker.function.split(":")
             return cast(CheckFunction, getattr(import_module(module), function))(path, options)
     kinds = ", ".join(checker.kind for checker in CHECKERS)

@@ -21,6 +21,8 @@ def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
     for report in reports:
         for table in report.tables:
             typer.echo(_layout(table))
+        for line in report.fixed:
+            print(f"fixed: {line}", file=sys.stderr)
         for line in report.warnings:
             print(f"warning: {line}", file=sys.stderr)
         for line in report.errors:

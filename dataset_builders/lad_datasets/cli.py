@@ -175,7 +175,9 @@ def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, EasyR1 config.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, configs, model folder.")
+    ],
     *,
     max_pixels: Annotated[int | None, typer.Option(min=784, help="Largest image area in training.")] = None,
     min_pixels: Annotated[int | None, typer.Option(min=1, help="Smallest image area in training.")] = None,
@@ -183,12 +185,17 @@ def check(
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
     max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
     loco: LocoGuard = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair a model folder's JSON; what it was is kept.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = CORES,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Check finished files: schema, images, gold answers, leakage, prompt lengths.
 
+    A model folder is checked for what transformers 4 and 5 do not read of each other.
+
     Example: lad check grpo.parquet --max-pixels 401408 --tokenizer Qwen2.5-VL-3B-Instruct
+
+    Example: lad check models/sft --max-pixels 401408 --fix
     """
     from lad_datasets.check import CheckOptions, check_file
     from lad_datasets.check_print import print_reports
@@ -202,6 +209,8 @@ def check(
         max_prompt_length=max_prompt_length,
         loco=loco,
         workers=workers,
+        fix=fix,
+        model_pixels=max_pixels,
     )
     reports = [check_file(path, options) for path in files]
     print_reports(reports, as_json=as_json)
