@@ -15,11 +15,28 @@ from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers import launch as launcher
 from lad_reasoner.trainers.command import main
 from lad_reasoner.trainers.config import load_config
+from lad_reasoner.trainers.failure import last_error
 from lad_reasoner.trainers.grammar import read_snapshot
 from lad_reasoner.trainers.installed import Trainer
 
 KEYS = read_snapshot()
 VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
+
+
+#: As Ray 2.60 writes them.
+DIED = """ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+\tclass_name: create_colocated_worker_cls.<locals>.WorkerDict
+\tactor_id: 9e1904642b40e0b8723fb96e04000000
+\tpid: 22852
+\tname: uInReMWorkerDict_1:0
+\tnamespace: c987b11f
+\tip: 10.0.0.3
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR
+"""
+KILLED = (
+    "\x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task by an unexpected system error. "
+    "Worker ID: 3ff3 Node ID: 350f Worker IP address: 10.0.0.3 Worker port: 38031 Worker PID: 22852 Worker exit type\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +51,26 @@ VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0",
         ("only words\nthe last of them\n", "the last of them"),
         ("", "nothing in the log"),
         ("ray.exceptions.ActorDiedError: The actor died\n", "ray.exceptions.ActorDiedError"),
+        (
+            "Error executing job with overrides: ['a=1']\nray.exceptions.RayTaskError(ActorDiedError): ray::run()\n"
+            + DIED,
+            "WorkerDict, process 22852 on node 10.0.0.3, died: killed, or out of memory",
+        ),
+        (
+            "RuntimeError: Connection closed by peer [10.0.0.3]:5\n" + KILLED,
+            "a worker, process 22852 on node 10.0.0.3",
+        ),
+        ("ValueError: bad batch\n" + KILLED, "ValueError: bad batch"),
+        (
+            "ray.exceptions.ActorUnavailableError: The actor 7f37 is unavailable: RpcError: Socket closed\n",
+            "a worker cannot be reached any more: it or its node died",
+        ),
+        ("ray.exceptions.ActorUnavailableError: The actor 7f37 is unavailable\n" + KILLED, "process 22852 on node"),
     ],
 )
 def test_the_line_that_says_why(tmp_path, log, said):
     (tmp_path / "trainer.log").write_text(log)
-    assert said in launcher.last_error(tmp_path / "trainer.log")
+    assert said in last_error(tmp_path / "trainer.log")
 
 
 def test_easyr1_is_given_its_own_grammar(good_words, tmp_path):

@@ -35,7 +35,7 @@ usage:
                                                        make a Hugging Face folder of either trainer's checkpoint
 
 Keys are EasyR1's. FILE is laid over EasyR1's defaults, key=value words over FILE; an unknown key is an error.
-Without a GPU, verl runs on the CPU.
+Without a GPU, verl runs on the CPU. With RAY_ADDRESS (auto or HOST:PORT), the run joins a Ray cluster.
 
 options:
   --no-check   train although the check would object
@@ -112,7 +112,7 @@ def _train(words: list[str]) -> None:
     config = load_config(given, keys)
     if "--no-check" not in flags:
         refuse_errors(run_checks(config, trainer, keys))
-    launch(config, trainer, keys, total_steps=total_steps(config))
+    launch(config, trainer, keys, total_steps=total_steps(config), check="--no-check" not in flags)
 
 
 def _check(words: list[str]) -> None:
@@ -131,6 +131,7 @@ def _check(words: list[str]) -> None:
 def _show(words: list[str]) -> None:
     import yaml
 
+    from lad_reasoner.trainers.cluster import cluster_address
     from lad_reasoner.trainers.config import load_config, read_keys
     from lad_reasoner.trainers.launch import build_command, finds_gpu
     from lad_reasoner.trainers.metrics import attempts_of
@@ -142,7 +143,8 @@ def _show(words: list[str]) -> None:
     trainer = _trainer_named(wanted)
     attempt = config.run_dir / "attempts" / f"{len(attempts_of(config.run_dir)) + 1:03}"  # the next one's
     # What runs here, or what the named trainer would be given where there are GPUs.
-    command = build_command(config, trainer, keys, attempt, gpu=wanted is not None or finds_gpu())
+    cluster, gpu = cluster_address() is not None, wanted is not None or finds_gpu()
+    command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster)
     if "--json" in flags:
         shown = {"trainer": trainer.name, "version": trainer.version, "on_cpu": command.on_cpu}
         print(json.dumps({**shown, "config": config.as_tree(), "command": command.words}, indent=1))

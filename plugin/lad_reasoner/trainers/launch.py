@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -23,11 +22,13 @@ from typing import Final, cast
 from omegaconf import OmegaConf
 
 from lad_reasoner.child import started
-from lad_reasoner.errors import RunError
+from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers.checkpoints import find_last, step_of
+from lad_reasoner.trainers.cluster import Cluster, cluster_address, faults_of, probe
 from lad_reasoner.trainers.config import EasyR1Config
 from lad_reasoner.trainers.cpu.processes import end_run
-from lad_reasoner.trainers.cpu.runtime import cpu_environment, cpu_overrides, run_folder
+from lad_reasoner.trainers.cpu.runtime import cluster_environment, cpu_environment, cpu_overrides, run_folder
+from lad_reasoner.trainers.failure import last_error
 from lad_reasoner.trainers.grammar import Key
 from lad_reasoner.trainers.hydra_words import as_words, lay_over
 from lad_reasoner.trainers.installed import Trainer, has_gpu
@@ -35,7 +36,7 @@ from lad_reasoner.trainers.metrics import EASYR1_LOG, attempts_of
 from lad_reasoner.trainers.progress import Progress
 from lad_reasoner.trainers.verl_overrides import SAVE_CONTENTS, run_overrides, translate
 
-__all__ = ["Command", "build_command", "finds_gpu", "last_error", "launch"]
+__all__ = ["Command", "build_command", "finds_gpu", "launch"]
 
 RAW_LOG: Final = "trainer.log"
 RUN_RECORD: Final = "attempt.json"
@@ -62,7 +63,7 @@ class Command:
 
 
 def build_command(
-    config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], attempt: Path, *, gpu: bool
+    config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], attempt: Path, *, gpu: bool, cluster: bool = False
 ) -> Command:
     """Return the trainer's command line.
 
@@ -72,6 +73,7 @@ def build_command(
         keys: EasyR1's keys.
         attempt: The folder of this attempt; EasyR1 is given the copy of the config in it.
         gpu: Whether the trainer will find GPUs, here or on a cluster.
+        cluster: Whether it joins a running Ray cluster; else it starts Ray by itself.
 
     Raises:
         UsageError: verl has no counterpart for a key.
@@ -86,12 +88,14 @@ def build_command(
     if not gpu:
         # Models are small there, so each checkpoint also holds one that can be used as it is.
         overrides[SAVE_CONTENTS] = [*cast("list[str]", overrides[SAVE_CONTENTS]), "hf_model"]
-        overrides = lay_over(overrides, cpu_overrides(ranks=config["trainer.n_gpus_per_node"]))
+        overrides = lay_over(overrides, _without_gpu(config, cluster=cluster))
     overrides = lay_over(overrides, run_overrides(config, attempt))
     return Command([sys.executable, "-m", "verl.trainer.main_ppo", *as_words(overrides)], on_cpu=not gpu)
 
 
-def launch(config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], *, total_steps: int | None) -> None:
+def launch(
+    config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], *, total_steps: int | None, check: bool = True
+) -> None:
     """Train, and return when the trainer has ended well.
 
     Args:
@@ -99,14 +103,21 @@ def launch(config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], *, tota
         trainer: What is installed.
         keys: EasyR1's keys.
         total_steps: For the estimate of the remaining time.
+        check: Refuse a cluster of which a node cannot take part.
 
     Raises:
-        RunError: The trainer failed; its exit code is kept.
+        UsageError: Several nodes are asked for, and there is no cluster.
+        RunError: The trainer failed; its exit code is kept. Or a node of the cluster cannot take part.
         KeyboardInterrupt: Ctrl-C, or SIGTERM; every process of the run has been ended.
     """
     end_forgotten(config.run_dir)
+    cluster = _join_cluster(config, trainer, check=check) if cluster_address() else None
+    if cluster is None and config["trainer.nnodes"] > 1:
+        found = f"{config['trainer.nnodes']} and no RAY_ADDRESS"
+        raise UsageError("trainer.nnodes", found=found, remedy="start Ray on every node and set RAY_ADDRESS=auto")
     attempt = config.run_dir / "attempts" / f"{len(attempts_of(config.run_dir)) + 1:03}"
-    command = build_command(config, trainer, keys, attempt, gpu=finds_gpu())
+    gpu = cluster.has_gpu if cluster else has_gpu()
+    command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster is not None)
     attempt.mkdir(parents=True)
     _keep_easyr1_log(config.run_dir)
     OmegaConf.save(OmegaConf.create(_given_to_easyr1(config)), attempt / CONFIG_COPY)
@@ -114,8 +125,9 @@ def launch(config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], *, tota
     with run_folder() as folder, Progress(logs, total=total_steps) as progress:
         _announce(progress, config, trainer, command, attempt)
         _write_record(attempt, command, folder)
+        environment = _environment(command, None if cluster else folder)
         try:
-            code = _run(command, _environment(command, folder), attempt / RAW_LOG, progress)
+            code = _run(command, environment, attempt / RAW_LOG, progress)
         finally:
             end_run(folder)
             (attempt / RUN_RECORD).unlink(missing_ok=True)
@@ -125,7 +137,28 @@ def launch(config: EasyR1Config, trainer: Trainer, keys: dict[str, Key], *, tota
 
 def finds_gpu() -> bool:
     """Return whether a trainer that is started here finds GPUs: this machine's, or those of a running cluster."""
-    return has_gpu() or "RAY_ADDRESS" in os.environ
+    return has_gpu() or cluster_address() is not None
+
+
+def _join_cluster(config: EasyR1Config, trainer: Trainer, *, check: bool) -> Cluster:
+    """Look at every node of the cluster; say all that is wrong, and raise the first of it."""
+    cluster = probe(config)
+    faults = list(faults_of(cluster, config, trainer)) if check else []
+    for fault in faults[1:]:
+        print(f"error: {fault}", file=sys.stderr)
+    if faults:
+        raise faults[0]
+    return cluster
+
+
+def _without_gpu(config: EasyR1Config, *, cluster: bool) -> dict[str, object]:
+    ranks, nodes = config["trainer.n_gpus_per_node"], config["trainer.nnodes"]
+    if not cluster:
+        return cpu_overrides(ranks=ranks)
+    # Ray's daemons were started by others: what the processes need in their environment travels with the run.
+    prefix = "++ray_kwargs.ray_init.runtime_env.env_vars"
+    travels = {f"{prefix}.{name}": value for name, value in cluster_environment().items()}
+    return cpu_overrides(ranks=ranks, nodes=nodes, own_ray=False) | travels
 
 
 def end_forgotten(run_dir: Path) -> None:
@@ -136,15 +169,6 @@ def end_forgotten(run_dir: Path) -> None:
             end_run(folder)
             shutil.rmtree(folder, ignore_errors=True)
         record.unlink(missing_ok=True)
-
-
-def last_error(log: Path) -> str:
-    """Return the line of a raw log that says why the trainer failed: the last one that names an exception."""
-    lines = [_plain(line) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    # Ray wraps the cause; the cause itself is more use.
-    own = [line for line in named if not line.startswith("ray.exceptions.")]
-    return next(iter([*own[-1:], *named[-1:], *[line for line in lines if line][-1:]]), "nothing in the log")[:500]
 
 
 def _given_to_easyr1(config: EasyR1Config) -> dict[str, object]:
@@ -174,9 +198,12 @@ def _write_record(attempt: Path, command: Command, folder: Path) -> None:
     (attempt / "command.txt").write_text(f"{command}\n", encoding="utf-8")
 
 
-def _environment(command: Command, folder: Path) -> dict[str, str]:
-    own = {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1", "RAY_TMPDIR": str(folder)}
-    return os.environ | own | (cpu_environment(folder) if command.on_cpu else {})
+def _environment(command: Command, folder: Path | None) -> dict[str, str]:
+    """Return the trainer's environment: with a folder for a Ray of its own, or to join a cluster."""
+    own = {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"}
+    if folder is None:  # RAY_TMPDIR is where Ray looks for the cluster: it stays the user's
+        return os.environ | own | (cluster_environment() if command.on_cpu else {})
+    return os.environ | own | {"RAY_TMPDIR": str(folder)} | (cpu_environment(folder) if command.on_cpu else {})
 
 
 def _run(command: Command, environment: dict[str, str], log: Path, progress: Progress) -> int:
@@ -196,8 +223,3 @@ def _failure(trainer: Trainer, code: int, log: Path, last: Path | None) -> RunEr
     error = RunError(trainer.name, found=f"{how}: {last_error(log)}", remedy=f"see {log}; {again}")
     error.exit_code = 128 - code if code < 0 else code
     return error
-
-
-def _plain(line: str) -> str:
-    """Return a log line without colours and without Ray's mark of the process that wrote it."""
-    return re.sub(r"^\([^)]*pid=[^)]*\)\s*", "", re.sub(r"\x1b\[[0-9;]*m", "", line)).strip()

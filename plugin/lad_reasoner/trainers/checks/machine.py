@@ -37,6 +37,11 @@ VERL_GPU_NEEDS: Final = ("vllm",)
 QWEN3_VL_NEEDS: Final = ("transformers>=4.57", "vllm>=0.11")
 
 
+def _on_cluster() -> bool:
+    """Return whether the run joins a Ray cluster, whatever its address looks like."""
+    return os.environ.get("RAY_ADDRESS", "") not in {"", "local"}
+
+
 def check_trainer(known: Known) -> Iterator[Finding]:
     """A trainer is installed."""
     if known.trainer is None:
@@ -85,7 +90,7 @@ def check_packages(known: Known) -> Iterator[Finding]:
 
 def check_gpus(known: Known) -> Iterator[Finding]:
     """There are as many GPUs as the run asks for, unless a cluster has them."""
-    if "RAY_ADDRESS" in os.environ or known["trainer.nnodes"] > 1:
+    if _on_cluster() or known["trainer.nnodes"] > 1:
         return
     here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
     if known.gpu and here < asked:
@@ -98,7 +103,7 @@ def check_gpus(known: Known) -> Iterator[Finding]:
 
 def check_nodes(known: Known) -> Iterator[Finding]:
     """Several nodes need a running cluster."""
-    if known["trainer.nnodes"] > 1 and "RAY_ADDRESS" not in os.environ:
+    if known["trainer.nnodes"] > 1 and not _on_cluster():
         yield error(
             "trainer.nnodes",
             str(known["trainer.nnodes"]),
@@ -109,7 +114,7 @@ def check_nodes(known: Known) -> Iterator[Finding]:
 
 def check_cpus(known: Known) -> Iterator[Finding]:
     """Ray has as many CPUs as EasyR1 reserves; with fewer it waits for ever and says nothing."""
-    if known.trainer is None or known.trainer.name != "easyr1" or "RAY_ADDRESS" in os.environ:
+    if known.trainer is None or known.trainer.name != "easyr1" or _on_cluster():
         return
     here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
     asked = 1 + rewards + known["trainer.n_gpus_per_node"]
@@ -129,6 +134,8 @@ def check_memory(known: Known) -> Iterator[Finding]:
         return
     if sum(memory.update.values()) >= GIB:
         yield note("memory", describe_memory(memory))
+    if _on_cluster():
+        return  # this machine may not be one that trains; the launch asks each node
     if not known.gpu:
         parts = sum(memory.update.values()) - memory.update["activations"]
         yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "train on GPUs")

@@ -24,17 +24,19 @@ from typing import Final
 
 from lad_reasoner.trainers.verl_plugin import CPU_PLATFORM
 
-__all__ = ["EXTERNAL_MODULE", "cpu_environment", "cpu_overrides", "run_folder"]
+__all__ = ["EXTERNAL_MODULE", "cluster_environment", "cpu_environment", "cpu_overrides", "run_folder"]
 
 #: Imported by verl in each of its processes; registers platform, engine, rollout and sampler.
 EXTERNAL_MODULE: Final = "lad_reasoner.trainers.verl_plugin"
 
 
-def cpu_overrides(*, ranks: int = 1) -> dict[str, object]:
+def cpu_overrides(*, ranks: int = 1, nodes: int = 1, own_ray: bool = True) -> dict[str, object]:
     """Return verl's overrides for a run without a GPU, to be laid over the translated config.
 
     Args:
-        ranks: Trainer processes; each holds a shard of the model (FSDP2 over gloo). verl calls them GPUs.
+        ranks: Trainer processes a node; each holds a shard of the model (FSDP2 over gloo). verl calls them GPUs.
+        nodes: Nodes of a Ray cluster.
+        own_ray: Start Ray for this run; else the run joins a cluster, whose nodes pretend ``ranks`` GPUs each.
 
     Returns:
         Hydra key to value; a key that verl's config does not have already starts with ``++``. Lists and dicts are
@@ -72,14 +74,17 @@ def cpu_overrides(*, ranks: int = 1) -> dict[str, object]:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "data.dataloader_num_workers": 0,
         "data.filter_overlong_prompts_workers": 1,
-        "trainer.nnodes": 1,
+        "trainer.nnodes": nodes,
         "trainer.n_gpus_per_node": ranks,
-        # Logical CPUs are tickets to start a process, not cores.
-        "ray_kwargs.ray_init.num_cpus": 16,
-        "++ray_kwargs.ray_init.num_gpus": ranks,
-        "++ray_kwargs.ray_init.include_dashboard": False,
-        "++ray_kwargs.ray_init.object_store_memory": 500_000_000,
     }
+    if own_ray:  # Ray refuses these where it joins a cluster
+        overrides |= {
+            # Logical CPUs are tickets to start a process, not cores.
+            "ray_kwargs.ray_init.num_cpus": 16,
+            "++ray_kwargs.ray_init.num_gpus": ranks,
+            "++ray_kwargs.ray_init.include_dashboard": False,
+            "++ray_kwargs.ray_init.object_store_memory": 500_000_000,
+        }
     for role in ("actor", "ref"):
         prefix = f"actor_rollout_ref.{role}"
         overrides |= {
@@ -103,16 +108,29 @@ def cpu_environment(folder: Path, *, threads: int | None = None) -> dict[str, st
         threads: Threads of each process that computes; all cores by default, since trainer and rollout take turns.
     """
     return {
+        **cluster_environment(threads=threads),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A process a logical CPU would be started at once otherwise.
+        "RAY_prestart_worker_first_driver": "0",
+    }
+
+
+def cluster_environment(*, threads: int | None = None) -> dict[str, str]:
+    """Return what each of the run's processes needs in its environment, on whichever node it is.
+
+    Args:
+        threads: Threads of each process that computes; all cores by default, since trainer and rollout take turns.
+    """
+    return {
         "VERL_PLATFORM": CPU_PLATFORM,
         "VERL_USE_EXTERNAL_MODULES": EXTERNAL_MODULE,
         "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1),
         # Waiting threads that spin stop the others where processes outnumber the cores.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # A process a logical CPU would be started at once otherwise.
-        "RAY_prestart_worker_first_driver": "0",
+        # In ms: how long Ray waits to learn why a process is gone, which is what an error can say; 1 s is too short.
+        "RAY_timeout_ms_task_wait_for_death_info": "15000",
     }
 
 

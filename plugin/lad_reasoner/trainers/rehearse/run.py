@@ -19,8 +19,9 @@ from lad_reasoner.errors import LadError, RunError
 from lad_reasoner.trainers.config import EasyR1Config
 from lad_reasoner.trainers.cpu.processes import end_run
 from lad_reasoner.trainers.cpu.runtime import run_folder
+from lad_reasoner.trainers.failure import last_error
 from lad_reasoner.trainers.grammar import Key
-from lad_reasoner.trainers.launch import RAW_LOG, RUN_RECORD, Command, build_command, last_error
+from lad_reasoner.trainers.launch import RAW_LOG, RUN_RECORD, Command, build_command
 from lad_reasoner.trainers.progress import Progress
 from lad_reasoner.trainers.rehearse.model import ModelSource
 from lad_reasoner.trainers.rehearse.rig import Rig
