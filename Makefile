@@ -30,7 +30,7 @@ test: $(STAMP) ## Run every test: the fast ones in parallel, then the slow ones
 test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
 	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
 
-rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (15 minutes)
+rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (10 minutes)
 	$(BIN)/python -m pytest -m rehearsal
 
 lint: $(STAMP) ## Check style and types (ruff, mypy strict)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from lad_reasoner.task import LABELS, Label
 
-__all__ = ["Response", "parse"]
+__all__ = ["Response", "parse", "read_outcome"]
 
 #: The template's tags, in its order.
 _TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
@@ -40,6 +40,9 @@ class Response(NamedTuple):
     well_formed: bool
 
 
+#: Stands for words that nobody asked for.
+_WORDS: Final = "-"
+
 #: What a text without any tag says.
 _NOTHING: Final = Response("", None, False)
 
@@ -53,6 +56,20 @@ def parse(text: str) -> Response:
         >>> parse("yes").answer is None
         True
     """
+    said = read_outcome(text)
+    if said.reasoning != _WORDS or not text.startswith(_OPENING):
+        return said
+    start = len(_OPENING)
+    return said._replace(reasoning=text[start : _next_tag(text, start)].strip())
+
+
+def read_outcome(text: str) -> Response:
+    """Read a response as `parse` does, for who does not ask what the reasoning is: ``-`` may stand for it.
+
+    Example:
+        >>> read_outcome("<think> one pin is missing </think><answer> yes </answer>")
+        Response(reasoning='-', answer='yes', well_formed=True)
+    """
     start = len(_OPENING) if text.startswith(_OPENING) else 0
     end = _next_tag(text, start)
     if end < 0:
@@ -60,16 +77,13 @@ def parse(text: str) -> Response:
     if len(text) - end > _LONGEST_ENDING:
         return _read(text)
     # Responses differ in the words before their first (other) tag, and end in one of a few ways.
-    words = text[start:end].strip()
-    said = _read_ending(start, bool(words), text[end:])
-    reasoning = words if start and said.reasoning else said.reasoning
-    return tuple.__new__(Response, (reasoning, said.answer, said.well_formed))  # Response(...), without its cost
+    return _read_ending(start, end > start and not text[start:end].isspace(), text[end:])
 
 
 @lru_cache(maxsize=1024)
 def _read_ending(start: int, words: bool, ending: str) -> Response:
     """Read a text of which only the ending matters, a dash standing for the words before it."""
-    return _read(f"{_OPENING[:start]}{'-' * words}{ending}")
+    return _read(f"{_OPENING[:start]}{_WORDS * words}{ending}")
 
 
 def _next_tag(text: str, start: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.response import Response, parse
+from lad_reasoner.response import Response, parse, read_outcome
 from lad_reasoner.task import LABELS
 
 THINK = "<think> a pin is missing </think>"
@@ -127,6 +127,16 @@ def parse_tag_by_tag(text: str) -> Response:
 def test_the_short_way_through_a_template_gives_what_the_long_way_gives(text: str) -> None:
     assert parse(text) == parse_tag_by_tag(text)
     assert parse(text + " " * 65) == parse(text)  # too long an ending to be remembered
+    outcome = read_outcome(text)
+    assert (outcome.answer, outcome.well_formed) == (parse(text).answer, parse(text).well_formed)
+    assert bool(outcome.reasoning) == bool(parse(text).reasoning)
+
+
+@pytest.mark.parametrize("before", ["", "before ", "- "])
+@pytest.mark.parametrize("ending", ["", " " * 65])
+def test_reasoning_that_is_a_dash_stays_one(before: str, ending: str) -> None:
+    text = f"{before}<think> - </think><answer>yes</answer>{ending}"
+    assert parse(text) == Response("-", "yes", not before) == parse_tag_by_tag(text)
 
 
 @pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])

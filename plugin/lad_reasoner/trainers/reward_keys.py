@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from lad_reasoner.optional_rewards import OptionalRewards, OptionError, check_weight
-from lad_reasoner.response import Response, parse
+from lad_reasoner.response import Response, parse, read_outcome
 from lad_reasoner.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
 from lad_reasoner.task import Label
 
@@ -51,7 +51,7 @@ def score_response(
         >>> score_response("<answer> no </answer>", gold)["accuracy_pushpins"]
         1.0
     """
-    said = parse(response)
+    said = parse(response) if optional else read_outcome(response)
     scores = _scores(said.answer, said.well_formed, ground_truth, structure_weight, accuracy_weight).copy()
     if optional:
         extra, parts = _optional(tuple(optional.items())).parts(said, ground_truth, response_length)

@@ -14,9 +14,12 @@ import pytest
 
 from lad_reasoner.errors import DataError, RunError, UsageError
 from lad_reasoner.trainers.config import load_config
+from lad_reasoner.trainers.grammar import read_snapshot
+from lad_reasoner.trainers.installed import Trainer
+from lad_reasoner.trainers.rehearse.command import _check
 from lad_reasoner.trainers.rehearse.model import ModelSource, find_source
 from lad_reasoner.trainers.rehearse.report import list_gaps
-from lad_reasoner.trainers.rehearse.rig import _unmet, find_rig
+from lad_reasoner.trainers.rehearse.rig import Rig, _unmet, find_rig
 from lad_reasoner.trainers.rehearse.rows import require_parquet, take_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -88,6 +91,15 @@ def test_a_folder_that_is_no_model(tmp_path, content, says):
 def test_a_config_without_a_model():
     with pytest.raises(UsageError, match="model_path: found none"):
         find_source(load_config([]), "verl")
+
+
+def test_a_model_that_is_still_to_be_trained_does_not_stop_a_rehearsal(good_words):
+    rig = Rig(Trainer("verl", "", Path()), sys.executable)
+    config = load_config([*good_words, "worker.actor.model.model_path=runs/sft/qwen2_5_vl_3b"])
+    _check(config, rig, read_snapshot())
+    assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
+    with pytest.raises(UsageError, match=r"trainer\.max_steps"):
+        _check(config.replace(trainer__max_steps=0), rig, read_snapshot())
 
 
 def test_what_was_not_covered_follows_from_the_config():
