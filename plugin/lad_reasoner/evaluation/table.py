@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -41,6 +41,17 @@ def percent(value: float | None) -> str:
         ('60.4', '56.3', 'n/a')
     """
     return _NOTHING if value is None else f"{math.floor(1000 * value + 0.5) / 10:.1f}"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of two shares in percent points, with its sign.
+
+    Example:
+        >>> points(0.0213), points(-0.2327), points(0.0), points(None)
+        ('+2.1', '-23.3', '0.0', 'n/a')
+    """
+    text = percent(value)
+    return f"+{text}" if value is not None and not text.startswith("-") and text != "0.0" else text
 
 
 def overview_table(runs: Sequence[RunScore], *, paper: bool) -> Table:
@@ -115,7 +126,7 @@ def _metric_cells(metrics: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
-def with_interval(estimate: Estimate) -> str:
+def with_interval(estimate: Estimate, show: Callable[[float | None], str] = percent) -> str:
     """Return an estimate with its interval, if it has one.
 
     Example:
@@ -123,8 +134,8 @@ def with_interval(estimate: Estimate) -> str:
         ('60.4 [57.6, 63.2]', '50.0', 'n/a')
     """
     if estimate.low is None or estimate.high is None:
-        return percent(estimate.value)
-    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+        return show(estimate.value)
+    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
 
 
 def share_table(runs: Sequence[RunScore], by: str) -> Table:
@@ -172,8 +183,8 @@ def compare_table(comparisons: Sequence[Comparison]) -> Table:
             item.first,
             item.second,
             str(item.pairs),
-            with_interval(item.accuracy),
-            with_interval(item.f1),
+            with_interval(item.accuracy, points),
+            with_interval(item.f1, points),
             str(item.only_first),
             str(item.only_second),
             f"{item.p_value:.4g}",
