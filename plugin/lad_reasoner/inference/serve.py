@@ -184,7 +184,7 @@ def _build_page(backend: Backend, folder: Path) -> Any:
 
 
 def _path_of_upload(upload: Any) -> str | None:
-    """Return where an upload lies, unread: gradio would open it, and show an error without a reason where it cannot."""
+    """Return where an upload lies, unread: gradio opens it, and shows an error without a reason where it cannot."""
     return None if upload is None else upload.path
 
 
