@@ -67,3 +67,34 @@ def test_external_systems_are_compared_on_the_same_pairs(write_run, tmp_path, ca
         main(words)
     assert stop.value.code == 0
     assert "[/bold]" in capsys.readouterr().out
+
+
+def test_a_system_that_gives_logits_is_scored(write_run, tmp_path, capsys) -> None:
+    from lad_reasoner.pairs_reader import read_truths
+
+    _, data = write_run({"screw_bag": Confusion(tp=6, fp=1, tn=9, fn=4)})
+    rows = [f"{truth.query_path},{7.5 if truth.label == 'yes' else -7.5}" for truth in read_truths(data)]
+    scores = tmp_path / "logits.csv"
+    scores.write_text("\n".join(["path,score", *rows]))
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--external", f"logits={scores}", "--threshold", "0", "--data", str(data), "--json"])
+    assert stop.value.code == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["pooled"]["metrics"]["auroc"]["value"] == run["pooled"]["metrics"]["accuracy"]["value"] == 1.0
+    assert run["pooled"]["metrics"]["calibration_error"]["value"] is None
+
+
+def test_runs_of_one_name_are_told_apart_and_none_is_compared_with_itself(write_run, tmp_path, capsys) -> None:
+    predictions, data = write_run({"screw_bag": Confusion(tp=6, fp=1, tn=9, fn=4)})
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.jsonl").write_bytes(predictions.read_bytes())
+    paths = [str(tmp_path / folder / "model.jsonl") for folder in ("one", "two")]
+    with pytest.raises(SystemExit):
+        main(["compare", *paths, "--data", str(data), "--resamples", "20", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (found["first"], found["second"]) == ("one/model", "two/model")
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(predictions), str(predictions), "--data", str(data)])
+    assert stop.value.code == 2
+    assert "2 times" in capsys.readouterr().err

@@ -71,11 +71,10 @@ def score_command(
         _score_choices(predictions, data, resamples=resamples, seed=seed, as_json=as_json)
         return
 
-    from lad_reasoner.evaluation.score import read_outcomes, score_outcomes
+    from lad_reasoner.evaluation.score import score_outcomes
     from lad_reasoner.evaluation.table import overview_table, run_table, share_table
 
-    systems = [read_outcomes(path, data, protocol) for path in predictions or []]
-    systems += _read_externals(external or [], data, protocol, threshold)
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
     if not systems:
         raise UsageError("lad score", found="nothing to score", expected="predictions, or --external NAME=FILE.csv")
     runs = [score_outcomes(system, protocol, resamples=resamples, seed=seed) for system in systems]
@@ -107,11 +106,9 @@ def compare_command(
     Example: lad compare base.jsonl grpo.jsonl --external WinCLIP=winclip.csv --data loco.parquet
     """
     from lad_reasoner.evaluation.compare import compare_outcomes
-    from lad_reasoner.evaluation.score import read_outcomes
     from lad_reasoner.evaluation.table import compare_table
 
-    systems = [read_outcomes(path, data, protocol) for path in predictions or []]
-    systems += _read_externals(external or [], data, protocol, threshold)
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
     comparisons = compare_outcomes(systems, resamples=resamples, seed=seed)
     _note_gaps(systems)
     if as_json:
@@ -133,6 +130,21 @@ def _score_choices(
         _print_json({"protocol": "mmad", "runs": [run.to_dict() for run in runs]})
         return
     _print_tables([choice_table(run) for run in runs])
+
+
+def _read_systems(
+    predictions: Sequence[Path],
+    external: Sequence[str],
+    data: Path | None,
+    protocol: Literal["paper", "all"],
+    threshold: float,
+) -> list[Outcomes]:
+    from lad_reasoner.evaluation.outcomes import run_names
+    from lad_reasoner.evaluation.score import read_outcomes
+
+    names = run_names(predictions)
+    systems = [read_outcomes(path, data, protocol, name=name) for path, name in zip(predictions, names, strict=True)]
+    return systems + _read_externals(external, data, protocol, threshold)
 
 
 def _read_externals(
