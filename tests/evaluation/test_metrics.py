@@ -91,3 +91,10 @@ def test_calibration_error_is_zero_for_honest_and_large_for_boastful_scores() ->
     assert calibration_error(anomalous, np.full(4, 0.5)) == 0
     assert calibration_error(anomalous, np.ones(4)) == 0.5
     assert calibration_error(~anomalous, anomalous.astype(float)) == 1.0
+
+
+@pytest.mark.parametrize("scores", [[-3.0, 12.5], [0.5, 1.5]])
+def test_scores_that_are_no_probabilities_rank_and_have_no_calibration(scores: list[float]) -> None:
+    anomalous = np.array([False, True])
+    assert CURVE_METRICS["auroc"](anomalous, np.array(scores)) == 1.0
+    assert math.isnan(calibration_error(anomalous, np.array(scores)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -178,11 +180,65 @@ def test_a_question_cannot_name_a_file_or_an_address(page, client, canary) -> No
     assert calls == []
 
 
+@pytest.fixture
+def chromium():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="browser tests need the package selenium")
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("no Chromium: install Debian's packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+def test_a_verdict_does_not_outlive_its_images(page, chromium, tmp_path: Path) -> None:
+    sizes = {"reference": 40, "query": 41, "next": 42}
+    for name, size in sizes.items():
+        (tmp_path / f"{name}.png").write_bytes(png(size))
+    chromium.get(page[1])
+
+    def drop(place: int, name: str) -> None:
+        wait_until(lambda: len(fields()) == 2)
+        fields()[place].send_keys(str(tmp_path / f"{name}.png"))
+        wait_until(lambda: shown(sizes[name]))
+
+    def fields():
+        return chromium.find_elements("css selector", "input[type=file]")
+
+    def shown(width: int) -> bool:
+        script = "return [...document.images].some((image) => image.naturalWidth === arguments[0])"
+        return bool(chromium.execute_script(script, width))
+
+    def verdict() -> str:
+        found = chromium.find_elements("css selector", "#verdict textarea")
+        return str(found[0].get_property("value")) if found else ""
+
+    drop(0, "reference")
+    drop(-1, "query")
+    chromium.find_element("xpath", "//button[normalize-space()='Compare']").click()
+    wait_until(lambda: verdict() == "Anomalous (yes), P(yes) 0.88")
+    drop(-1, "next")
+    wait_until(lambda: verdict() == "")
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_what_is_no_image_is_refused(page, client) -> None:
     asked = len(page[0].asked)
     good = file_data(upload(client, png()))
     for data, name in ((b"GIF89a" + b"\0" * 40, "a.gif"), (b"<svg onload='alert(1)'/>", "a.svg"), (b"text", "a.png")):
-        assert not ask_over_http(client, good, file_data(upload(client, data, name))).get("success")
+        message = ask_over_http(client, good, file_data(upload(client, data, name)))
+        assert not message.get("success")
+        assert "no readable image, expected PNG, JPEG or WebP" in message["output"]["error"]
     assert len(page[0].asked) == asked
 
 

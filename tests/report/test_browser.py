@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -271,6 +272,20 @@ def test_nothing_overflows_a_phone(page) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_a_long_name_pushes_nothing_off_a_phone(browser, tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.parquet", draw_pairs(15))
+    runs = [write_predictions(tmp_path / f"{'x' * 90}-{seed}.jsonl", data, seed=seed) for seed in range(2)]
+    write_report(read_content(runs, data, "all", resamples=20), tmp_path / "out", ReportOptions())
+    browser.get((tmp_path / "out" / "index.html").as_uri())
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+        assert one(browser, ".scores tbody th").size["width"] < 180
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_print_shows_tables_and_pairs_in_full_and_no_controls(page) -> None:
     emulate(page, media="print")
     try:
@@ -283,6 +298,52 @@ def test_print_shows_tables_and_pairs_in_full_and_no_controls(page) -> None:
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 20_000
+
+
+A4_WIDTH = 703  # CSS pixels between margins of 12 mm
+
+
+def test_no_column_is_cut_off_on_paper(page) -> None:
+    emulate(page, media="print")
+    metrics = {"width": A4_WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        widths = page.execute_script(
+            "return [...document.querySelectorAll('table')].map((table) => table.scrollWidth)"
+        )
+        assert max(widths) <= A4_WIDTH
+        assert page.execute_script("return document.documentElement.scrollWidth") <= A4_WIDTH
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        emulate(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_small_print_can_be_read(page, scheme: str) -> None:
+    """The contrast that WCAG 2 asks of small text (AA), of everything that bears a figure."""
+    emulate(page, features=[{"name": "prefers-color-scheme", "value": scheme}])
+    try:
+        for selector in (".interval", ".number", ".lead", ".headline", ".facts", ".verdict", ".tag", ".about code"):
+            text, ground = page.execute_script(COLOURS, one(page, selector))
+            assert contrast(text, ground) >= 4.5, selector
+    finally:
+        emulate(page)
+
+
+COLOURS = """
+    let ground = arguments[0];
+    while (ground && getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+    return [getComputedStyle(arguments[0]).color, getComputedStyle(ground ?? document.body).backgroundColor]"""
+
+
+def contrast(first: str, second: str) -> float:
+    """Return the ratio of two CSS colours' relative luminances, 1 to 21."""
+    lights = []
+    for colour in (first, second):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
 def test_everything_pressed_has_a_name_and_every_image_an_alternative(page) -> None:

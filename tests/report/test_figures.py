@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
 
 from lad_reasoner.evaluation.report.content import read_content
-from lad_reasoner.evaluation.report.figures import draw_sizes, parameter_count, write_figures
+from lad_reasoner.evaluation.report.figures import _disputed, draw_sizes, parameter_count, spread, write_figures
 from lad_reasoner.evaluation.report.page import ReportOptions, write_report
 
 
@@ -46,6 +49,46 @@ def test_figure_6_has_the_papers_rows_whose_size_is_known(write_runs: WriteRuns)
     names = {text.get_text() for text in figure.axes[0].texts}
     assert {"base", "sft", "LAD-Reasoner (paper)", "Qwen2.5-VL-72B (paper)"} <= names
     assert not any(name.startswith(("APRIL-GAN", "AnomalyGPT")) for name in names)
+
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        assert all(box.x1 <= axes.bbox.x1 for box in boxes)
+
+
+@given(st.lists(st.floats(-1000, 1000), min_size=1, max_size=12), st.floats(1, 50))
+def test_names_keep_their_order_and_their_distance(places: list[float], gap: float) -> None:
+    moved = spread(places, gap=gap)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    assert all(moved[after] - moved[before] >= gap - 1e-6 for before, after in pairwise(order))
+    assert sum(moved) == pytest.approx(sum(places), abs=1e-6)  # pushed apart, not away
+    if all(places[after] - places[before] >= gap for before, after in pairwise(order)):
+        assert moved == pytest.approx(places)
+
+
+@pytest.mark.parametrize(("found", "chosen"), [({5, 6}, 6), ({5}, 0)])
+def test_figure_7_shows_what_the_last_run_has_over_the_others(tmp_path: Path, found: set[int], chosen: int) -> None:
+    """Pair 5 is an anomaly that both find, 6 one that only the last finds, 0 a normal pair that only it accepts."""
+    pairs = draw_pairs(10)
+    data = write_pairs(tmp_path / "pairs.parquet", pairs)
+    says = {
+        "first": {place: "yes" if place in {0, 5} else "no" for place in range(10)},
+        "last": {place: "yes" if place in found else "no" for place in range(10)},
+    }
+    runs = [
+        write_predictions(
+            tmp_path / f"{name}.jsonl",
+            data,
+            scores=False,
+            responses={
+                pairs[place].pair_id: f"<think> x </think><answer> {word} </answer>" for place, word in said.items()
+            },
+        )
+        for name, said in says.items()
+    ]
+    content = read_content(runs, data, "paper", resamples=20)
+    assert _disputed(content, None).pair_id == pairs[chosen].pair_id
 
 
 def test_hostile_reasoning_is_drawn_as_text(tmp_path: Path) -> None:

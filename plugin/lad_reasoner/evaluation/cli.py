@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Predictions = Annotated[list[Path], typer.Argument(help="Files written by `lad predict`.")]
+Predictions = Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")]
+External = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=FILE.csv of another system: pair_id or path, and score or text; may be given again."),
+]
+Threshold = Annotated[float, typer.Option(help="An external score above it is a yes.")]
 Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")]
 Resamples = Annotated[int, typer.Option(min=1, help="Bootstrap samples of every interval.")]
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
@@ -36,13 +41,10 @@ def register(app: typer.Typer) -> None:
 
 
 def score_command(
-    predictions: Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")] = None,
+    predictions: Predictions = None,
     *,
-    external: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE.csv of another system: pair_id or path, and score or text; may be given again."),
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="An external score above it is a yes.")] = 0.5,
+    external: External = None,
+    threshold: Threshold = 0.5,
     data: Data = None,
     protocol: Annotated[
         Literal["paper", "all", "mmad"],
@@ -69,11 +71,10 @@ def score_command(
         _score_choices(predictions, data, resamples=resamples, seed=seed, as_json=as_json)
         return
 
-    from lad_reasoner.evaluation.score import read_outcomes, score_outcomes
+    from lad_reasoner.evaluation.score import score_outcomes
     from lad_reasoner.evaluation.table import overview_table, run_table, share_table
 
-    systems = [read_outcomes(path, data, protocol) for path in predictions or []]
-    systems += _read_externals(external or [], data, protocol, threshold)
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
     if not systems:
         raise UsageError("lad score", found="nothing to score", expected="predictions, or --external NAME=FILE.csv")
     runs = [score_outcomes(system, protocol, resamples=resamples, seed=seed) for system in systems]
@@ -90,8 +91,10 @@ def score_command(
 
 
 def compare_command(
-    predictions: Predictions,
+    predictions: Predictions = None,
     *,
+    external: External = None,
+    threshold: Threshold = 0.5,
     data: Data = None,
     protocol: ProtocolOption = "paper",
     resamples: Resamples = 10_000,
@@ -100,13 +103,12 @@ def compare_command(
 ) -> None:
     """Compare models on the same pairs: paired bootstrap, exact McNemar test, Holm's correction.
 
-    Example: lad compare base.jsonl grpo.jsonl sft-grpo.jsonl
+    Example: lad compare base.jsonl grpo.jsonl --external WinCLIP=winclip.csv --data loco.parquet
     """
     from lad_reasoner.evaluation.compare import compare_outcomes
-    from lad_reasoner.evaluation.score import read_outcomes
     from lad_reasoner.evaluation.table import compare_table
 
-    systems = [read_outcomes(path, data, protocol) for path in predictions]
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
     comparisons = compare_outcomes(systems, resamples=resamples, seed=seed)
     _note_gaps(systems)
     if as_json:
@@ -128,6 +130,21 @@ def _score_choices(
         _print_json({"protocol": "mmad", "runs": [run.to_dict() for run in runs]})
         return
     _print_tables([choice_table(run) for run in runs])
+
+
+def _read_systems(
+    predictions: Sequence[Path],
+    external: Sequence[str],
+    data: Path | None,
+    protocol: Literal["paper", "all"],
+    threshold: float,
+) -> list[Outcomes]:
+    from lad_reasoner.evaluation.outcomes import run_names
+    from lad_reasoner.evaluation.score import read_outcomes
+
+    names = run_names(predictions)
+    systems = [read_outcomes(path, data, protocol, name=name) for path, name in zip(predictions, names, strict=True)]
+    return systems + _read_externals(external, data, protocol, threshold)
 
 
 def _read_externals(
@@ -179,11 +196,14 @@ def _print_json(value: object) -> None:
 
 
 def _print_tables(tables: Sequence[Table]) -> None:
-    """Print tables on stdout; where it is no terminal, as wide as they need."""
+    """Print tables on stdout: in parts that fit a terminal; where it is none, as wide as they need."""
     from rich.console import Console
 
-    console = Console()
+    from lad_reasoner.evaluation.table import fit_table
+
+    console = Console(markup=False, highlight=False)  # a run may be called "[bold]"
     if not console.is_terminal:
         console.width = 400
     for table in tables:
-        console.print(table)
+        for part in fit_table(table, console.width):
+            console.print(part)

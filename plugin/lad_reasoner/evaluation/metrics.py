@@ -121,8 +121,11 @@ def f1_max(anomalous: NDArray[np.bool_], scores: Floats) -> float:
 
 
 def calibration_error(anomalous: NDArray[np.bool_], scores: Floats, *, bins: int = 10) -> float:
-    """Return the expected calibration error: |share anomalous - mean score|, averaged over equal-width bins."""
-    if not len(scores):
+    """Return the expected calibration error: |share anomalous - mean score|, averaged over equal-width bins.
+
+    NaN where a score is outside [0, 1]: another system's distances or logits rank, and are no probabilities.
+    """
+    if not len(scores) or scores.min() < 0 or scores.max() > 1:
         return float("nan")
     place = np.minimum((scores * bins).astype(int), bins - 1)
     gaps = np.bincount(place, weights=anomalous - scores, minlength=bins)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+from lad_reasoner.errors import UsageError
 from lad_reasoner.inference.predictions import Prediction
 from lad_reasoner.pairs_reader import Truth
 from lad_reasoner.response import parse
 from lad_reasoner.task import ANOMALOUS, NORMAL, Label
 
-__all__ = ["Outcome", "Outcomes", "Query", "Reply", "join", "majority", "query_of", "read_replies"]
+__all__ = ["Outcome", "Outcomes", "Query", "Reply", "join", "majority", "query_of", "read_replies", "run_names"]
 
 
 #: What a query is known by: its dataset and its path.
@@ -135,3 +137,21 @@ def _vote(replies: Sequence[Reply]) -> Reply:
     yes, no = votes[ANOMALOUS], votes[NORMAL]
     answer: Label | None = None if yes == no else (ANOMALOUS if yes > no else NORMAL)
     return Reply(answer, score=yes / (yes + no) if yes + no else 0.5, source="vote")
+
+
+def run_names(predictions: Sequence[Path]) -> list[str]:
+    """Return what runs are called: the files' stems, with the folder's name before them where stems repeat.
+
+    Raises:
+        UsageError: A file is given twice.
+    """
+    if not predictions:
+        return []
+    resolved = [path.resolve() for path in predictions]
+    path, times = Counter(resolved).most_common(1)[0]
+    if times > 1:
+        raise UsageError(path, found=f"the same file {times} times", expected="each run once")
+    stems = Counter(path.stem for path in resolved)
+    names = [path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in resolved]
+    # Folders of one name as well: nothing but the whole path tells them apart.
+    return names if len(set(names)) == len(names) else [str(path) for path in resolved]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.table import Table
+from rich.text import TextType
 
 from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.mmad import ChoiceRun
@@ -14,7 +16,7 @@ from lad_reasoner.evaluation.paper import TABLE_1, PaperRow
 from lad_reasoner.evaluation.score import Estimate, GroupScore, RunScore, Share
 from lad_reasoner.task import LOCO_CATEGORIES, abbreviate
 
-__all__ = ["choice_table", "compare_table", "overview_table", "run_table", "share_table"]
+__all__ = ["choice_table", "compare_table", "fit_table", "overview_table", "run_table", "share_table"]
 
 _NOTHING: Final = "n/a"
 
@@ -41,6 +43,17 @@ def percent(value: float | None) -> str:
         ('60.4', '56.3', 'n/a')
     """
     return _NOTHING if value is None else f"{math.floor(1000 * value + 0.5) / 10:.1f}"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of two shares in percent points, with its sign.
+
+    Example:
+        >>> points(0.0213), points(-0.2327), points(0.0), points(None)
+        ('+2.1', '-23.3', '0.0', 'n/a')
+    """
+    text = percent(value)
+    return f"+{text}" if value is not None and not text.startswith("-") and text != "0.0" else text
 
 
 def overview_table(runs: Sequence[RunScore], *, paper: bool) -> Table:
@@ -115,7 +128,7 @@ def _metric_cells(metrics: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
-def with_interval(estimate: Estimate) -> str:
+def with_interval(estimate: Estimate, show: Callable[[float | None], str] = percent) -> str:
     """Return an estimate with its interval, if it has one.
 
     Example:
@@ -123,8 +136,8 @@ def with_interval(estimate: Estimate) -> str:
         ('60.4 [57.6, 63.2]', '50.0', 'n/a')
     """
     if estimate.low is None or estimate.high is None:
-        return percent(estimate.value)
-    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+        return show(estimate.value)
+    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
 
 
 def share_table(runs: Sequence[RunScore], by: str) -> Table:
@@ -172,11 +185,52 @@ def compare_table(comparisons: Sequence[Comparison]) -> Table:
             item.first,
             item.second,
             str(item.pairs),
-            with_interval(item.accuracy),
-            with_interval(item.f1),
+            with_interval(item.accuracy, points),
+            with_interval(item.f1, points),
             str(item.only_first),
             str(item.only_second),
             f"{item.p_value:.4g}",
             f"{item.p_holm:.4g}",
         )
     return table
+
+
+def fit_table(table: Table, width: int) -> list[Table]:
+    """Return a table as one or several below each other that fit a width, so that no figure is cut off.
+
+    The left-aligned columns say what a row is about; they open every part. The first part has the title. A column that
+    does not fit beside them is left to the terminal.
+
+    Args:
+        table: With columns of plain text.
+        width: In characters.
+    """
+    texts = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [max(map(cell_len, column)) + 3 for column in texts]  # a border and a space on either side
+    keys = [place for place, column in enumerate(table.columns) if column.justify == "left"]
+    parts: list[list[int]] = [[]]
+    room = width - 1 - sum(widths[place] for place in keys)
+    left = room
+    for place in (place for place in range(len(texts)) if place not in keys):
+        if parts[-1] and widths[place] > left:
+            parts.append([])
+            left = room
+        parts[-1].append(place)
+        left -= widths[place]
+    return (
+        [table]
+        if len(parts) == 1
+        else [
+            _part(table, [*keys, *part], texts, title=None if number else table.title)
+            for number, part in enumerate(parts)
+        ]
+    )
+
+
+def _part(table: Table, places: Sequence[int], texts: Sequence[Sequence[str]], *, title: TextType | None) -> Table:
+    part = Table(title=title)
+    for place in places:
+        part.add_column(texts[place][0], justify=table.columns[place].justify, no_wrap=True)
+    for row, options in enumerate(table.rows, start=1):
+        part.add_row(*(texts[place][row] for place in places), end_section=options.end_section)
+    return part

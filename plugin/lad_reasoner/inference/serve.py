@@ -154,6 +154,7 @@ def _build_page(backend: Backend, folder: Path) -> Any:
     with gr.Blocks(
         title="Logical anomaly detection",
         theme=theme,
+        css="#verdict textarea { font-size: 1.5rem; font-weight: 650; }",
         analytics_enabled=False,
         delete_cache=(_FORGET_SECONDS, _FORGET_SECONDS),
     ) as page:
@@ -164,17 +165,27 @@ def _build_page(backend: Backend, folder: Path) -> Any:
                 gr.Image(label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=360)
                 for label in ("Reference: a normal product", "Query: the product in question")
             ]
+        for image in inputs:
+            image.preprocess = _path_of_upload
         ask_button = gr.Button("Compare", variant="primary")
         outputs = [
-            gr.Textbox(label="Verdict", interactive=False),
+            gr.Textbox(label="Verdict", interactive=False, elem_id="verdict"),
             gr.Textbox(label="Reasoning", interactive=False, lines=5),
         ]
         with gr.Accordion("Whole response", open=False):
             outputs.append(gr.Textbox(show_label=False, interactive=False, lines=5))
         # Its name alone: where it lies is the host's own business.
         gr.Textbox(value=Path(backend.model).name, label="Model", interactive=False)
-        ask_button.click(answer, inputs, outputs)
+        asked = ask_button.click(answer, inputs, outputs)
+        for image in inputs:
+            # A verdict beside an image that it is not about could be taken for that image's.
+            image.change(None, None, outputs, js="() => ['', '', '']", cancels=[asked])
     return page
+
+
+def _path_of_upload(upload: Any) -> str | None:
+    """Return where an upload lies, unread: gradio opens it, and shows an error without a reason where it cannot."""
+    return None if upload is None else upload.path
 
 
 def _uploaded(path: str | None, name: str, folder: Path) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lad_reasoner.errors import DataError, UsageError
+from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.compare import Comparison, compare_outcomes
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, join, majority, read_replies
+from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, join, majority, read_replies, run_names
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.score import RESAMPLES, RunScore, data_of, score_outcomes
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
@@ -109,7 +109,7 @@ def read_content(
         DataError: A file cannot be read, the data is not what was predicted on, or there is nothing to score.
         UsageError: A file is given twice.
     """
-    names = _run_names(predictions)
+    names = run_names(predictions)
     source = data or data_of(predictions[0])
     digest, known = data_sha256(source), read_truths(source)
     scored = select(known, protocol)
@@ -134,18 +134,6 @@ def read_content(
         scored=len(scored),
         left_out=Counter(truth.kind for truth in known) - Counter(truth.kind for truth in scored),
     )
-
-
-def _run_names(predictions: Sequence[Path]) -> list[str]:
-    """Return the files' stems, with the folder's name before them where stems repeat."""
-    resolved = [path.resolve() for path in predictions]
-    path, times = Counter(resolved).most_common(1)[0]
-    if times > 1:
-        raise UsageError(path, found=f"the same file {times} times", expected="each run once")
-    stems = Counter(path.stem for path in resolved)
-    names = [path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in resolved]
-    # Folders of one name as well: nothing but the whole path tells them apart.
-    return names if len(set(names)) == len(names) else [str(path) for path in resolved]
 
 
 def _run_content(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ __all__ = ["parameter_count", "write_figures"]
 _PANELS: Final = 4
 _SHORTENED: Final = 420
 _LINE_POINTS: Final = 14
+_NAME_POINTS: Final = 11
 
 
 def write_figures(
@@ -117,18 +119,62 @@ def draw_sizes(content: Content) -> Figure | str:
     largest = max(count for _, count, _, _ in points)
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     for axes, metric, label in zip(figure.subplots(1, 2), ("accuracy", "f1"), ("accuracy (%)", "F1 (%)"), strict=True):
-        for name, count, metrics, colour in points:
-            if (value := metrics[metric]) is None:
-                continue
-            area = 40 + 700 * count / largest
-            axes.scatter([count], [100 * value], s=area, color=colour, alpha=0.55, edgecolors=colour)
-            axes.annotate(
-                name, (count, 100 * value), (6, 6), textcoords="offset points", fontsize=7.5, parse_math=False
-            )
-        axes.set_xscale("log")
-        axes.margins(x=0.25, y=0.15)
+        for _, count, metrics, colour in points:
+            if (value := metrics[metric]) is not None:
+                area = 40 + 700 * count / largest
+                axes.scatter([count], [100 * value], s=area, color=colour, alpha=0.55, edgecolors=colour)
+        _leave_room([count for _, count, _, _ in points], axes)
         finish_axes(axes, x="parameters", y=label)
+    figure.draw_without_rendering()  # from here on the axes keep their place
+    for axes, metric in zip(figure.axes, ("accuracy", "f1"), strict=True):
+        known = [(name, count, value) for name, count, metrics, _ in points if (value := metrics[metric]) is not None]
+        _name_bubbles(axes, known)
     return figure
+
+
+def _leave_room(counts: Sequence[int], axes: Axes) -> None:
+    """Set limits that leave room for names to the right of the largest model."""
+    low, high = math.log10(min(counts)), math.log10(max(counts))
+    axes.set_xscale("log")
+    axes.set_xlim(10 ** (low - 0.3), 10 ** (high + max(0.9 * (high - low), 0.5)))
+    axes.margins(y=0.2)
+
+
+def _name_bubbles(axes: Axes, known: Sequence[tuple[str, int, float]]) -> None:
+    """Write each model's name beside its bubble; names that would overlap are moved apart, with a line to theirs."""
+    if not known:
+        return
+    points_per_pixel = 72 / axes.figure.dpi
+    heights = [axes.transData.transform((count, 100 * value))[1] * points_per_pixel for _, count, value in known]
+    for (name, count, value), height, moved in zip(known, heights, spread(heights, gap=_NAME_POINTS), strict=True):
+        label = axes.annotate(
+            name,
+            (count, 100 * value),
+            (22, moved - height),
+            textcoords="offset points",
+            fontsize=7.5,
+            va="center",
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+        )
+        label.set_in_layout(False)
+
+
+def spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Return places moved apart to at least a gap, in their order, as little as possible (least squares).
+
+    Example:
+        >>> spread([5.0, 5.0, 40.0], gap=10)
+        [0.0, 10.0, 40.0]
+    """
+    import numpy as np
+    from sklearn.isotonic import isotonic_regression
+
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    moved = np.empty(len(places))
+    moved[order] = isotonic_regression(np.asarray(places, dtype=np.float64)[order] - steps) + steps
+    return [float(place) for place in moved]
 
 
 def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float | None], str]]:
@@ -162,18 +208,22 @@ def draw_variants(content: Content, pictures: Pictures, truth: Truth | None) -> 
 
 
 def _disputed(content: Content, pair_id: str | None) -> Truth | None:
-    """Return the named pair, or the anomaly that the last run finds and most others miss."""
+    """Return the named pair, or one that the last run gets right and most others get wrong; rather an anomaly."""
     if pair_id is not None:
         for truth in content.truths:
             if truth.pair_id == pair_id:
                 return truth
         raise UsageError("--pair", found=repr(pair_id), expected="the id of a pair that the report shows")
     last, others = content.runs[-1], content.runs[:-1]
-    return max(
-        (truth for truth in content.truths if truth.label == ANOMALOUS),
-        key=lambda truth: sum(run.error(truth) for run in others) - len(content.runs) * last.error(truth),
-        default=None,
-    )
+
+    def telling(truth: Truth) -> tuple[bool, bool, int, float]:
+        right = last.error(truth) < 1
+        missed = sum(run.error(truth) >= 1 for run in others)
+        # An anomaly that everyone finds tells less than a normal pair over which they differ.
+        margin = sum(run.error(truth) for run in others) - last.error(truth)
+        return right and (missed > 0 or not others), truth.label == ANOMALOUS, missed, margin
+
+    return max(content.truths, key=telling, default=None)
 
 
 def parameter_count(model: str) -> int | None:

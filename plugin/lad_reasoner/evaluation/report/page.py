@@ -19,8 +19,9 @@ from lad_reasoner.evaluation.paper import TABLE_1
 from lad_reasoner.evaluation.report.charts import draw_charts
 from lad_reasoner.evaluation.report.content import Content, RunContent
 from lad_reasoner.evaluation.report.gallery import gallery_data, script_json
+from lad_reasoner.evaluation.report.headline import read_headline
 from lad_reasoner.evaluation.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
-from lad_reasoner.evaluation.table import percent
+from lad_reasoner.evaluation.table import percent, points
 from lad_reasoner.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
 __all__ = ["SINGLE_FILE_PAIRS", "Pictures", "ReportOptions", "write_report"]
@@ -130,6 +131,7 @@ def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairP
         "version": __version__,
         "title": options.title,
         "content": content,
+        "headline": read_headline(content),
         "categories": categories,
         "datasets": datasets,
         "paper": TABLE_1 if paper else (),
@@ -234,12 +236,16 @@ def _render(context: Mapping[str, Any], *, inline: str | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "abbreviate": abbreviate}
+    environment.filters |= {"percent": percent, "points": _typeset_points, "abbreviate": abbreviate}
     style = scripts = None
     if inline is not None:
         style, scripts = _asset("report.css"), [inline, _asset("report.js")]
     policy = _policy(style, scripts)
     return environment.get_template("index.html.jinja").render(context, style=style, scripts=scripts, policy=policy)
+
+
+def _typeset_points(value: float | None) -> str:
+    return points(value).replace("-", "\N{MINUS SIGN}")
 
 
 def _policy(style: str | None, scripts: Sequence[str] | None) -> str:
