@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -16,16 +17,19 @@ import pytest
 from PIL import Image as Picture
 
 from lad_datasets.parquet import path_schema
+from lad_reasoner.demo.tiny import BASE
 from lad_reasoner.errors import LadError
 from lad_reasoner.pairs import pair_schema
 from lad_reasoner.trainers.checks import CHECKS, machine
 from lad_reasoner.trainers.checks import data as data_checks
 from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
+from lad_reasoner.trainers.checks.files import check_handover
 from lad_reasoner.trainers.checks.known import Known
 from lad_reasoner.trainers.checks.run import check_disk
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.grammar import read_snapshot
 from lad_reasoner.trainers.installed import Trainer
+from lad_reasoner.trainers.model_check import mend
 
 from .conftest import pair, write_pairs, write_rows
 
@@ -847,3 +851,19 @@ def test_a_text_only_parquet_is_an_error_of_its_column(tmp_path, good_words):
     pq.write_table(pa.table({"problem": ["a"] * 40, "answer": ['{"label": "no"}'] * 40}), tmp_path / "t.parquet")
     lines = findings([*good_words, f"data.train_files={tmp_path}/t.parquet"])
     assert any(line.startswith("error: data.image_key") for line in lines)
+
+
+def test_a_model_that_transformers_4_would_misread_is_found_for_easyr1(good_words, tmp_path):
+    folder = Path(shutil.copytree(BASE, tmp_path / "model"))
+    config = load_config([*good_words, f"worker.actor.model.model_path={folder}"], KEYS)
+
+    def said(trainer: str) -> list[str]:
+        known = Known(config=config, trainer=Trainer(trainer, "1", Path()), keys=KEYS, gpu=True)
+        return [str(found) for found in check_handover(known)]
+
+    (line,) = said("easyr1")
+    assert line.startswith("warning: worker.actor.model.model_path: found ")
+    assert line.endswith(f"`lad check {folder} --fix`")
+    assert said("verl") == []
+    mend(folder)
+    assert said("easyr1") == []

@@ -142,6 +142,21 @@ def check_model_type(known: Known) -> Iterator[Finding]:
         yield error(key, f"a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
 
 
+def check_handover(known: Known) -> Iterator[Finding]:
+    """EasyR1's transformers 4 loads a model folder that transformers 5 has written as what it is."""
+    from lad_reasoner.trainers.model_check import check_model_folder
+
+    path = Path(known["worker.actor.model.model_path"] or "")
+    if known.trainer is None or known.trainer.name != "easyr1" or not (path / "config.json").is_file():
+        return
+    if faults := [fault.finding for fault in check_model_folder(path) if fault.edits]:
+        yield warning(
+            "worker.actor.model.model_path",
+            f"{len(faults)} things in {path} that transformers 4 reads otherwise, or not; {faults[0].where} first",
+            remedy=f"`lad check {path} --fix`",
+        )
+
+
 def check_offline(known: Known) -> Iterator[Finding]:
     """A model that is to be fetched can be: the cache has it, or the hub may be asked."""
     name = str(known["worker.actor.model.model_path"] or "")
@@ -176,6 +191,7 @@ FILE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_model_is_there,
     check_model,
     check_model_type,
+    check_handover,
     check_offline,
     check_tokenizer,
 )
