@@ -207,6 +207,17 @@ def test_the_papers_rows_are_marked_and_only_compared_with_its_own_data(write_ru
     assert "20 structural pairs are not scored" in page
 
 
+def test_the_share_of_unparsed_answers_stands_beside_their_number(tmp_path: Path) -> None:
+    pairs = draw_pairs(20)
+    data = write_pairs(tmp_path / "pairs.parquet", pairs)
+    unreadable = {pair.pair_id: "I cannot tell" for pair in pairs[:5]}
+    said = {pair.pair_id: "<think> x </think><answer> yes </answer>" for pair in pairs[5:]}
+    page = report(
+        data, [write_predictions(tmp_path / "base.jsonl", data, responses=unreadable | said)], tmp_path / "out"
+    )
+    assert '<td class="number">5<span class="interval">25.0%</span></td>' in page
+
+
 def test_the_command_writes_page_and_figures(
     write_runs: WriteRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
