@@ -178,6 +178,8 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    if not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise DataError(model, found="no such folder", expected="a Hugging Face folder or name")
     try:
         config = AutoConfig.from_pretrained(model)
         if config.model_type not in MODEL_TYPES:
