@@ -228,6 +228,50 @@ def test_another_system_is_read_by_path_or_id_with_a_threshold(write_run, tmp_pa
     assert "APRIL-GAN" in capsys.readouterr().out
 
 
+def test_each_of_several_systems_has_its_threshold(write_run, tmp_path: Path, capsys) -> None:
+    _, data = write_run(MATRIX)
+    words = ["score", "--data", str(data), "--threshold", "0.7", "--threshold", "winclip=-1", "--resamples", "10"]
+    for name, low, high in (("april", 0.5, 0.9), ("winclip", -2, 0.1), ("patch", -2, 0.6)):
+        lines = [
+            f"/results/screw_bag/{truth.query_path},{high if truth.label == 'yes' else low}"
+            for truth in read_truths(data)
+        ]
+        (tmp_path / f"{name}.csv").write_text("path,score\n" + "\n".join(lines))
+        words += ["--external", f"{name}={tmp_path / name}.csv"]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--json"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr()
+    recalls = {run["name"]: run["pooled"]["metrics"]["recall"]["value"] for run in json.loads(printed.out)["runs"]}
+    assert recalls == {"april": 1.0, "winclip": 1.0, "patch": 0.0}
+    assert printed.err == ""  # each path was found, below folders by category as well
+
+
+def test_a_system_of_which_no_pair_is_known_is_told_what_it_named(write_run, tmp_path: Path, capsys) -> None:
+    _, data = write_run(MATRIX)
+    (tmp_path / "o.csv").write_text("path,score\nelsewhere/000.png,1\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--external", f"o={tmp_path / 'o.csv'}", "--data", str(data)])
+    assert stop.value.code == 1
+    assert "o: 1 unknown pairs: elsewhere/000.png" in capsys.readouterr().err
+
+
+WORDS = [
+    (["--threshold", "high"], "found 'high'"),
+    (["--threshold", "nan"], "found 'nan'"),
+    (["--threshold", "other=0.5"], "found 'other', expected o"),
+    (["--external", "o=b.csv"], "found o a second time"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WORDS)
+def test_wrong_words_about_other_systems_are_one_line(words: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--external", "o=a.csv", "--data", "d.parquet", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 FAULTS = [
     ("a,b\n1,2\n", "columns a, b"),
     ("", "an empty file"),

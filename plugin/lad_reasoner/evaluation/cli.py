@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +24,10 @@ External = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FILE.csv of another system: pair_id or path, and score or text; may be given again."),
 ]
-Threshold = Annotated[float, typer.Option(help="An external score above it is a yes.")]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(help="An external score above it is a yes: a number, or NAME=NUMBER for one system. Default: 0.5."),
+]
 Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")]
 Resamples = Annotated[int, typer.Option(min=1, help="Bootstrap samples of every interval.")]
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
@@ -44,7 +48,7 @@ def score_command(
     predictions: Predictions = None,
     *,
     external: External = None,
-    threshold: Threshold = 0.5,
+    threshold: Threshold = None,
     data: Data = None,
     protocol: Annotated[
         Literal["paper", "all", "mmad"],
@@ -74,11 +78,11 @@ def score_command(
     from lad_reasoner.evaluation.score import score_outcomes
     from lad_reasoner.evaluation.table import overview_table, run_table, share_table
 
-    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold or [])
     if not systems:
         raise UsageError("lad score", found="nothing to score", expected="predictions, or --external NAME=FILE.csv")
-    runs = [score_outcomes(system, protocol, resamples=resamples, seed=seed) for system in systems]
     _note_gaps(systems)
+    runs = [score_outcomes(system, protocol, resamples=resamples, seed=seed) for system in systems]
     if as_json:
         _print_json({"protocol": protocol, "runs": [run.to_dict() for run in runs], "paper": _paper_rows()})
         return
@@ -94,7 +98,7 @@ def compare_command(
     predictions: Predictions = None,
     *,
     external: External = None,
-    threshold: Threshold = 0.5,
+    threshold: Threshold = None,
     data: Data = None,
     protocol: ProtocolOption = "paper",
     resamples: Resamples = 10_000,
@@ -108,9 +112,9 @@ def compare_command(
     from lad_reasoner.evaluation.compare import compare_outcomes
     from lad_reasoner.evaluation.table import compare_table
 
-    systems = _read_systems(predictions or [], external or [], data, protocol, threshold)
-    comparisons = compare_outcomes(systems, resamples=resamples, seed=seed)
+    systems = _read_systems(predictions or [], external or [], data, protocol, threshold or [])
     _note_gaps(systems)
+    comparisons = compare_outcomes(systems, resamples=resamples, seed=seed)
     if as_json:
         _print_json({"protocol": protocol, "comparisons": [item.to_dict() for item in comparisons]})
         return
@@ -137,31 +141,54 @@ def _read_systems(
     external: Sequence[str],
     data: Path | None,
     protocol: Literal["paper", "all"],
-    threshold: float,
+    thresholds: Sequence[str],
 ) -> list[Outcomes]:
     from lad_reasoner.evaluation.outcomes import run_names
     from lad_reasoner.evaluation.score import read_outcomes
 
     names = run_names(predictions)
     systems = [read_outcomes(path, data, protocol, name=name) for path, name in zip(predictions, names, strict=True)]
-    return systems + _read_externals(external, data, protocol, threshold)
+    return systems + _read_externals(external, data, protocol, thresholds)
 
 
 def _read_externals(
-    named: Sequence[str], data: Path | None, protocol: Literal["paper", "all"], threshold: float
+    named: Sequence[str], data: Path | None, protocol: Literal["paper", "all"], thresholds: Sequence[str]
 ) -> list[Outcomes]:
     from lad_reasoner.evaluation.external import read_external
 
-    if named and data is None:
-        raise UsageError("--external", found="no --data", expected="the pair parquet that says what is true")
-    systems = []
+    files = {}
     for item in named:
         name, _, path = item.partition("=")
         if not name or not path:
             raise UsageError("--external", found=repr(item), expected="NAME=FILE.csv")
-        assert data is not None
-        systems.append(read_external(name, Path(path), data, protocol, threshold=threshold))
-    return systems
+        if name in files:
+            raise UsageError("--external", found=f"{name} a second time", expected="a name of its own for each system")
+        files[name] = Path(path)
+    limits = _read_thresholds(thresholds, files)
+    if not files:
+        return []
+    if data is None:
+        raise UsageError("--external", found="no --data", expected="the pair parquet that says what is true")
+    return [read_external(name, path, data, protocol, threshold=limits[name]) for name, path in files.items()]
+
+
+def _read_thresholds(words: Sequence[str], names: Collection[str]) -> dict[str, float]:
+    """Return the threshold of each system: its own, else the one for all, else the paper's."""
+    from lad_reasoner.evaluation.external import THRESHOLD
+
+    given: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        if name and name not in names:
+            known = ", ".join(names) or "the name of an --external system"
+            raise UsageError("--threshold", found=repr(name), expected=known)
+        try:
+            given[name] = float(number)
+        except ValueError:
+            given[name] = math.nan
+        if not math.isfinite(given[name]):
+            raise UsageError("--threshold", found=repr(word), expected="a finite number, or NAME=NUMBER")
+    return {name: given.get(name, given.get("", THRESHOLD)) for name in names}
 
 
 def _note_gaps(systems: Sequence[Outcomes]) -> None:

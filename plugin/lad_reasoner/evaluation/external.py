@@ -104,8 +104,11 @@ class _Places:
 
 
 def _tail(path: str, category: str) -> str:
+    """Return a path from the last folder of the category's name on: results may lie in folders by category too."""
     parts = PurePosixPath(path).parts
-    return "/".join(parts[parts.index(category) :]) if category in parts else path
+    if category not in parts:
+        return path
+    return "/".join(parts[len(parts) - 1 - parts[::-1].index(category) :])
 
 
 def _reply(row: Mapping[str, str], threshold: float, *, where: str) -> Reply:
