@@ -91,6 +91,16 @@ def test_figure_7_shows_what_the_last_run_has_over_the_others(tmp_path: Path, fo
     assert _disputed(content, None).pair_id == pairs[chosen].pair_id
 
 
+def test_a_figure_of_an_earlier_report_does_not_stay(write_runs: WriteRuns, tmp_path: Path) -> None:
+    data, runs = write_runs(30)
+    content = read_content(runs, data, "paper", resamples=20)
+    pictures = write_report(content, tmp_path / "out", ReportOptions())
+    (tmp_path / "figure-5.png").write_bytes(b"an earlier run's")
+    notes = write_figures(content, pictures, tmp_path)
+    assert [note[:8] for note in notes] == ["figure 5", "figure 6"]
+    assert sorted({path.stem for path in tmp_path.glob("figure-*")}) == ["figure-4", "figure-7"]
+
+
 def test_hostile_reasoning_is_drawn_as_text(tmp_path: Path) -> None:
     pairs = draw_pairs(15)
     data = write_pairs(tmp_path / "pairs.parquet", pairs)

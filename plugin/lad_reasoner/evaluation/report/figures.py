@@ -71,6 +71,8 @@ def write_figures(
         drawn = draw()
         if isinstance(drawn, str):
             notes.append(f"figure {number} is not drawn: {drawn}")
+            for suffix in ("svg", "png"):  # an earlier report's would be taken for this one's
+                (folder / f"figure-{number}.{suffix}").unlink(missing_ok=True)
             continue
         save_figure(drawn, folder, f"figure-{number}")
     return notes
