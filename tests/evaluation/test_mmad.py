@@ -36,6 +36,8 @@ Asked = tuple[str, int, bool, str, bool]
         ("<think> A <think> B </think> <answer>D", "D", "letter"),
         ("   ", None, "unread"),
         ("<answer></answer>", None, "unread"),
+        ("<think> A scratch at the top", None, "unread"),  # cut off while it reasoned: a letter there is a word
+        ("<think> no end <answer> B </answer>", "B", "letter"),
     ],
 )
 def test_how_a_response_is_read(response: str, letter: str | None, how: str) -> None:

@@ -116,10 +116,11 @@ def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, 
         ('B', 'letter')
         >>> read_letter("No", {"A": "Yes.", "B": "No."})
         ('B', 'likeness')
-        >>> read_letter("", {"A": "Yes.", "B": "No."})
+        >>> read_letter("<think> A pin is", {"A": "Yes.", "B": "No."})
         (None, 'unread')
     """
-    text = response.rsplit("</think>", 1)[-1].rsplit("<answer>", 1)[-1].split("</answer>", 1)[0].strip()
+    text = response.rsplit("</think>", 1)[-1].rsplit("<answer>", 1)[-1].split("</answer>", 1)[0]
+    text = text.split("<think>", 1)[0].strip()  # reasoning that was cut off has no answer yet
     if letters := _LETTER.findall(text):
         return letters[-1], "letter"
     # No option is longer than a sentence; a likeness to more than that costs time and means nothing.
