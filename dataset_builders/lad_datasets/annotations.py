@@ -114,10 +114,14 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """
     if not path.is_file():
         raise DataError(path, found="no such file", expected="JSON lines", remedy="write some with `lad annotate`")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _read_line(f"{path}:{number}", line, model)
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _read_line(f"{path}:{number}", line, model)
+    except UnicodeDecodeError as error:
+        raise DataError(path, found=f"no UTF-8 after line {number}", expected="JSON lines in UTF-8") from error
 
 
 def _read_line(where: str, line: str, model: type[Model]) -> Model:

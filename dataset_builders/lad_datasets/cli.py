@@ -57,7 +57,10 @@ def grpo(
     folder: Annotated[
         Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="paper, logical, all, or a YAML file of your own.")] = "paper",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="paper, logical, all, or a YAML file of your own. [default: paper; all for --folder alone]"),
+    ] = None,
     limit: Limit = None,
     loco: LocoGuard = None,
     options: Options,
@@ -71,6 +74,7 @@ def grpo(
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
     roots = {layout: root for layout, root in given.items() if root is not None}
+    recipe = recipe or ("all" if set(roots) == {"folder"} else "paper")
     _print(build_grpo(roots, out, options, recipe=recipe, limit=limit, loco=loco), as_json=as_json)
 
 

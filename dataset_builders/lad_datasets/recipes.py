@@ -133,6 +133,8 @@ def _parse(where: str, text: str) -> Recipe:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{where}:{line}", found=f"{error.problem}", expected="YAML") from error
+    except RecursionError as error:
+        raise DataError(where, found="YAML that is nested too deeply", expected="a recipe") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DataError(

@@ -91,9 +91,11 @@ def run_app(run: Callable[[], object], *, debug: bool) -> int:
         sys.stderr.close()  # the reader of a pipe left: say nothing more
         return 1
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        print(f"error: {error.filename}: {error.strerror}; check the path and its permissions", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        remedy = "check the path and its permissions" if where else "check the disk; --debug tells where"
+        print(f"error: {where}{error.strerror or error}; {remedy}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)

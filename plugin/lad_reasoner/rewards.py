@@ -127,7 +127,7 @@ def read_gold(gold: str | Mapping[str, str]) -> Label:
 def _read_gold_json(gold: str) -> Label:
     try:
         value = json.loads(gold)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}") from error
     return _label_of(value, gold)
 

@@ -36,6 +36,7 @@ def failing(error: BaseException):
         (SystemExit("message"), 1),
         (BrokenPipeError(), 1),
         (NotADirectoryError(20, "Not a directory", "afile/sub"), 1),
+        (OSError(28, "No space left on device"), 1),
     ],
 )
 def test_exit_codes(error, code, capfd, monkeypatch) -> None:

@@ -290,7 +290,7 @@ def test_a_tree_without_test_images_is_not_told_to_take_all(lad, tmp_path) -> No
     assert done.exit_code == 1
     assert "found no query for recipe all" in done.stderr.splitlines()[-1]
     assert done.stderr.endswith("; put test images into <category>/test\n")
-    done = lad("build", "grpo", "--folder", tmp_path / "own", "--out", tmp_path / "x.parquet")
+    done = lad("build", "grpo", "--folder", tmp_path / "own", "--recipe", "paper", "--out", tmp_path / "x.parquet")
     assert done.stderr.endswith("mvtec_ad/transistor, visa/capsules; try --recipe all\n")
 
 
@@ -477,3 +477,9 @@ def test_a_file_that_cannot_grow_is_no_traceback(photographs, tmp_path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: x.parquet: found a disk that does not take it (File too large)")
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
+
+
+def test_an_own_folder_alone_is_taken_whole(lad, small_tree, tmp_path) -> None:
+    done = lad("build", "grpo", "--folder", small_tree, "--out", tmp_path / "x.parquet", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["recipe"]["name"] == "all"

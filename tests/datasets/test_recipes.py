@@ -120,3 +120,10 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
     assert shipped_recipes() == ["all", "logical", "paper"]
     with pytest.raises(UsageError, match="expected one of all, logical, paper, or a YAML file"):
         read_recipe("papers")
+
+
+def test_a_recipe_that_is_nested_too_deeply_is_one_line(tmp_path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("[" * 20_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        read_recipe(str(path))

@@ -183,3 +183,10 @@ def test_no_annotations(lad, tmp_path) -> None:
     done = sft(lad, tmp_path, tmp_path / "out")
     assert "found no annotations, expected at least one; write some with `lad annotate`" in done.stderr
     assert sft(lad, tmp_path, tmp_path / "out", "--val-fraction", 1).exit_code == 2
+
+
+def test_annotations_that_are_no_text_are_one_line(lad, tmp_path) -> None:
+    (tmp_path / "annotations.jsonl").write_bytes(b"\xff\xfe\xfa")
+    done = lad("build", "sft", "--annotations", tmp_path, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].endswith("expected JSON lines in UTF-8")

@@ -114,3 +114,31 @@ def test_the_tree_nests_every_value_again():
 
 def test_no_suggestion_for_something_else_altogether():
     assert nearest_key("zzzzzzzz", read_snapshot()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("5", "expected EasyR1's keys"),
+        ("&a [*a]", "aliases that stand for too many values"),
+        ("{a: &a {b: *a}}", "aliases that stand for too many values"),
+        ("[" * 20_000, "nested too deeply"),
+        (
+            "\n".join(["b0: &b0 [x, x]", *(f"b{i}: &b{i} [*b{i - 1}, *b{i - 1}]" for i in range(1, 31))]),
+            "aliases that stand for too many values",
+        ),
+    ],
+    ids=["number", "list in itself", "mapping in itself", "deep", "bomb"],
+)
+def test_yaml_that_is_made_to_break_is_one_line(tmp_path, text, found):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=found) as caught:
+        load_config([f"config={path}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_alias_is_followed(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train_files: &file a.parquet, val_files: *file}")
+    assert load_config([f"config={path}"])["data.val_files"] == "a.parquet"

@@ -218,3 +218,9 @@ def test_the_command_prints_the_last_values_and_the_files(tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: {tmp_path}: found no measured step")
     assert "Traceback" not in failed.stderr
+
+
+def test_a_link_to_itself_is_no_run(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match="loop"):
+        read_runs([str(tmp_path / "loop")])

@@ -62,6 +62,15 @@ KILLED = (
         ),
         ("ValueError: bad batch\n" + KILLED, "ValueError: bad batch"),
         (
+            (
+                "shut down: 1 worker(s) were killed due to the node running low on memory. Memory was 21.60GB\n"
+                "Top 10 memory users: PID\tMEM(GB)\tCOMMAND\n10161\t16.70\tother --option\n"
+                "Error executing job with overrides: ['a=1']\n"
+            ),
+            "memory was nearly full; process 10161 held most, 16.7 GB",
+        ),
+        ("what it said\nError executing job with overrides: ['a=1']\n", "what it said"),
+        (
             "ray.exceptions.ActorUnavailableError: The actor 7f37 is unavailable: RpcError: Socket closed\n",
             "a worker cannot be reached any more: it or its node died",
         ),

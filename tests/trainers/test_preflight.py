@@ -268,6 +268,7 @@ BROKEN = {
         "less than",
     ),
     "LoRA on the vision tower": (["worker.actor.model.lora.rank=8"], "warning: worker.actor.model.lora", "visual"),
+    "logger in a list": (["trainer.logger=[[file]]"], "error: trainer.logger", "file"),
     "unknown logger": (["trainer.logger=[consol]"], "error: trainer.logger", "'consol'"),
     "no steps": (["trainer.max_steps=0"], "error: trainer.max_steps", "at least one step"),
     "saves after the end": (["trainer.save_freq=100"], "warning: trainer.save_freq", "4 steps"),

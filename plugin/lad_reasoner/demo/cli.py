@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Run the paper's chain on the CPU: draw data, SFT, GRPO, and score the four variants of a tiny model.
 
-    Takes about a quarter of an hour on two cores. Stopped, it goes on where it was when it is run again.
+    Takes ten minutes on two idle cores. Stopped, it goes on where it was when it is run again.
 
     Example: lad demo --out demo-out
     """

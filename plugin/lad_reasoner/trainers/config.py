@@ -7,6 +7,7 @@ folders of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -56,6 +57,9 @@ PATH_KEYS: Final = (
 
 #: Examples name this package's files as a checkout has them; without a checkout they are the installed ones.
 PACKAGE_PREFIX: Final = "plugin/lad_reasoner/"
+
+#: Values that a file may stand for, aliases followed; EasyR1 has some 190 keys.
+LARGEST_CONFIG: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +151,32 @@ def resolve_path(path: str) -> Path:
 def _read_yaml(path: Path) -> DictConfig:
     if not path.is_file():
         raise DataError(path, found="no such file", remedy="give config=FILE the path of an EasyR1 YAML")
+    expected = "EasyR1's keys: data, worker, algorithm, trainer"
     try:
+        # OmegaConf copies an alias wherever it stands: a few lines of them would fill the memory.
+        if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:
+            raise DataError(path, found="aliases that stand for too many values", expected=expected)
         loaded = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise DataError(path, found=f"no YAML: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise DataError(path, found="YAML that is nested too deeply", expected=expected) from error
+    except OSError as error:  # OmegaConf's word for a lone number or text, too
+        found = error.strerror or "no mapping"
+        raise DataError(path, found=found, expected=expected) from error
     if not isinstance(loaded, DictConfig):
-        raise DataError(path, found="a list", expected="EasyR1's keys: data, worker, algorithm, trainer")
+        raise DataError(path, found="a list", expected=expected)
     return loaded
+
+
+def _count_nodes(node: Any, counted: dict[int, float]) -> float:
+    """Return how many values a YAML node stands for, aliases followed; infinitely many if it holds itself."""
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        value = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in value for part in pair] if isinstance(node, yaml.MappingNode) else value
+        counted[id(node)] = 1 + sum(_count_nodes(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 @contextmanager

@@ -105,7 +105,10 @@ def _parse(text: str) -> tuple[str, Path]:
     label, separator, path = text.partition("=")
     if not separator or Path(text).exists():
         label, path = "", text
-    place = Path(path).resolve()
+    try:
+        place = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise UsageError(text, found="a link that leads nowhere", expected="the checkpoint folder of a run") from error
     if place.is_file() and place.name in LOGS:
         place = place.parent
     if not path or not place.is_dir():

@@ -11,6 +11,9 @@ __all__ = ["last_error"]
 
 _NAMED: Final = re.compile(r"[\w.]*(Error|Exception|Interrupt)(?=[:(]|$)")
 
+#: Hydra repeats all that it was given, and says how to see more; neither is a reason.
+_HYDRAS: Final = ("Error executing job with overrides", "Set the environment variable HYDRA_FULL_ERROR")
+
 #: What the surviving ranks say when a peer is gone.
 _CONSEQUENCE: Final = re.compile(r"gloo|nccl|peer|connection|socket|DistBackendError", re.IGNORECASE)
 
@@ -21,6 +24,11 @@ _KILLED: Final = re.compile(
 _DIED: Final = re.compile(
     r"^ray\.exceptions\.ActorDiedError: The actor died unexpectedly.*?^class_name: (?P<kind>\S+).*?^pid: (?P<pid>\d+)"
     r".*?^ip: (?P<node>\S+)",
+    re.MULTILINE | re.DOTALL,
+)
+#: Ray's memory monitor, which counts what every program of the machine holds.
+_NO_MEMORY: Final = re.compile(
+    r"killed due to the node running low on memory.*?^Top \d+ memory users:[^\n]*\n(?P<pid>\d+)\s+(?P<size>[\d.]+)",
     re.MULTILINE | re.DOTALL,
 )
 #: Ray's words where it has lost a process and does not know yet why.
@@ -44,12 +52,16 @@ def last_error(log: Path) -> str:
     death = _death(lines)
     if death and (not own or _CONSEQUENCE.search(own[-1])):
         return death
-    return next(iter([*own[-1:], *named[-1:], *[line for line in lines if line][-1:]]), "nothing in the log")[:500]
+    told = [line for line in lines if line and not line.startswith(_HYDRAS)]
+    return next(iter([*own[-1:], *named[-1:], *told[-1:]]), "nothing in the log")[:500]
 
 
 def _death(lines: Sequence[str]) -> str | None:
     """Return which node or process the system ended, or None."""
     text = "\n".join(lines)
+    if found := _NO_MEMORY.search(text):
+        most = f"process {found['pid']} held most, {float(found['size']):.1f} GB"
+        return f"Ray ended workers because this machine's memory was nearly full; {most}"
     if found := _NODE_DIED.search(text):
         return f"the node {found['node']} died (Ray's id {found['id'][:8]})"
     died, killed = _DIED.search(text), _KILLED.search(text)

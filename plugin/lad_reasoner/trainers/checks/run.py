@@ -42,7 +42,7 @@ FIXED_KEYS: Final = (
 def check_loggers(known: Known) -> Iterator[Finding]:
     """Loggers exist and their packages are installed."""
     for name in known["trainer.logger"]:
-        if name not in LOGGERS:
+        if not isinstance(name, str) or name not in LOGGERS:
             yield error("trainer.logger", repr(name), expected=f"a list of {', '.join(LOGGERS)}")
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
             yield error("trainer.logger", f"{name}, which is not installed", remedy=f"pip install {package}")

@@ -111,6 +111,8 @@ def cpu_environment(folder: Path, *, threads: int | None = None) -> dict[str, st
         **cluster_environment(threads=threads),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray would end this run because of the memory that other programs hold.
+        "RAY_memory_monitor_refresh_ms": "0",
         # A process a logical CPU would be started at once otherwise.
         "RAY_prestart_worker_first_driver": "0",
     }
