@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lad_reasoner.demo.tiny import BASE
 from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.trainers.merge import _fold_adapter, _join_one, merge_checkpoint
+from lad_reasoner.safetensors_headers import read_header
+from lad_reasoner.trainers.merge import _join_one, merge_checkpoint
+from lad_reasoner.trainers.merge_adapter import fold_adapter
+from lad_reasoner.trainers.model_check import check_model_folder
 
 pytestmark = pytest.mark.frameworks
 
@@ -44,7 +51,7 @@ def test_an_adapter_is_added_with_its_scale_and_names_become_the_models(tmp_path
         "base_model.model.a.q_proj.lora_B.default.weight": up,
         "base_model.model.norm.weight": torch.ones(5),
     }
-    folded = _fold_adapter(state, tmp_path)
+    folded = fold_adapter(state, tmp_path)
     assert set(folded) == {"a.q_proj.weight", "a.q_proj.bias", "norm.weight"}
     assert torch.equal(folded["a.q_proj.weight"], torch.full((3, 5), 4.0))  # 2 x alpha / r
 
@@ -63,3 +70,210 @@ def test_an_incomplete_or_foreign_folder_is_named(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(UsageError, match="which exists"):
         merge_checkpoint(tmp_path, tmp_path)
+
+
+def base(*, tied: bool = True) -> Any:
+    """The tiny model; untied, with a head of its own."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(BASE)
+    if not tied:
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+        torch.manual_seed(0)
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    return model
+
+
+def checkpoint(folder: Path, model: Any) -> Path:
+    """A trainer's checkpoint of one rank: a shard, and what describes the model beside it."""
+    import torch
+
+    actor = folder / "global_step_3" / "actor"
+    described = actor / "huggingface"
+    described.mkdir(parents=True)
+    for file in BASE.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy2(file, described / file.name)
+    model.config.save_pretrained(described)
+    torch.save(model.state_dict(), actor / "model_world_size_1_rank_0.pt")
+    return actor
+
+
+def with_adapter(**settings: Any) -> Any:
+    """The tiny model with an adapter that changes it."""
+    import torch
+
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(target_modules="all-linear", init_lora_weights=False, **settings)
+    return peft.get_peft_model(base(), config)
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    """What transformers loads, by the model's own names."""
+    from transformers import AutoModelForImageTextToText
+
+    weights: dict[str, Any] = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").state_dict()
+    return weights
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_checkpoint_becomes_a_whole_model_of_the_chosen_type(tmp_path, dtype):
+    import torch
+
+    model = base()
+    count = merge_checkpoint(checkpoint(tmp_path, model).parent, tmp_path / "out", dtype=dtype)
+    merged, wanted = weights_of(tmp_path / "out"), model.state_dict()
+    assert count == sum(weight.numel() for weight in model.parameters())
+    assert set(merged) == set(wanted)
+    assert all(torch.equal(merged[name], wanted[name].to(getattr(torch, dtype))) for name in merged)
+    assert read(tmp_path / "out" / "config.json")["dtype"] == dtype
+    # What a model made of a config alone would not have: all tokens that end an answer, how to sample.
+    assert read(tmp_path / "out" / "generation_config.json") == read(BASE / "generation_config.json")
+    assert len(read(BASE / "generation_config.json")["eos_token_id"]) == 2
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (BASE / "tokenizer.json").read_bytes()
+    # Either version of transformers reads it, and nothing of the work is left.
+    assert check_model_folder(tmp_path / "out") == []
+    assert not [file.name for file in tmp_path.rglob("*") if file.name.endswith((".bak", ".part"))]
+
+
+@pytest.mark.parametrize("places", [("top", "text"), ("top",), ("text",), ()])
+@pytest.mark.parametrize("tied", [True, False])
+def test_whether_the_head_is_tied_is_told_by_the_weights(tmp_path, tied, places):
+    """Also where the config says it in one place only, as each version of transformers writes it, or in none."""
+    import torch
+
+    model = base(tied=tied)
+    actor = checkpoint(tmp_path, model)
+    if tied:  # as verl saves it, without the copy
+        state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+        torch.save(state, actor / "model_world_size_1_rank_0.pt")
+    file = actor / "huggingface" / "config.json"
+    tree = read(file)
+    for place, part in (("top", tree), ("text", tree["text_config"])):
+        part.pop("tie_word_embeddings", None)
+        if place in places:
+            part["tie_word_embeddings"] = tied
+    file.write_text(json.dumps(tree))
+    merge_checkpoint(actor, tmp_path / "out", dtype="float32")
+    written = read(tmp_path / "out" / "config.json")
+    assert [part["tie_word_embeddings"] for part in (written, written["text_config"])] == [tied, tied]
+    assert ("lm_head.weight" in read_header(tmp_path / "out" / "model.safetensors")) is not tied
+
+
+@pytest.mark.parametrize("rslora", [True, False])
+@pytest.mark.parametrize("trainer", ["easyr1", "verl"])
+def test_a_merged_adapter_is_what_peft_makes_of_it(tmp_path, trainer, rslora):
+    """Of EasyR1's checkpoints and of verl's, which describe the adapter in files of their own."""
+    import torch
+
+    model = with_adapter(r=4, lora_alpha=6, use_rslora=rslora and trainer == "easyr1")
+    actor = checkpoint(tmp_path, model)
+    if trainer == "easyr1":
+        model.peft_config["default"].save_pretrained(actor / "lora_adapter")
+    else:
+        (actor / "lora_train_meta.json").write_text('{"r": 4, "lora_alpha": 6, "task_type": "CAUSAL_LM"}')
+    merge_checkpoint(actor, tmp_path / "out", dtype="float32")
+    wanted, before = model.merge_and_unload().state_dict(), base().state_dict()
+    merged = weights_of(tmp_path / "out")
+    for name, weight in merged.items():
+        torch.testing.assert_close(weight, wanted[name], atol=1e-5, rtol=1e-5)
+    assert sum(not torch.equal(merged[name], before[name]) for name in merged) > 30
+    assert check_model_folder(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("description", "says"),
+    [
+        (None, "found a LoRA adapter without a description, expected lora_adapter/adapter_config.json or lora_train"),
+        ("{", "Invalid JSON"),
+        ("[1]", "Input should be an object"),
+        ('{"lora_alpha": 6}', "found r: Field required, expected r and lora_alpha"),
+        ('{"r": 8, "lora_alpha": 6}', "found an adapter of rank 4, expected 8, as described"),
+        ('{"r": 4, "lora_alpha": 6, "use_dora": true}', "found use_dora, expected a plain LoRA adapter; load it with"),
+        ('{"r": 4, "lora_alpha": 6, "alpha_pattern": {"q_proj": 8}}', "found alpha_pattern, expected a plain LoRA"),
+    ],
+)
+def test_an_adapter_that_cannot_be_folded_in_is_refused(tmp_path, description, says):
+    actor = checkpoint(tmp_path, with_adapter(r=4, lora_alpha=6))
+    if description is not None:
+        (actor / "lora_train_meta.json").write_text(description)
+    with pytest.raises(DataError) as caught:
+        merge_checkpoint(actor, tmp_path / "out")
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_part_of_an_adapter_is_left_out(tmp_path):
+    """Embeddings are adapted in another form: dropped, another model would come out and load."""
+    import torch
+
+    (tmp_path / "lora_train_meta.json").write_text('{"r": 2, "lora_alpha": 4}')
+    state = {f"base_model.model.e.lora_embedding_{letter}.default": torch.ones(2, 2) for letter in "AB"}
+    with pytest.raises(DataError, match=r"found 2 weights of the adapter .*lora_embedding_A.*merge_and_unload"):
+        fold_adapter(state | {"base_model.model.e.base_layer.weight": torch.ones(2, 2)}, tmp_path)
+    pair = {f"base_model.model.q.lora_{letter}.default.weight": torch.ones(2, 2) for letter in "AB"}
+    with pytest.raises(DataError, match="2 weights of the adapter"):  # saved without the model
+        fold_adapter(pair, tmp_path)
+
+
+def break_shard(actor: Path) -> None:
+    shard = actor / "model_world_size_1_rank_0.pt"
+    shard.write_bytes(shard.read_bytes()[:-2000])
+
+
+def lose_weight(actor: Path) -> None:
+    import torch
+
+    shard = actor / "model_world_size_1_rank_0.pt"
+    state = torch.load(shard)
+    del state["model.language_model.norm.weight"]
+    torch.save(state, shard)
+
+
+def disagree(actor: Path) -> None:
+    import torch
+
+    state = torch.load(actor / "model_world_size_1_rank_0.pt")
+    (actor / "model_world_size_1_rank_0.pt").rename(actor / "model_world_size_2_rank_0.pt")
+    state.popitem()
+    torch.save(state, actor / "model_world_size_2_rank_1.pt")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (break_shard, "expected a whole shard; copy it again"),
+        (lose_weight, "found 1 missing and 0 unknown weights (model.language_model.norm.weight)"),
+        (disagree, "model_world_size_2_rank_1.pt: found 1 weights at odds with rank 0's"),
+        (lambda actor: (actor / "huggingface" / "config.json").write_text("{"), "found no JSON object"),
+        (lambda actor: (actor / "huggingface" / "config.json").write_text("{}"), "expected the model's config"),
+        (lambda actor: (actor / "huggingface" / "processor_config.json").unlink(), "a processor that does not load"),
+        (lambda actor: (actor / "model_world_size_1_rank_0.pt").write_bytes(b""), "expected a whole shard"),
+    ],
+)
+def test_a_broken_checkpoint_is_said_and_leaves_nothing(tmp_path, spoil, says):
+    actor = checkpoint(tmp_path, base())
+    spoil(actor)
+    with pytest.raises(DataError) as caught:
+        merge_checkpoint(actor, tmp_path / "out")
+    assert says in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["global_step_3"]
+
+
+def test_weights_saved_beside_the_shards_do_not_get_among_the_merged(tmp_path):
+    """A large model is saved in several files with an index, which would name files that are not there."""
+    actor = checkpoint(tmp_path, base())
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "training_args.bin"):
+        (actor / "huggingface" / name).write_text('{"weight_map": {}}')
+    merge_checkpoint(actor, tmp_path / "out")
+    assert not {file.name for file in (tmp_path / "out").iterdir()} & {
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "training_args.bin",
+    }

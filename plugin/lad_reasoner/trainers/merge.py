@@ -1,7 +1,8 @@
 """Any trainer's checkpoint as one Hugging Face folder: FSDP shards joined, LoRA folded in, and the result verified.
 
 EasyR1 and verl write the same into ``global_step_<n>/actor``: ``model_world_size_<w>_rank_<r>.pt`` holds each rank's
-part of every parameter, ``huggingface`` the config, tokenizer and processor, ``lora_adapter`` the adapter's config.
+part of every parameter, ``huggingface`` the config, tokenizer and processor. An adapter's numbers are in
+``lora_adapter/adapter_config.json`` (EasyR1) or ``lora_train_meta.json`` (verl).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lad_reasoner.errors import DataError, UsageError
+from lad_reasoner.trainers.merge_adapter import fold_adapter
+from lad_reasoner.trainers.model_check import mend
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +27,9 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 State = dict[str, "torch.Tensor"]
 
 _SHARD: Final = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
+_HEAD: Final = "lm_head.weight"
+#: Weights that a trainer saved beside its shards, and their index: the merged ones take their place.
+_WEIGHTS: Final = re.compile(r".*\.(safetensors|bin|pt|index\.json)")
 
 
 def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") -> int:
@@ -46,30 +52,51 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     described = actor / "huggingface"
     if not (described / "config.json").is_file():
         raise DataError(actor, found="no huggingface/config.json", expected="a checkpoint of EasyR1 or verl")
-    state = _fold_adapter(_join(actor), actor)
-    state = {name: value.to(getattr(torch, dtype)) for name, value in state.items()}
+    state = fold_adapter(_join(actor), actor)
+    if not state:
+        raise DataError(actor, found="an adapter alone", expected="all weights", remedy="train without save_lora_only")
+    wanted = getattr(torch, dtype)
+    state = {name: value.to(wanted) if value.is_floating_point() else value for name, value in state.items()}
     staging = out.with_name(f".{out.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    count = _write(state, described, staging)
-    _verify(state, staging)
+    try:
+        count = _write(state, described, staging)
+        _verify(state, staging, described)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     staging.replace(out)
     return count
 
 
 def _join(actor: Path) -> State:
     """Return the whole parameters of a sharded checkpoint."""
-    import torch
-
     shards = {int(found[2]): path for path in actor.iterdir() if (found := _SHARD.fullmatch(path.name))}
     worlds = {int(found[1]) for path in shards.values() if (found := _SHARD.fullmatch(path.name))}
     if len(worlds) != 1 or set(shards) != set(range(max(worlds))):
         raise DataError(
             actor, found=f"shards of ranks {sorted(shards)}", expected="one of every rank of one world size"
         )
-    # weights_only would refuse DTensor; a checkpoint of one's own training is trusted.
-    parts = [torch.load(shards[rank], map_location="cpu", weights_only=False) for rank in sorted(shards)]
+    parts = [_read_shard(shards[rank]) for rank in sorted(shards)]
+    for rank, part in enumerate(parts):
+        if odd := sorted(part.keys() ^ parts[0].keys()):
+            raise DataError(shards[rank], found=f"{len(odd)} weights at odds with rank 0's ({odd[0]})")
     return {name: _join_one([part[name] for part in parts]) for name in parts[0]}
+
+
+def _read_shard(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        # weights_only would refuse DTensor; a checkpoint of one's own training is trusted.
+        part = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as fault:  # a pickle that was cut short can fail in any way
+        what = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}"
+        raise DataError(path, found=what, expected="a whole shard", remedy="copy it again, or merge another") from None
+    if not isinstance(part, dict):
+        raise DataError(path, found=type(part).__name__, expected="a shard: weights by name")
+    return part
 
 
 def _join_one(parts: list[Any]) -> torch.Tensor:
@@ -85,65 +112,79 @@ def _join_one(parts: list[Any]) -> torch.Tensor:
     return torch.cat(local, dim=placement.dim) if placement.is_shard() else local[0]
 
 
-def _fold_adapter(state: State, actor: Path) -> State:
-    """Add each adapter's product to the weight that it adapts: W + B A alpha / r."""
-    if not any(".lora_A." in name for name in state):
-        return state
-    settings = json.loads((actor / "lora_adapter" / "adapter_config.json").read_text(encoding="utf-8"))
-    scale = settings["lora_alpha"] / settings["r"]
-    folded: State = {}
-    for name, value in state.items():
-        if ".lora_" in name:
-            continue
-        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        stem = name.removesuffix(".base_layer.weight")
-        if stem != name and f"{stem}.lora_A.default.weight" in state:
-            down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
-            folded[plain] = (value.float() + up.float() @ down.float() * scale).to(value.dtype)
-        else:
-            folded[plain] = value
-    return folded
-
-
 def _write(state: Mapping[str, torch.Tensor], described: Path, out: Path) -> int:
     """Write weights, config and whatever else describes the model; return its number of parameters."""
+    tied = _head_is_embedding(state, described)
+    model = _assemble(state, described, tied=tied)
+    model.save_pretrained(out)
+    for file in described.iterdir():
+        # The config is of this save; all else as the trainer left it: a model made of a config forgets, for one, the
+        # other tokens that end an answer.
+        if file.is_file() and file.name != "config.json" and not _WEIGHTS.fullmatch(file.name):
+            shutil.copy2(file, out / file.name)
+    # Each version of transformers reads one of the two places, and writes the other or none.
+    tree = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    for place in (tree, tree.get("text_config")):
+        if isinstance(place, dict):
+            place["tie_word_embeddings"] = tied
+    (out / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    for copy in mend(out)[1]:  # for transformers 4 and 5 alike; verified as it is then
+        copy.unlink()
+    return int(model.num_parameters())
+
+
+def _assemble(state: Mapping[str, torch.Tensor], described: Path, *, tied: bool) -> Any:
+    """Return the model of these weights, which are all its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(described)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=next(iter(state.values())).dtype)
-    missing, strange = model.load_state_dict(dict(state), strict=False, assign=True)
-    tied = _is_tied(config)
-    absent = sorted(set(missing) - ({"lm_head.weight"} if tied else set()))
+    try:
+        config = AutoConfig.from_pretrained(described)
+        for part in (config, config.get_text_config()):
+            part.tie_word_embeddings = tied
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config, dtype=next(iter(state.values())).dtype)
+        missing, strange = model.load_state_dict(dict(state), strict=False, assign=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as fault:  # no such model, or weights of other shapes
+        raise DataError(described, found=" ".join(str(fault).split())[:300], expected="the model's config") from None
+    absent = sorted(set(missing) - ({_HEAD} if tied else set()))
     if absent or strange:
         names = ", ".join([*absent, *strange][:3])
         raise DataError(described, found=f"{len(absent)} missing and {len(strange)} unknown weights ({names})")
     model.tie_weights()
-    model.save_pretrained(out)
-    for file in described.iterdir():
-        if file.is_file() and file.suffix != ".safetensors" and not (out / file.name).exists():
-            shutil.copy2(file, out / file.name)
-    # transformers 4 writes this only into the text config, from which transformers 5 does not read it.
-    written = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    (out / "config.json").write_text(json.dumps({**written, "tie_word_embeddings": tied}, indent=2), encoding="utf-8")
-    return int(model.num_parameters())
+    return model
 
 
-def _is_tied(config: Any) -> bool:
-    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False) or config.tie_word_embeddings)
+def _head_is_embedding(state: Mapping[str, torch.Tensor], described: Path) -> bool:
+    """Tell whether the head is tied; the weights say it where they can, for the versions' defaults differ."""
+    import torch
+
+    try:
+        tree = json.loads((described / "config.json").read_text(encoding="utf-8"))
+        says = {place.get("tie_word_embeddings") for place in (tree, tree.get("text_config") or {})}
+    except (ValueError, AttributeError):
+        raise DataError(described / "config.json", found="no JSON object", expected="the model's config") from None
+    if (head := state.get(_HEAD)) is None:
+        return True in says or False not in says
+    embedding = next((value for name, value in state.items() if name.endswith("embed_tokens.weight")), None)
+    return True in says and embedding is not None and torch.equal(head, embedding)
 
 
-def _verify(state: Mapping[str, torch.Tensor], out: Path) -> None:
+def _verify(state: Mapping[str, torch.Tensor], out: Path, described: Path) -> None:
     """Load what was written, and compare every weight."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    AutoProcessor.from_pretrained(out)
+    try:
+        AutoProcessor.from_pretrained(out)
+    except (OSError, ValueError, KeyError) as fault:
+        what = f"a processor that does not load: {' '.join(str(fault).split())[:300]}"
+        raise DataError(described, found=what, remedy="copy its files from the model that was trained") from None
     model, info = AutoModelForImageTextToText.from_pretrained(out, dtype="auto", output_loading_info=True)
-    if info["missing_keys"]:
-        raise DataError(out, found=f"{len(info['missing_keys'])} weights that do not load again")
+    if odd := sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])):
+        raise DataError(described, found=f"{len(odd)} weights that do not load again ({odd[0]})")
     loaded = model.state_dict()
     for name, value in state.items():
-        if name in loaded and not torch.equal(loaded[name], value):
-            raise DataError(out, found=f"{name} different after loading")
+        again = loaded.get(name)
+        if again is None or again.dtype != value.dtype or not torch.equal(again, value):
+            raise DataError(described, found=f"{name} different after loading")
