@@ -298,6 +298,20 @@ def weights_of(checkpoint: str) -> dict[str, Any]:
     return {name: getattr(weight, "_local_tensor", weight) for name, weight in state.items()}
 
 
+def merged(checkpoint: str, out: Path) -> dict[str, Any]:
+    """Make a model of a checkpoint, load it, and return its weights."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForImageTextToText
+
+    words = ["merge", checkpoint, "--out", str(out), "--dtype", "float32"]
+    run = subprocess.run(
+        [sys.executable, "-m", "lad_reasoner.trainers.command", *words], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    state: dict[str, Any] = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32).state_dict()
+    return state
+
+
 @pytest.mark.slow
 def test_its_trainer_does_two_steps(trainer_home, tmp_path):
     torch = pytest.importorskip("torch")
@@ -317,6 +331,8 @@ def test_its_trainer_does_two_steps(trainer_home, tmp_path):
     assert set(after) == set(before)
     moved = [name for name, weight in before.items() if not torch.equal(weight, after[name])]
     assert len(moved) > len(before) // 2
+    whole = merged(report["checkpoint"], tmp_path / "merged")
+    assert all(torch.equal(whole[name], weight) for name, weight in after.items())
 
 
 @pytest.mark.slow
@@ -329,3 +345,10 @@ def test_adapters_reach_the_rollout(trainer_home, tmp_path):
     assert ups
     assert any(bool(weight.any()) for weight in ups)  # they start at zero
     assert (Path(report["checkpoint"]) / "actor" / "lora_adapter" / "adapter_model.safetensors").is_file()
+    whole = merged(report["checkpoint"], tmp_path / "merged")
+    frozen = {name.removeprefix("base_model.model."): weight for name, weight in after.items() if "lora_" not in name}
+    adapted = [name for name in frozen if ".base_layer." in name]
+    assert adapted
+    moved = [name for name in adapted if not whole[name.replace(".base_layer", "")].equal(frozen[name])]
+    assert moved  # with the adapter folded in
+    assert all(whole[name].equal(weight) for name, weight in frozen.items() if name not in adapted)
