@@ -17,6 +17,7 @@ __all__ = [
     "CONFUSION_METRICS",
     "CURVE_METRICS",
     "Confusion",
+    "Floats",
     "auroc",
     "average_precision",
     "calibration_error",
