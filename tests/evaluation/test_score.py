@@ -272,6 +272,15 @@ def test_wrong_words_about_other_systems_are_one_line(words: list[str], message:
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["score", "compare", "report"])
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--resamples", "0"], ["--resamples", "1000001"]])
+def test_the_bootstrap_has_its_bounds(verb: str, words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "a.jsonl", "b.jsonl", *(["--out", "o"] if verb == "report" else []), *words])
+    assert stop.value.code == 2
+    assert f"Invalid value for '{words[0]}'" in capsys.readouterr().err
+
+
 FAULTS = [
     ("a,b\n1,2\n", "columns a, b"),
     ("", "an empty file"),
@@ -280,6 +289,8 @@ FAULTS = [
     ("pair_id,score\nx,\n", "found nothing"),
     ("pair_id,score\nx,1\nx,1\n", "line 3: found x a second time"),
     ("path,score\n,1\n", "no pair_id and no path"),
+    ("pair_id,score,score\nx,1,0\n", "line 1: found two columns score"),
+    ("pair_id,text\nx,no\ny,Yes, a pin, and more\n", "line 3: found 4 values, expected at most 2"),
 ]
 
 

@@ -48,6 +48,19 @@ def test_resampled_counts_are_those_of_drawing_rows_one_by_one() -> None:
     np.testing.assert_allclose(np.cov(fast.T), np.cov(slow.T), rtol=0.05, atol=0.05)
 
 
+def test_memory_of_resampled_counts_grows_with_the_counts_alone() -> None:
+    import tracemalloc
+
+    rows = np.arange(4000, dtype=float).reshape(1000, 4)  # every cluster unlike every other
+    tracemalloc.start()
+    sums = resample_counts(rows, resamples=5_000, rng=np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000  # all draws at once: 40 MB
+    at_once = np.random.default_rng(0).multinomial(1000, np.full(1000, 1 / 1000), size=5_000) @ rows
+    np.testing.assert_array_equal(sums, at_once)
+
+
 def test_no_interval_where_the_bootstrap_cannot_tell() -> None:
     assert all(map(math.isnan, interval(np.ones(100))))  # never a wrong answer: nothing is known about rare ones
     assert all(map(math.isnan, interval(np.r_[np.full(2, np.nan), np.linspace(0, 1, 98)])))  # undefined too often

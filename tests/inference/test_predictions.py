@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,75 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path) -> None:
     with pytest.raises(DataError, match="line 1"):
         PredictionStore(path, KEY)
     assert path.read_text() == "dear diary\ntoday I"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"dear diary",
+        b"dear diary\n",
+        b"{}",
+        b'{"model": "x"}',
+        b'{"model":"x"}',
+        b'["a"',
+        b"\x00" * 9,
+        b"\n\nmy notes",
+    ],
+)
+def test_a_foreign_file_of_one_line_is_left_alone(tmp_path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"notes.txt, line 1: found b.*choose another --out"):
+        PredictionStore(path, KEY)
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kept", [1, 9, 10, 60, -1])
+def test_a_lone_line_cut_by_a_kill_is_repaired(tmp_path, kept: int) -> None:
+    path = tmp_path / "out.jsonl"
+    whole = write(path, "a")
+    path.write_bytes(whole[:kept])
+    with PredictionStore(path, KEY) as store:
+        assert "last line was broken" in store.repaired
+        assert store.done == set()
+        store.append(prediction("a"))
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "/dev/null", "pipe", "folder"])
+def test_what_is_no_file_is_refused_unopened(tmp_path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a reader
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="choose another --out"):
+        PredictionStore(path, KEY)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("score", "NaN"),
+        ("score", "7.5"),
+        ("score", "-0.1"),
+        ("score", "Infinity"),
+        ("sample", "-3"),
+        ("seconds", "NaN"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_when_read(tmp_path, field: str, value: str) -> None:
+    path = tmp_path / "out.jsonl"
+    lines = [json.loads(line) for line in write(path, "a", "b").splitlines()]
+    lines[1][field] = float(value) if field != "sample" else int(value)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=rf"out.jsonl, line 2: .* expected a prediction \({field}: "):
+        read_predictions(path)
+
+
+def test_every_name_has_its_own_run_card(tmp_path) -> None:
+    names = ["model-2.5", "model-2.7", "base.jsonl", "base.txt", ".jsonl"]
+    assert len({run_card_path(tmp_path / name) for name in names}) == len(names)
+    assert run_card_path(tmp_path / "base.jsonl") == tmp_path / "base.run.json"
 
 
 @pytest.mark.parametrize(

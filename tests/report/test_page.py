@@ -256,3 +256,30 @@ def test_wrong_usage_is_one_line(
     err = capsys.readouterr().err
     assert line in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("kept", "limit", "said"),
+    [
+        (15, None, "No masks:"),
+        (3, None, "3 of 15 pairs have a reply; the others are neither shown nor counted. No masks:"),
+        (15, 4, "The 4 pairs of 15 on which base is most wrong; the tables count all. No masks:"),
+        (
+            6,
+            4,
+            (
+                "The 4 pairs of 6 on which base is most wrong; the tables count all. "
+                "6 of 15 pairs have a reply; the others are neither shown nor counted. No masks:"
+            ),
+        ),
+    ],
+)
+def test_the_gallery_says_what_it_leaves_out(
+    write_runs: WriteRuns, tmp_path: Path, kept: int, limit: int | None, said: str
+) -> None:
+    data, (run,) = write_runs(15, models=1)
+    run.write_text("".join(run.read_text().splitlines(keepends=True)[:kept]))
+    write_report(read_content([run], data, "all", limit=limit, resamples=20), tmp_path / "out", ReportOptions())
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    lead = page.split('id="gallery-title">Pairs</h2>')[1].split("</p>")[0].partition('<p class="lead">')[2]
+    assert lead.strip().startswith(said)

@@ -29,8 +29,8 @@ Threshold = Annotated[
     typer.Option(help="An external score above it is a yes: a number, or NAME=NUMBER for one system. Default: 0.5."),
 ]
 Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")]
-Resamples = Annotated[int, typer.Option(min=1, help="Bootstrap samples of every interval.")]
-Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
+Resamples = Annotated[int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 ProtocolOption = Annotated[
     Literal["paper", "all"],

@@ -69,12 +69,21 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
-            columns = set(reader.fieldnames or [])
+            names = [name for name in reader.fieldnames or [] if name]
+            columns = set(names)
+            if twice := sorted(name for name in columns if names.count(name) > 1):
+                found = f"two columns {', '.join(twice)}"
+                raise DataError(f"{path}, line 1", found=found, expected="one column of a name")
             if not columns & {"pair_id", "path"} or not columns & {"score", "text"}:
                 found = f"the columns {', '.join(sorted(columns)) or 'of an empty file'}"
                 raise DataError(path, found=found, expected="pair_id or path, and score or text")
             for row in reader:
-                yield f"{path}, line {reader.line_num}", {name: value or "" for name, value in row.items() if name}
+                where = f"{path}, line {reader.line_num}"
+                if None in row:  # where the reader keeps what no column names
+                    count = len(reader.fieldnames or [])
+                    found = f"{count + len(row[None])} values"
+                    raise DataError(where, found=found, expected=f"at most {count}", remedy="quote text with commas")
+                yield where, {name: value or "" for name, value in row.items() if name}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(path, found=str(error), expected="a readable CSV") from error
 

@@ -46,8 +46,10 @@ def report_command(
     image_root: Annotated[
         Path | None, typer.Option(help="Where relative image paths start. Default: the folder of the data.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap samples of every interval.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Write a report that opens from disk: scores with intervals, curves, every pair with its reasoning, figures.
 

@@ -37,8 +37,12 @@ def resample_counts(rows: Floats, *, resamples: int, rng: np.random.Generator) -
         ``(resamples, counts)``.
     """
     distinct, times = np.unique(rows, axis=0, return_counts=True)
-    drawn = rng.multinomial(len(rows), times / len(rows), size=resamples)
-    return np.asarray(drawn @ distinct, dtype=np.float64)
+    step = max(1, _DRAWS_AT_ONCE // len(distinct))
+    sums = np.empty((resamples, rows.shape[1]))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        sums[start : start + size] = rng.multinomial(len(rows), times / len(rows), size=size) @ distinct
+    return sums
 
 
 def resample_aurocs(

@@ -65,7 +65,7 @@ def ask(backend: Backend, references: Sequence[Image], query: Image) -> Verdict:
         RunError: The backend gave no answer.
     """
     prompt = prompt_text(problem_text(len(references)))
-    answer = next(iter(backend.answer([Question("the pair", prompt, (*references, query))])), None)
+    answer = next(iter(backend.answer([Question("", prompt, (*references, query))])), None)
     if answer is None:
         raise RunError(backend.model, found="no answer", expected="one response to one question")
     response = parse(answer.response)

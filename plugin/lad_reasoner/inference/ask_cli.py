@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 Model = Annotated[str, typer.Option(help="Folder or name of the model.")]
-BackendOption = Annotated[Literal["transformers", "vllm", "openai"], typer.Option(help="What runs the model.")]
+BackendOption = Annotated[
+    Literal["transformers", "vllm", "openai"],
+    typer.Option(help="What runs the model; openai: the server at OPENAI_BASE_URL, with the key OPENAI_API_KEY."),
+]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")]
 MinPixels = Annotated[int | None, typer.Option(min=1, help="Enlarge smaller images to this. Default: the model's.")]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Shrink larger images to this. Default: the model's.")]

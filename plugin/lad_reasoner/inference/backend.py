@@ -59,7 +59,7 @@ class Question:
     """A pair to ask about.
 
     Attributes:
-        pair_id: The pair.
+        pair_id: The pair; empty for one that is in no file.
         prompt: The user's turn with one image marker an image.
         images: References first, the query last.
         samples: Which samples are wanted; ``(0,)`` for a greedy answer.
@@ -71,6 +71,11 @@ class Question:
     images: tuple[Image, ...]
     samples: tuple[int, ...] = (0,)
     scored: bool = True
+
+    @property
+    def where(self) -> str:
+        """What to call the pair in an error."""
+        return f"pair {self.pair_id}" if self.pair_id else "the pair"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,9 @@ def predict_command(
         temperature = 1.0 if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
         raise UsageError("--samples", found=f"{samples} with --temperature 0", expected="a temperature above 0")
+    from lad_reasoner.inference.predictions import refuse_special_file
+
+    refuse_special_file(out)  # before a model is loaded
     template = None if format_prompt is None else _read_template(format_prompt)
 
     from lad_reasoner.inference.backend import BackendOptions, load_backend

@@ -29,7 +29,7 @@ def chat_content(question: Question, options: BackendOptions) -> list[dict[str, 
     for index, text in enumerate(question.prompt.split(IMAGE_MARKER)):
         if index:
             image = next(images)
-            where = f"pair {question.pair_id}, image {image.path}"
+            where = f"{question.where}, image {image.path}"
             url = data_url(read_image(image, options.image_root), pixels=pixels, where=where)
             content.append({"type": "image_url", "image_url": {"url": url}})
         if text:

@@ -101,12 +101,11 @@ class OpenAIBackend:
         try:
             completion = self._client.chat.completions.create(**self._request(question, sample))
         except openai.OpenAIError as error:
-            remedy = "run the same command again to resume"
-            if "logprob" in str(error):
-                remedy = "this server gives no log-probabilities: add --no-scores"
+            address = self._client.base_url.copy_with(userinfo=b"", query=None)  # a password is not for a log
             found = f"{type(error).__name__} ({str(error)[:200]})"
-            raise RunError(f"pair {question.pair_id}", found=found, expected="an answer", remedy=remedy) from error
-        return self._read(question.pair_id, sample, completion, time.perf_counter() - start)
+            expected = f"an answer from {address}"
+            raise RunError(question.where, found=found, expected=expected, remedy=_remedy(error, question)) from error
+        return self._read(question, sample, completion, time.perf_counter() - start)
 
     def _request(self, question: Question, sample: int) -> dict[str, Any]:
         options = self._options
@@ -123,18 +122,18 @@ class OpenAIBackend:
             request["extra_body"] = {"structured_outputs": {"regex": TEMPLATE_REGEX}}
         return request
 
-    def _read(self, pair_id: str, sample: int, completion: Any, seconds: float) -> Answer:
+    def _read(self, question: Question, sample: int, completion: Any, seconds: float) -> Answer:
         choice = completion.choices[0]
         text = choice.message.content or ""
         if self.sampling.structured and choice.finish_reason == "stop" and not re.fullmatch(TEMPLATE_REGEX, text):
             remedy = "ask a server that knows structured_outputs.regex (vLLM does), or leave out --structured"
             raise RunError(
-                f"pair {pair_id}", found=f"a free response {text[:60]!r}", expected="the template", remedy=remedy
+                question.where, found=f"a free response {text[:60]!r}", expected="the template", remedy=remedy
             )
         score = _score(text, choice.logprobs.content if choice.logprobs else None)
         usage = completion.usage
         return Answer(
-            pair_id=pair_id,
+            pair_id=question.pair_id,
             sample=sample,
             response=text,
             score=score,
@@ -144,6 +143,22 @@ class OpenAIBackend:
             finish_reason="length" if choice.finish_reason == "length" else "stop",
             seconds=round(seconds, 6),
         )
+
+
+def _remedy(error: Exception, question: Question) -> str:
+    """Return what to do about a server's fault: a question of a file is asked by `lad predict`, which resumes."""
+    import openai
+
+    of_file = bool(question.pair_id)
+    if "logprob" in str(error):
+        does_without = "add --no-scores" if of_file else "only `lad predict --no-scores` does without"
+        return f"this server gives no log-probabilities: {does_without}"
+    again = "run the same command again to resume" if of_file else "ask again"
+    unreached = isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
+    if unreached:
+        named = "--base-url or OPENAI_BASE_URL" if of_file else "OPENAI_BASE_URL"
+        return f"start that server, or name another with {named}, then {again}"
+    return again
 
 
 def _score(text: str, tokens: Any) -> float | None:

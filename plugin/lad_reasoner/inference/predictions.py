@@ -2,7 +2,8 @@
 
 Every line says what run it belongs to, so a file cannot mix two. Answers are not stored: they are parsed again
 whenever they are needed, so that a prediction never carries a stale reading. Beside ``NAME.jsonl`` stands
-``NAME.run.json``, the run card: where the data is, the prompt, versions and hardware.
+``NAME.run.json``, beside any other ``NAME`` likewise, the run card: where the data is, the prompt, versions and
+hardware.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self
+from typing import IO, Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.errors import DataError, RunError, UsageError
 
@@ -27,6 +28,7 @@ __all__ = [
     "ScoreSource",
     "read_predictions",
     "read_run_card",
+    "refuse_special_file",
     "run_card_path",
     "write_run_card",
 ]
@@ -36,9 +38,12 @@ ScoreSource = Literal["answer_token", "forced"]
 #: Lines are flushed one at a time; the disk is waited for at most this often.
 _FSYNC_SECONDS: Final = 2.0
 
+#: How every line begins, as pydantic writes the first field.
+_BEGIN: Final = b'{"model":"'
+
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Sampling(_Record):
@@ -97,7 +102,7 @@ class Prediction(RunKey):
 
     Attributes:
         pair_id: The pair asked about.
-        sample: 0, or the index among several sampled responses.
+        sample: 0, or the index, never negative, among several sampled responses.
         response: The model's text, without special tokens.
         score: P(yes) / (P(yes) + P(no)) at the answer, in [0, 1]; None where the backend cannot tell.
         score_source: ``answer_token``: read where the model answered; ``forced``: read after an answer was forced on a
@@ -109,9 +114,9 @@ class Prediction(RunKey):
     """
 
     pair_id: str
-    sample: int = 0
+    sample: Annotated[int, Field(ge=0)] = 0
     response: str
-    score: float | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
     score_source: ScoreSource | None = None
     prompt_tokens: int | None = None
     response_tokens: int | None = None
@@ -131,13 +136,14 @@ class PredictionStore:
         repaired: What was repaired on opening, in words; empty if nothing.
 
     Raises:
-        DataError: A line before the last is broken.
-        UsageError: The file holds another run's predictions.
+        DataError: A line before the last is broken, or the file is not of predictions.
+        UsageError: The file holds another run's predictions, or is a folder, device or pipe.
         RunError: Another process writes to the file.
     """
 
     def __init__(self, path: Path, key: RunKey) -> None:
         self.path, self.key = path, key
+        refuse_special_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = _open_locked(path)
         try:
@@ -176,6 +182,17 @@ def _require_same_run(existing: Sequence[Prediction], key: RunKey, path: Path) -
         raise UsageError(path, found=found, expected="one run a file", remedy="choose another --out")
 
 
+def refuse_special_file(path: Path) -> None:
+    """Refuse to write predictions to what can be neither read again nor cut.
+
+    Raises:
+        UsageError: The path is there and is a folder, a device or a pipe.
+    """
+    if path.exists() and not path.is_file():
+        found = "a folder" if path.is_dir() else "a device or pipe"
+        raise UsageError(path, found=found, expected="a file to resume", remedy="choose another --out")
+
+
 def _open_locked(path: Path) -> IO[bytes]:
     stream = path.open("ab")
     try:
@@ -193,10 +210,9 @@ def _repair(path: Path, stream: IO[bytes]) -> str:
     content = path.read_bytes()
     cut = content.rstrip(b"\n").rfind(b"\n") + 1
     tail = content[cut:]
-    if not tail or (tail.endswith(b"\n") and _parse_line(tail) is not None):
+    if not tail.strip() or (tail.endswith(b"\n") and _parse_line(tail) is not None):
         return ""
-    if cut and _parse_line(content[: content.index(b"\n")]) is None:
-        return ""  # not our file: read_predictions names its first line
+    _require_ours(path, before=content[:cut].lstrip(b"\n"), tail=tail)
     with path.with_name(path.name + ".broken").open("ab") as broken:
         broken.write(tail.rstrip(b"\n") + b"\n")
         broken.flush()
@@ -208,11 +224,42 @@ def _repair(path: Path, stream: IO[bytes]) -> str:
     )
 
 
+def _require_ours(path: Path, *, before: bytes, tail: bytes) -> None:
+    """Refuse a file of something else, which must not be cut; a lone line is ours if its beginning is.
+
+    Raises:
+        DataError: Its first line is neither a prediction nor, where it is the only one, the beginning of one.
+    """
+    first = before.partition(b"\n")[0] or tail
+    begun = not before and first.startswith(_BEGIN[: len(first.rstrip(b"\n"))]) and not _is_json(first)
+    if not begun and _parse_line(first) is None:
+        remedy = "choose another --out"
+        raise DataError(f"{path}, line 1", found=f"{first[:60]!r}", expected="a prediction", remedy=remedy)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def _parse_line(line: bytes) -> Prediction | None:
     try:
         return Prediction.model_validate_json(line)
     except ValidationError:
         return None
+
+
+def _fault(line: bytes) -> str:
+    """Return what is wrong with a line, in brackets: the field, where it is one."""
+    try:
+        Prediction.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f" ({': '.join([*map(str, first['loc']), first['msg']])})"
+    return ""
 
 
 def read_predictions(path: Path, *, allow_empty: bool = False) -> list[Prediction]:
@@ -233,7 +280,10 @@ def read_predictions(path: Path, *, allow_empty: bool = False) -> list[Predictio
             if prediction is None:
                 remedy = "a broken last line is repaired by running `lad predict` again"
                 raise DataError(
-                    f"{path}, line {number}", found=f"{line[:60]!r}", expected="a prediction", remedy=remedy
+                    f"{path}, line {number}",
+                    found=f"{line[:60]!r}",
+                    expected=f"a prediction{_fault(line)}",
+                    remedy=remedy,
                 )
             first = first or prediction
             if names := first.differences(prediction):
@@ -247,8 +297,13 @@ def read_predictions(path: Path, *, allow_empty: bool = False) -> list[Predictio
 
 
 def run_card_path(predictions: Path) -> Path:
-    """Return where the run card of a file of predictions stands."""
-    return predictions.with_suffix(".run.json")
+    """Return where the run card of a file of predictions stands; only ``NAME`` and ``NAME.jsonl`` share one.
+
+    Example:
+        >>> run_card_path(Path("base.jsonl")).name, run_card_path(Path("model-2.5")).name
+        ('base.run.json', 'model-2.5.run.json')
+    """
+    return predictions.with_name(predictions.name.removesuffix(".jsonl") + ".run.json")
 
 
 def read_run_card(predictions: Path) -> dict[str, Any]:

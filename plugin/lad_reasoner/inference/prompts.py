@@ -147,7 +147,7 @@ class Prompts:
         """
         read = [
             [
-                _File(read_image(image, self._root), f"pair {question.pair_id}, image {image.path}")
+                _File(read_image(image, self._root), f"{question.where}, image {image.path}")
                 for image in question.images
             ]
             for question in questions
@@ -188,7 +188,7 @@ class Prompts:
 
     def _encode(self, question: Question, grids: tuple[_Grid, ...]) -> Encoded:
         key = (question.prompt, grids)
-        return self._encoded.take([key], lambda _: [self._make_encoded(*key, f"pair {question.pair_id}")])[key]
+        return self._encoded.take([key], lambda _: [self._make_encoded(*key, question.where)])[key]
 
     def _make_encoded(self, prompt: str, grids: tuple[_Grid, ...], where: str) -> Encoded:
         short = self._texts.take([prompt], lambda _: [tuple(self._tokenize(prompt))])[prompt]

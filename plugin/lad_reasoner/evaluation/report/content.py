@@ -62,6 +62,7 @@ class Content:
         comparisons: Of every two runs; empty for one run.
         truths: The pairs in the gallery, in file order.
         scored: Pairs that the protocol scores.
+        answered: Of these, those to which any run replied.
         left_out: Pairs that it leaves out, by kind.
     """
 
@@ -71,6 +72,7 @@ class Content:
     comparisons: tuple[Comparison, ...]
     truths: tuple[Truth, ...]
     scored: int
+    answered: int
     left_out: Mapping[str, int]
 
 
@@ -125,13 +127,15 @@ def read_content(
         for (system, lines), path in zip(systems, predictions, strict=True)
     )
     outcomes = [system for system, _ in systems]
+    answered = [truth for truth in scored if any(truth.pair_id in run.judged for run in runs)]
     return Content(
         data=source,
         protocol=protocol,
         runs=runs,
         comparisons=tuple(compare_outcomes(outcomes, resamples=resamples, seed=seed)) if len(runs) > 1 else (),
-        truths=_gallery(scored, runs, limit),
+        truths=_gallery(answered, runs[0], limit),
         scored=len(scored),
+        answered=len(answered),
         left_out=Counter(truth.kind for truth in known) - Counter(truth.kind for truth in scored),
     )
 
@@ -158,10 +162,9 @@ def _run_content(
     )
 
 
-def _gallery(scored: Sequence[Truth], runs: Sequence[RunContent], limit: int | None) -> tuple[Truth, ...]:
-    answered = [truth for truth in scored if any(truth.pair_id in run.judged for run in runs)]
+def _gallery(answered: Sequence[Truth], first: RunContent, limit: int | None) -> tuple[Truth, ...]:
     if limit is None or limit >= len(answered):
         return tuple(answered)
-    worst = sorted(answered, key=runs[0].error, reverse=True)[:limit]
+    worst = sorted(answered, key=first.error, reverse=True)[:limit]
     kept = {truth.pair_id for truth in worst}
     return tuple(truth for truth in answered if truth.pair_id in kept)
