@@ -16,6 +16,7 @@ import pytest
 from lad_reasoner.errors import LadError, UsageError
 from lad_reasoner.trainers import cluster as clusters
 from lad_reasoner.trainers import launch as launcher
+from lad_reasoner.trainers.attempt import Command
 from lad_reasoner.trainers.cluster import Cluster, Look, Node, cluster_address, faults_of, files_of
 from lad_reasoner.trainers.cluster_probe import look
 from lad_reasoner.trainers.config import EasyR1Config, load_config
@@ -220,6 +221,6 @@ def test_what_the_processes_need_travels_to_nodes_that_others_started(good_words
     # Ray refuses resources where it joins a cluster.
     assert not [word for word in words if "num_gpus" in word or "num_cpus" in word or "object_store" in word]
     assert launcher.build_command(config, VERL, KEYS, tmp_path, gpu=True, cluster=True).on_cpu is False
-    environment = launcher._environment(launcher.Command(words, on_cpu=True), None)
+    environment = launcher._environment(Command(words, on_cpu=True), None)
     assert environment["VERL_PLATFORM"] == "cpu"
     assert environment.get("RAY_TMPDIR") == os.environ.get("RAY_TMPDIR")

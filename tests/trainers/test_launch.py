@@ -13,6 +13,7 @@ import pytest
 
 from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers import launch as launcher
+from lad_reasoner.trainers.attempt import follow
 from lad_reasoner.trainers.command import main
 from lad_reasoner.trainers.config import load_config
 from lad_reasoner.trainers.failure import last_error
@@ -131,9 +132,7 @@ def test_the_config_shown_is_a_config(good_words, tmp_path, capsys):
 
 
 def run(words, log, progress):
-    return launcher._run(
-        launcher.Command([sys.executable, "-c", *words], on_cpu=True), dict(os.environ), log, progress
-    )
+    return follow([sys.executable, "-c", *words], dict(os.environ), log, progress)
 
 
 class Silent:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lad_reasoner.errors import RunError, UsageError
 from lad_reasoner.trainers.config import EasyR1Config
-from lad_reasoner.trainers.installed import Trainer, TrainerName
+from lad_reasoner.trainers.installed import Trainer, TrainerName, joins_cluster
 
 __all__ = ["Cluster", "Look", "Node", "cluster_address", "faults_of", "files_of", "probe"]
 
@@ -96,9 +96,9 @@ def cluster_address() -> str | None:
     Raises:
         UsageError: The address is that of Ray's dashboard or of its client server.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address in {"", "local"}:
+    if not joins_cluster():
         return None
+    address = os.environ["RAY_ADDRESS"]
     if "://" in address:
         raise UsageError(
             "RAY_ADDRESS",

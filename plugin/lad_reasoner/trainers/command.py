@@ -131,17 +131,17 @@ def _check(words: list[str]) -> None:
 def _show(words: list[str]) -> None:
     import yaml
 
+    from lad_reasoner.trainers.attempt import next_attempt
     from lad_reasoner.trainers.cluster import cluster_address
     from lad_reasoner.trainers.config import load_config, read_keys
     from lad_reasoner.trainers.launch import build_command, finds_gpu
-    from lad_reasoner.trainers.metrics import attempts_of
 
     words, wanted = _take_option(words, "--as", ("easyr1", "verl"))
     given, flags = _split(words, {"--json"})
     keys = read_keys(find_trainer())
     config = load_config(given, keys)
     trainer = _trainer_named(wanted)
-    attempt = config.run_dir / "attempts" / f"{len(attempts_of(config.run_dir)) + 1:03}"  # the next one's
+    attempt = next_attempt(config.run_dir)
     # What runs here, or what the named trainer would be given where there are GPUs.
     cluster, gpu = cluster_address() is not None, wanted is not None or finds_gpu()
     command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster)

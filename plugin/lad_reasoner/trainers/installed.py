@@ -16,7 +16,16 @@ from typing import Literal
 
 from lad_reasoner.errors import RunError
 
-__all__ = ["Trainer", "TrainerName", "find_trainer", "gpu_count", "gpu_memory", "has_gpu", "require_trainer"]
+__all__ = [
+    "Trainer",
+    "TrainerName",
+    "find_trainer",
+    "gpu_count",
+    "gpu_memory",
+    "has_gpu",
+    "joins_cluster",
+    "require_trainer",
+]
 
 TrainerName = Literal["easyr1", "verl"]
 
@@ -99,3 +108,8 @@ def gpu_memory() -> int | None:
         return min(int(line) for line in said.stdout.split("\n") if line.strip()) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def joins_cluster() -> bool:
+    """Return whether a run joins a Ray cluster (RAY_ADDRESS), whatever the address looks like."""
+    return os.environ.get("RAY_ADDRESS", "") not in {"", "local"}

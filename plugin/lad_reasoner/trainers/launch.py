@@ -7,28 +7,28 @@ read as one run by `lad_reasoner.trainers.metrics`.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import shutil
-import signal
 import sys
-import time
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from omegaconf import OmegaConf
 
-from lad_reasoner.child import started
 from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.trainers.attempt import (
+    CONFIG_COPY,
+    RAW_LOG,
+    Command,
+    describe_failure,
+    end_forgotten,
+    follow,
+    next_attempt,
+    recorded,
+)
 from lad_reasoner.trainers.checkpoints import find_last, step_of
 from lad_reasoner.trainers.cluster import Cluster, cluster_address, faults_of, probe
 from lad_reasoner.trainers.config import EasyR1Config
-from lad_reasoner.trainers.cpu.processes import end_run
 from lad_reasoner.trainers.cpu.runtime import cluster_environment, cpu_environment, cpu_overrides, run_folder
-from lad_reasoner.trainers.failure import last_error
 from lad_reasoner.trainers.grammar import Key
 from lad_reasoner.trainers.hydra_words import as_words, lay_over
 from lad_reasoner.trainers.installed import Trainer, has_gpu
@@ -36,30 +36,7 @@ from lad_reasoner.trainers.metrics import EASYR1_LOG, attempts_of
 from lad_reasoner.trainers.progress import Progress
 from lad_reasoner.trainers.verl_overrides import SAVE_CONTENTS, run_overrides, translate
 
-__all__ = ["Command", "build_command", "finds_gpu", "launch"]
-
-RAW_LOG: Final = "trainer.log"
-RUN_RECORD: Final = "attempt.json"
-CONFIG_COPY: Final = "easyr1.yaml"
-
-#: Seconds between two looks at the trainer and its logs.
-POLL: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What the trainer is started with.
-
-    Attributes:
-        words: The command line.
-        on_cpu: Whether the CPU runtime is used.
-    """
-
-    words: list[str]
-    on_cpu: bool
-
-    def __str__(self) -> str:
-        return " ".join(shlex.quote(word) for word in self.words)
+__all__ = ["build_command", "finds_gpu", "launch"]
 
 
 def build_command(
@@ -115,7 +92,7 @@ def launch(
     if cluster is None and config["trainer.nnodes"] > 1:
         found = f"{config['trainer.nnodes']} and no RAY_ADDRESS"
         raise UsageError("trainer.nnodes", found=found, remedy="start Ray on every node and set RAY_ADDRESS=auto")
-    attempt = config.run_dir / "attempts" / f"{len(attempts_of(config.run_dir)) + 1:03}"
+    attempt = next_attempt(config.run_dir)
     gpu = cluster.has_gpu if cluster else has_gpu()
     command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster is not None)
     attempt.mkdir(parents=True)
@@ -124,13 +101,9 @@ def launch(
     logs = config.run_dir if trainer.name == "easyr1" else attempt
     with run_folder() as folder, Progress(logs, total=total_steps) as progress:
         _announce(progress, config, trainer, command, attempt)
-        _write_record(attempt, command, folder)
         environment = _environment(command, None if cluster else folder)
-        try:
-            code = _run(command, environment, attempt / RAW_LOG, progress)
-        finally:
-            end_run(folder)
-            (attempt / RUN_RECORD).unlink(missing_ok=True)
+        with recorded(attempt, command, folder):
+            code = follow(command.words, environment, attempt / RAW_LOG, progress)
     if code:
         raise _failure(trainer, code, attempt / RAW_LOG, find_last(config.run_dir, trainer.name))
 
@@ -161,16 +134,6 @@ def _without_gpu(config: EasyR1Config, *, cluster: bool) -> dict[str, object]:
     return cpu_overrides(ranks=ranks, nodes=nodes, own_ray=False) | travels
 
 
-def end_forgotten(run_dir: Path) -> None:
-    """End what a killed `easyr1` of this run left running: two trainers must not write to one folder."""
-    for record in run_dir.glob(f"attempts/*/{RUN_RECORD}"):
-        with suppress(ValueError, KeyError):
-            folder = Path(json.loads(record.read_text(encoding="utf-8"))["folder"])
-            end_run(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-        record.unlink(missing_ok=True)
-
-
 def _given_to_easyr1(config: EasyR1Config) -> dict[str, object]:
     return config.replace(trainer__logger=sorted({*config["trainer.logger"], "file"})).as_tree()
 
@@ -192,12 +155,6 @@ def _announce(progress: Progress, config: EasyR1Config, trainer: Trainer, comman
         progress.note(f"resuming after step {step_of(last)} from {last}")
 
 
-def _write_record(attempt: Path, command: Command, folder: Path) -> None:
-    record = {"command": command.words, "folder": str(folder), "process": os.getpid()}
-    (attempt / RUN_RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    (attempt / "command.txt").write_text(f"{command}\n", encoding="utf-8")
-
-
 def _environment(command: Command, folder: Path | None) -> dict[str, str]:
     """Return the trainer's environment: with a folder for a Ray of its own, or to join a cluster."""
     own = {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"}
@@ -206,20 +163,6 @@ def _environment(command: Command, folder: Path | None) -> dict[str, str]:
     return os.environ | own | {"RAY_TMPDIR": str(folder)} | (cpu_environment(folder) if command.on_cpu else {})
 
 
-def _run(command: Command, environment: dict[str, str], log: Path, progress: Progress) -> int:
-    with log.open("wb") as sink, started(command.words, environment=environment, log=sink) as process:
-        while (code := process.poll()) is None:
-            time.sleep(POLL)
-            progress.update()
-    progress.update()
-    return code
-
-
 def _failure(trainer: Trainer, code: int, log: Path, last: Path | None) -> RunError:
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        how += " (out of memory?)"
     again = f"the same command resumes after step {step_of(last)}" if last else "nothing was saved yet"
-    error = RunError(trainer.name, found=f"{how}: {last_error(log)}", remedy=f"see {log}; {again}")
-    error.exit_code = 128 - code if code < 0 else code
-    return error
+    return describe_failure(trainer.name, code, log, remedy=again)

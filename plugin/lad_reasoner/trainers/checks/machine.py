@@ -14,7 +14,7 @@ from lad_reasoner.tokens import QWEN3_VL
 from lad_reasoner.trainers.checks.algorithm import CHOICES
 from lad_reasoner.trainers.checks.known import Finding, Known, error, note, warning
 from lad_reasoner.trainers.checks.model import GIB, Memory, gigabytes, training_memory
-from lad_reasoner.trainers.installed import gpu_count, gpu_memory
+from lad_reasoner.trainers.installed import gpu_count, gpu_memory, joins_cluster
 from lad_reasoner.trainers.verl_overrides import translate
 
 __all__ = ["MACHINE_CHECKS", "describe_memory"]
@@ -35,11 +35,6 @@ VERL_NEEDS: Final = ("torch", "transformers>=5.5.3", "TransferQueue>=0.1.10", "c
 VERL_GPU_NEEDS: Final = ("vllm",)
 #: The first releases with Qwen3-VL.
 QWEN3_VL_NEEDS: Final = ("transformers>=4.57", "vllm>=0.11")
-
-
-def _on_cluster() -> bool:
-    """Return whether the run joins a Ray cluster, whatever its address looks like."""
-    return os.environ.get("RAY_ADDRESS", "") not in {"", "local"}
 
 
 def check_trainer(known: Known) -> Iterator[Finding]:
@@ -90,7 +85,7 @@ def check_packages(known: Known) -> Iterator[Finding]:
 
 def check_gpus(known: Known) -> Iterator[Finding]:
     """There are as many GPUs as the run asks for, unless a cluster has them."""
-    if _on_cluster() or known["trainer.nnodes"] > 1:
+    if joins_cluster() or known["trainer.nnodes"] > 1:
         return
     here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
     if known.gpu and here < asked:
@@ -103,7 +98,7 @@ def check_gpus(known: Known) -> Iterator[Finding]:
 
 def check_nodes(known: Known) -> Iterator[Finding]:
     """Several nodes need a running cluster."""
-    if known["trainer.nnodes"] > 1 and not _on_cluster():
+    if known["trainer.nnodes"] > 1 and not joins_cluster():
         yield error(
             "trainer.nnodes",
             str(known["trainer.nnodes"]),
@@ -114,7 +109,7 @@ def check_nodes(known: Known) -> Iterator[Finding]:
 
 def check_cpus(known: Known) -> Iterator[Finding]:
     """Ray has as many CPUs as EasyR1 reserves; with fewer it waits for ever and says nothing."""
-    if known.trainer is None or known.trainer.name != "easyr1" or _on_cluster():
+    if known.trainer is None or known.trainer.name != "easyr1" or joins_cluster():
         return
     here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
     asked = 1 + rewards + known["trainer.n_gpus_per_node"]
@@ -134,7 +129,7 @@ def check_memory(known: Known) -> Iterator[Finding]:
         return
     if sum(memory.update.values()) >= GIB:
         yield note("memory", describe_memory(memory))
-    if _on_cluster():
+    if joins_cluster():
         return  # this machine may not be one that trains; the launch asks each node
     if not known.gpu:
         parts = sum(memory.update.values()) - memory.update["activations"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.trainers.attempt import RAW_LOG, end_forgotten
 from lad_reasoner.trainers.checkpoints import find_last
 from lad_reasoner.trainers.checks import CHECKS
 from lad_reasoner.trainers.checks.files import check_model_is_there
@@ -19,8 +20,7 @@ from lad_reasoner.trainers.checks.machine import MACHINE_CHECKS
 from lad_reasoner.trainers.config import EasyR1Config, load_config, read_keys
 from lad_reasoner.trainers.grammar import Key
 from lad_reasoner.trainers.installed import TrainerName
-from lad_reasoner.trainers.launch import RAW_LOG, end_forgotten
-from lad_reasoner.trainers.metrics import read_metrics
+from lad_reasoner.trainers.metrics import attempts_of, read_metrics
 from lad_reasoner.trainers.preflight import refuse_errors
 from lad_reasoner.trainers.rehearse.model import ModelSource, find_source
 from lad_reasoner.trainers.rehearse.plan import PROMPTS, scale_down, trained_roles
@@ -170,7 +170,7 @@ def _run(
     if len(done) != steps or find_last(scaled.run_dir, rig.trainer.name) is None:
         found = f"{len(done)} steps with a reward and "
         found += "a checkpoint" if find_last(scaled.run_dir, rig.trainer.name) else "no checkpoint"
-        log = scaled.run_dir / "attempts" / "001" / RAW_LOG
+        log = attempts_of(scaled.run_dir)[-1] / RAW_LOG
         raise RunError("rehearsal", found=found, expected=f"{steps} steps and one", remedy=f"see {log}")
     return rows
 
