@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from tests.chromium import open_chromium
 
 from lad_reasoner.errors import RunError
 from lad_reasoner.inference.backend import Answer, Question
@@ -182,17 +182,8 @@ def test_a_question_cannot_name_a_file_or_an_address(page, client, canary) -> No
 
 @pytest.fixture
 def chromium():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="browser tests need the package selenium")
-    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("no Chromium: install Debian's packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with open_chromium() as opened:
+        yield opened
 
 
 def test_a_verdict_does_not_outlive_its_images(page, chromium, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chromium import open_chromium
 from tests.report.conftest import draw_pairs, png, write_pairs, write_predictions
 
 from lad_reasoner.evaluation.report.content import read_content
@@ -19,9 +19,6 @@ from lad_reasoner.evaluation.report.page import ReportOptions, write_report
 
 pytestmark = pytest.mark.slow
 
-selenium = pytest.importorskip("selenium", reason="browser tests need the package selenium")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 
 MODELS = ("base", "sft", "grpo", "sft-grpo")
 HOSTILE = "<think> </script><script>document.title='owned'</script> & <b>bold</b> </think><answer> yes </answer>"
@@ -30,20 +27,8 @@ LONG = "y" * 1_000_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no Chromium: install Debian's packages chromium and chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1440,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield opened
-    opened.quit()
+    with open_chromium("--window-size=1440,1000", logs="browser,performance") as opened:
+        yield opened
 
 
 def write(
