@@ -6,11 +6,13 @@ progress to stderr. Exit codes: 0 done, 1 the data or the run failed, 2 wrong us
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import typer
 
@@ -73,6 +75,8 @@ def run_app(run: Callable[[], object], *, debug: bool) -> int:
         run: The command line. Its own exit code is read from the SystemExit it raises.
         debug: Let tracebacks through.
     """
+    # Python has no stream where the caller closed it (`2>&-`), and nothing below looks before it speaks.
+    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     # A polite request to end is an interrupt, so that whatever was started is ended too.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -93,3 +93,13 @@ def test_every_verb_is_documented_and_has_an_example(repository) -> None:
     for name, verb in verbs.items():
         assert f"lad {name}" in pages, f"`lad {name}` is in no page"
         assert "Example: lad" in (verb.help or ""), f"`lad {name} --help` shows no example"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_is_closed_is_no_fault(closed: str) -> None:
+    look = "sys.exit(run_app(lambda: (sys.stdout.flush(), sys.stderr.isatty()), debug=False))"
+    code = f"import sys; from lad_reasoner.cli import run_app; {look}"
+    command = f"{sys.executable} -c '{code}' {closed}>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "Traceback" not in done.stderr
