@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 QUERY = "transistor/test/bent_lead"
 REFERENCE = "transistor/train/good"
 

@@ -16,6 +16,8 @@ from lad_reasoner.evaluation.report.content import read_content
 from lad_reasoner.evaluation.report.figures import _disputed, draw_sizes, parameter_count, spread, write_figures
 from lad_reasoner.evaluation.report.page import ReportOptions, write_report
 
+pytestmark = pytest.mark.slow
+
 
 def test_parameters_are_counted_in_local_weights(tmp_path: Path) -> None:
     header = {"a": {"shape": [3, 4]}, "b": {"shape": [5]}, "__metadata__": {"format": "pt"}}

@@ -18,6 +18,8 @@ from lad_reasoner.evaluation.report.page import ReportOptions, write_report
 from lad_reasoner.evaluation.report.pictures import MemoryStore, draw_pictures, mask_files
 from lad_reasoner.pairs_reader import iter_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def report(data: Path, runs: list[Path], out: Path, **options: object) -> str:
     content = read_content(runs, data, "all", resamples=20)

@@ -158,6 +158,7 @@ def easyr1(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=kept | environment, cwd=REPOSITORY)
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line_with_a_remedy(tmp_path, good_words):
     pytest.importorskip("verl")
     (tmp_path / "full").mkdir()

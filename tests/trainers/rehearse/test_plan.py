@@ -53,6 +53,7 @@ def test_the_task_stays_and_every_change_is_listed(example):
     assert (scaled["trainer.nnodes"], scaled["trainer.n_gpus_per_node"], scaled["trainer.max_steps"]) == (1, 1, 2)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)  # OmegaConf reads 190 keys each time
 @given(
     updates=st.integers(1, 8),
