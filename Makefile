@@ -33,10 +33,11 @@ test-fast: $(STAMP) ## Run the tests that need no framework: under a minute toge
 rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (10 minutes)
 	$(BIN)/python -m pytest -m rehearsal
 
-lint: $(STAMP) ## Check style and types (ruff, mypy strict)
+lint: $(STAMP) ## Check style and types (ruff, mypy strict, import-linter)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## Mend what the style check can mend
 	$(BIN)/ruff format .

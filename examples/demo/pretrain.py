@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lad_datasets.drawing import qa
-from lad_datasets.drawing.annotations import Sample, draw_comparison, draw_damage, draw_pair, draw_parts
-from lad_datasets.drawing.render import render
-from lad_datasets.drawing.scenes import LOGICAL, draw_layout
-from lad_reasoner.demo.tiny import IMAGE_SIZE, build_model, build_processor, save_tiny
-from lad_reasoner.response import parse
-from lad_reasoner.task import IMAGE_MARKER
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import IMAGE_MARKER
+from lad_rehearsal.demo.tiny import IMAGE_SIZE, build_model, build_processor, save_tiny
+from lad_rehearsal.synthetic import qa
+from lad_rehearsal.synthetic.annotations import Sample, draw_comparison, draw_damage, draw_pair, draw_parts
+from lad_rehearsal.synthetic.render import render
+from lad_rehearsal.synthetic.scenes import LOGICAL, draw_layout
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor

@@ -16,9 +16,9 @@ from lad_datasets.annotate.prompt import build_messages, prompt_text
 from lad_datasets.annotate.reply import InvalidReplyError, parse_reply
 from lad_datasets.annotate.subjects import Subject, find_subjects
 from lad_datasets.annotate.template_writer import describe_mask, write_pairs
-from lad_datasets.findings import Findings
 from lad_datasets.sources.mmad import Statement
-from lad_reasoner.errors import DataError, UsageError
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
 
 if TYPE_CHECKING:
     from tests.annotate.conftest import Trees

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from lad_reasoner.errors import DataError
-from lad_reasoner.trainers.llamafactory import check_sft
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.training.preflight.sft_config import check_sft
 
 TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 GONE = object()
@@ -196,7 +196,7 @@ def test_every_shipped_profile_passes_once_its_data_is_there(
 
 
 def test_lad_check_knows_the_kind(folder: Path) -> None:
-    from lad_datasets.check import CheckOptions, check_file
+    from lad_datasets.checks.check import CheckOptions, check_file
 
     report = check_file(config(folder, save_strategy=False), CheckOptions())
     assert (report.kind, len(report.errors)) == ("LLaMA-Factory config", 1)

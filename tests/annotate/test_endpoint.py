@@ -22,8 +22,8 @@ from lad_datasets.annotate.costs import Prices
 from lad_datasets.annotate.options import ModelOptions, is_local
 from lad_datasets.annotate.store import Answered, RunCard, Store
 from lad_datasets.annotate.subjects import Subject, find_subjects
-from lad_datasets.findings import Findings
-from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.findings import Findings
 
 if TYPE_CHECKING:
     from tests.annotate.conftest import Server, Trees
@@ -370,8 +370,8 @@ def _lad(trees: Trees, server: Server, out: Path, *more: str) -> list[str]:
     code = "\n".join(
         (
             "import sys, typer",
-            "from lad_datasets.annotate.cli import register",
-            "from lad_reasoner.cli import run_app",
+            "from lad_datasets.commands.annotate import register",
+            "from lad_reasoner.commands.lad import run_app",
             "app = typer.Typer(pretty_exceptions_enable=False)",
             "register(app)",
             "sys.exit(run_app(lambda: app(['annotate', *sys.argv[1:]]), debug=False))",

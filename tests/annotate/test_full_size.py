@@ -23,7 +23,7 @@ import json, sys, time
 from pathlib import Path
 from lad_datasets.annotate.annotate import annotate_with_templates
 from lad_datasets.annotate.subjects import find_subjects
-from lad_datasets.findings import Findings
+from lad_reasoner.support.findings import Findings
 trees, out, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) or None
 start = time.monotonic()
 findings = Findings(quiet=True)

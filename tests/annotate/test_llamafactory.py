@@ -14,9 +14,9 @@ import yaml
 
 from lad_datasets.annotate.annotate import annotate_with_templates
 from lad_datasets.annotate.subjects import find_subjects
-from lad_datasets.findings import Findings
-from lad_datasets.sft import build_sft
-from lad_reasoner.trainers.llamafactory import check_sft
+from lad_datasets.builders.sft import build_sft
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.training.preflight.sft_config import check_sft
 
 if TYPE_CHECKING:
     from tests.annotate.conftest import Trees

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_datasets.findings import Findings
 from lad_datasets.sources import mmad
-from lad_reasoner.errors import DataError
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
 
 ASKED = {"Question": "Any defect?", "Answer": "A", "Options": {"A": "Yes.", "B": "No."}, "type": "Anomaly Detection"}
 KEY = "DS-MVTec/bottle/image/broken_large/000.png"

@@ -30,7 +30,7 @@ from lad_datasets.annotate.annotate import annotate_with_model
 from lad_datasets.annotate.options import ModelOptions
 from lad_datasets.annotate.prompt import build_messages
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.findings import Findings
+from lad_reasoner.support.findings import Findings
 
 pytestmark = [pytest.mark.slow, pytest.mark.frameworks]
 
@@ -57,7 +57,7 @@ def subjects(tmp_path: Path) -> list[Subject]:
 
 @pytest.fixture
 def base(repository: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(repository / "plugin/lad_reasoner/demo/base", tmp_path / "base"))
+    return Path(shutil.copytree(repository / "plugin/lad_rehearsal/demo/base", tmp_path / "base"))
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from tests.chromium import open_chromium
 from lad_datasets.annotate.annotate import annotate_with_templates
 from lad_datasets.annotate.review import compare, print_rates, rate, write_page
 from lad_datasets.annotate.subjects import find_subjects
-from lad_datasets.annotations import Annotation, Decision, read_annotations
-from lad_datasets.findings import Findings
-from lad_reasoner.errors import DataError
+from lad_datasets.files.annotations import Annotation, Decision, read_annotations
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver

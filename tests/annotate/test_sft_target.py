@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_datasets.annotations import Annotation
-from lad_datasets.sft_target import PAPER_ROWS, draw_rows, explain
+from lad_datasets.builders.sft_target import PAPER_ROWS, draw_rows, explain
+from lad_datasets.files.annotations import Annotation
 
 
 def notes(count: int, dataset: str = "mvtec_ad") -> list[Annotation]:

@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from lad_datasets.parquet import PairWriter
-from lad_reasoner.pairs import Image, Pair
+from lad_datasets.files.parquet import PairWriter
+from lad_reasoner.pairs.schema import Image, Pair
 
 CONFIG = Path(__file__).resolve().parents[2] / "examples" / "grpo" / "qwen2_5_vl_3b_loco.yaml"
 #: Pairs and categories of the paper's training and validation sets; each category's pairs stand together.
@@ -60,7 +60,7 @@ def main() -> None:
         for name, (count, categories) in PAIRS.items():
             write_pairs(files[name], count, categories)
         data = [f"data.train_files={files['grpo']}", f"data.val_files={files['loco']}"]
-        check = seconds_of(["-m", "lad_reasoner.trainers.command", "check", f"config={CONFIG}", *data])
+        check = seconds_of(["-m", "lad_reasoner.commands.easyr1", "check", f"config={CONFIG}", *data])
         size = sum(path.stat().st_size for path in files.values())
     bare = seconds_of(["-c", "pass"])
     shown = {"check": check, "python": bare}

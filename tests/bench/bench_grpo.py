@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.trainers.cpu.runtime import cpu_environment
+from lad_rehearsal.demo.tiny import BASE
+from lad_rehearsal.verl_cpu.runtime import cpu_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRL = "trl==1.8.0"
@@ -80,7 +80,7 @@ class Measured:
 def draw_pairs(folder: Path) -> Path:
     """Return a parquet of drawn pairs, as the demo has them."""
     trees, pairs = folder / "trees", folder / "pairs.parquet"
-    lad = [sys.executable, "-m", "lad_reasoner.cli"]
+    lad = [sys.executable, "-m", "lad_reasoner.commands.lad"]
     roots = ["--mvtec", str(trees / "mvtec_ad"), "--visa", str(trees / "visa"), "--recipe", "all"]
     for command in (["synthetic", "--out", str(trees)], ["grpo", *roots, "--out", str(pairs)]):
         subprocess.run([*lad, "build", *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -104,7 +104,7 @@ def measure_ours(pairs: Path, folder: Path, steps: int) -> Measured:
     command = [
         sys.executable,
         "-m",
-        "lad_reasoner.trainers.command",
+        "lad_reasoner.commands.easyr1",
         f"config={REPOSITORY / 'examples/demo/grpo.yaml'}",
     ]
     began = time.time()

@@ -47,9 +47,9 @@ print(json.dumps([seconds, peak_mb(), time.process_time() - cpu, time.thread_tim
 """
 
 OURS = """
-from lad_datasets.build import Options
-from lad_datasets.images import Encoding
-from lad_datasets.grpo import build_grpo
+from lad_datasets.builders.build import Options
+from lad_datasets.files.images import Encoding
+from lad_datasets.builders.grpo import build_grpo
 import pyarrow.parquet
 cpu, main, start = time.process_time(), time.thread_time(), time.perf_counter()
 options = Options(workers={workers}, overwrite=True, encoding=Encoding({max_pixels}))
@@ -57,7 +57,7 @@ build_grpo({{"folder": root}}, out, options, recipe="all", limit={limit}, loco=N
 """
 
 CHECK = """
-from lad_datasets.check import CheckOptions, check_file
+from lad_datasets.checks.check import CheckOptions, check_file
 cpu, main, start = time.process_time(), time.thread_time(), time.perf_counter()
 assert not check_file(out, CheckOptions(workers={workers})).errors
 """

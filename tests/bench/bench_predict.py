@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import Floats
-from lad_reasoner.inference.backend import BackendOptions, Question, load_backend
-from lad_reasoner.pairs import Image
-from lad_reasoner.task import LOCO_CATEGORIES, problem_text, prompt_text
+from lad_reasoner.inference.backends.load import load_backend
+from lad_reasoner.inference.protocol import BackendOptions, Question
+from lad_reasoner.pairs.schema import Image
+from lad_reasoner.task.task import LOCO_CATEGORIES, problem_text, prompt_text
 
 NEW_TOKENS = 32
 
@@ -85,7 +86,7 @@ def ours(model: Path, questions: list[Question]) -> tuple[dict[str, str], Floats
 
 def make_model(folder: Path) -> Path:
     """Write the shipped tiny model's architecture with random weights."""
-    from lad_reasoner.demo.tiny import build_model, build_processor, save_tiny
+    from lad_rehearsal.demo.tiny import build_model, build_processor, save_tiny
 
     processor = build_processor(["the part is missing <think> ok </think><answer> yes </answer> no"])
     save_tiny(folder, model=build_model(processor.tokenizer, seed=3), processor=processor)

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.report.conftest import draw_pairs, write_pairs, write_predictions
 
-from lad_reasoner.evaluation.report.content import read_content
-from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+from lad_reasoner.report.content import read_content
+from lad_reasoner.report.page import ReportOptions, write_report
 
 MODELS = ("base", "sft", "grpo", "sft-grpo")
 TRIES = 5

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lad_reasoner.task import LOCO_CATEGORIES
-from lad_reasoner.trainers.easyr1_reward import compute_score as easyr1_score
-from lad_reasoner.trainers.verl_reward import compute_score as verl_score
+from lad_reasoner.task.task import LOCO_CATEGORIES
+from lad_reasoner.training.easyr1.reward import compute_score as easyr1_score
+from lad_reasoner.training.verl.reward import compute_score as verl_score
 
 #: As long as the longest answers of the paper's runs, and as the requirement says.
 CHARACTERS = 1_000

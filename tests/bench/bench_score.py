@@ -15,7 +15,7 @@ import numpy as np
 from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
 from lad_reasoner.evaluation.paper import LOCO_TEST_COUNTS
 from lad_reasoner.evaluation.score import RESAMPLES, score_outcomes
-from lad_reasoner.pairs_reader import Truth
+from lad_reasoner.pairs.reader import Truth
 
 
 def draw_outcomes(seed: int) -> Outcomes:

@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 from trl import GRPOConfig, GRPOTrainer
 
 from datasets import Dataset
-from lad_reasoner.rewards import rlad_reward
-from lad_reasoner.task import IMAGE_MARKER, prompt_text
+from lad_reasoner.task.rewards import rlad_reward
+from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
 
 #: As `bench_grpo.py` has them.
 PROMPTS, SAMPLES, RESPONSE = 32, 8, 48

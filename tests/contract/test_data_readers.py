@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.cli import build_app, run_app
+from lad_reasoner.commands.lad import build_app, run_app
 
 #: The demo's processor shrinks every picture to 84x84: 3x3 tokens.
 IMAGE_TOKENS = 9

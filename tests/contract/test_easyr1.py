@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from tests.trainers.conftest import assert_parts_logged, pair, write_pairs
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.errors import RunError
-from lad_reasoner.pairs import pair_schema
-from lad_reasoner.tokens import ProcessorPixels, TrainerPixels, image_tokens
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.easyr1_cpu.environment import easyr1_environment
-from lad_reasoner.trainers.grammar import read_snapshot, read_source
-from lad_reasoner.trainers.rehearse.rig import find_rig
+from lad_reasoner.pairs.schema import pair_schema
+from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels, image_tokens
+from lad_reasoner.support.errors import RunError
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot, read_source
+from lad_rehearsal.demo.tiny import BASE
+from lad_rehearsal.easyr1_cpu.environment import easyr1_environment
+from lad_rehearsal.rehearse.trainer import find_rig
 
 pytestmark = pytest.mark.easyr1
 
@@ -207,7 +207,7 @@ print(json.dumps([rewards.sum(-1).tolist(), metrics["accuracy_pushpins"], metric
 
 
 def test_autorewardmanager_calls_our_file(easyr1_home, tmp_path):
-    reward = REPOSITORY / "plugin" / "lad_reasoner" / "trainers" / "easyr1_reward.py"
+    reward = REPOSITORY / "plugin" / "lad_reasoner" / "training" / "easyr1" / "reward.py"
     rewards, accuracy, naming, overlong = run_in_easyr1(easyr1_home, tmp_path, CALL, f"{reward}:compute_score")
     assert accuracy == naming == [1.0, 0.0]
     # 55 tokens of 60, with a buffer of 12; a character is a token here.
@@ -276,7 +276,7 @@ def rehearse(home: Path, config: Path, folder: Path, *words: str) -> dict[str, A
         write_pairs(folder / "val.parquet", 8, dataset="mvtec_loco"),
     )
     data = [f"data.train_files={train}", f"data.val_files={val}"]
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={config}", *data, *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", "rehearse", f"config={config}", *data, *words]
     run = subprocess.run(
         [*command, "--json", "--out", str(folder / "out")],
         capture_output=True,
@@ -305,7 +305,7 @@ def merged(checkpoint: str, out: Path) -> dict[str, Any]:
 
     words = ["merge", checkpoint, "--out", str(out), "--dtype", "float32"]
     run = subprocess.run(
-        [sys.executable, "-m", "lad_reasoner.trainers.command", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     state: dict[str, Any] = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32).state_dict()

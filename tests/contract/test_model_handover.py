@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.trainers.model_check import check_model_folder, mend
+from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_rehearsal.demo.tiny import BASE
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.hydra_words import as_words, lay_over
-from lad_reasoner.trainers.verl_overrides import run_overrides, translate
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.verl.hydra import as_words, lay_over
+from lad_reasoner.training.verl.overrides import run_overrides, translate
 
 pytestmark = pytest.mark.frameworks
 
@@ -78,7 +78,7 @@ def test_the_reward_manager_is_verls_own_kind():
 def test_the_sampler_is_verls_own_kind_and_sums_by_key():
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-    from lad_reasoner.trainers.verl_sampler import RewardReplayBuffer, sum_by_key
+    from lad_reasoner.training.verl.replay_buffer import RewardReplayBuffer, sum_by_key
 
     assert issubclass(RewardReplayBuffer, ReplayBuffer)
     sums, counts = sum_by_key([{"a": 1.0, "b": 0.5}, {"a": 3.0}])

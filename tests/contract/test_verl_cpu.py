@@ -24,11 +24,15 @@ pytest.importorskip("verl")
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-from lad_reasoner.demo.tiny import BASE, IMAGE_SIZE  # noqa: E402
-from lad_reasoner.pairs import Image, Pair, pair_schema  # noqa: E402
-from lad_reasoner.trainers.cpu.processes import end_run, run_processes  # noqa: E402
-from lad_reasoner.trainers.cpu.runtime import cpu_environment, cpu_overrides, run_folder  # noqa: E402
-from lad_reasoner.trainers.hydra_words import as_words  # noqa: E402
+from lad_reasoner.pairs.schema import Image, Pair, pair_schema  # noqa: E402
+from lad_reasoner.support.processes import (  # noqa: E402
+    end_run,
+    run_folder,
+    run_processes,
+)
+from lad_reasoner.training.verl.hydra import as_words  # noqa: E402
+from lad_rehearsal.demo.tiny import BASE, IMAGE_SIZE  # noqa: E402
+from lad_rehearsal.verl_cpu.runtime import cpu_environment, cpu_overrides  # noqa: E402
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
 
@@ -80,7 +84,7 @@ def overrides(folder: Path, pairs: Path, reward: Path, *, steps: int, ranks: int
         "data.train_files": str(pairs),
         "data.val_files": str(pairs),
         "data.prompt_key": "problem",
-        "data.custom_cls.path": "pkg://lad_reasoner.trainers.verl_dataset",
+        "data.custom_cls.path": "pkg://lad_reasoner.training.verl.dataset",
         "data.custom_cls.name": "PairDataset",
         "data.max_prompt_length": 128,
         "data.max_response_length": 24,

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from lad_reasoner.cli import run_app
-from lad_reasoner.errors import DataError, RunError, UsageError
+from lad_reasoner.commands.lad import run_app
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "ray", "verl", "sklearn", "matplotlib", "numpy")
 
@@ -68,7 +68,8 @@ def test_sigterm_is_an_interrupt_and_only_while_the_command_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["lad_reasoner.cli"], ["lad_reasoner.cli", "build"], ["lad_reasoner.trainers.command"]]
+    "command",
+    [["lad_reasoner.commands.lad"], ["lad_reasoner.commands.lad", "build"], ["lad_reasoner.commands.easyr1"]],
 )
 def test_help_imports_nothing_heavy(command) -> None:
     words = [sys.executable, "-X", "importtime", "-m", *command, "--help"]
@@ -81,7 +82,7 @@ def test_help_imports_nothing_heavy(command) -> None:
 def test_every_verb_is_documented_and_has_an_example(repository) -> None:
     from typer.main import get_command
 
-    from lad_reasoner.cli import build_app
+    from lad_reasoner.commands.lad import build_app
 
     pages = "\n".join(
         page.read_text(encoding="utf-8") for page in [repository / "README.md", *repository.glob("docs/*.md")]
@@ -98,7 +99,7 @@ def test_every_verb_is_documented_and_has_an_example(repository) -> None:
 @pytest.mark.parametrize("closed", ["1", "2"])
 def test_a_stream_that_is_closed_is_no_fault(closed: str) -> None:
     look = "sys.exit(run_app(lambda: (sys.stdout.flush(), sys.stderr.isatty()), debug=False))"
-    code = f"import sys; from lad_reasoner.cli import run_app; {look}"
+    code = f"import sys; from lad_reasoner.commands.lad import run_app; {look}"
     command = f"{sys.executable} -c '{code}' {closed}>&-"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.defects import VIOLATIONS
-from lad_reasoner.optional_rewards import (
+from lad_reasoner.task.optional_rewards import (
     OptionalRewards,
     OptionError,
     defect_naming_reward,
     overlong_penalty,
     soft_length_reward,
 )
-from lad_reasoner.response import parse
-from lad_reasoner.task import KINDS
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import KINDS
+from lad_reasoner.task.violations import VIOLATIONS
 
 LENGTHS = st.integers(0, 10_000)
 DEFECTS = ["missing_cable", "color", "pill_type", "thread_side", "combined", "2_nectarines_1_tangerine", "unnamed", ""]
@@ -116,7 +116,7 @@ def test_a_megabyte_of_reasoning_is_read_in_linear_time(unit):
 
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_every_violation_can_be_named(name):
-    from lad_reasoner.defects import named_violations
+    from lad_reasoner.task.violations import named_violations
 
     example = {
         "count": "a wrong number",

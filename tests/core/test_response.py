@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.response import Response, parse, read_outcome
-from lad_reasoner.task import LABELS
+from lad_reasoner.task.response import Response, parse, read_outcome
+from lad_reasoner.task.task import LABELS
 
 THINK = "<think> a pin is missing </think>"
 

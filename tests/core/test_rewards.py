@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.response import parse
-from lad_reasoner.rewards import accuracy_reward, read_gold, rlad_reward, structure_reward
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.rewards import accuracy_reward, read_gold, rlad_reward, structure_reward
 
 GOOD = "<think> all parts match </think><answer> no </answer>"
 

@@ -7,10 +7,10 @@ import json
 import pyarrow as pa
 import pytest
 
-from lad_reasoner.pairs import COLUMNS, PROVENANCE_COLUMNS, Image, Pair, pair_schema
-from lad_reasoner.response import parse
-from lad_reasoner.rewards import rlad_reward
-from lad_reasoner.task import KINDS, LOCO_CATEGORIES, QUESTION, problem_text, prompt_text, read_prompt_template
+from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, Image, Pair, pair_schema
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.rewards import rlad_reward
+from lad_reasoner.task.task import KINDS, LOCO_CATEGORIES, QUESTION, problem_text, prompt_text, read_prompt_template
 
 
 def pair(references: int = 1) -> Pair:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.tokens import (
+from lad_reasoner.pairs.tokens import (
     QWEN2_5_VL,
     QWEN3_VL,
     ProcessorPixels,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.cli import build_app, run_app
+from lad_reasoner.commands.lad import build_app, run_app
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,15 +18,15 @@ from threading import Lock
 import pytest
 from PIL import Image
 
-from lad_datasets.assemble import Outcome
-from lad_datasets.build import _iter_outcomes
-from lad_datasets.images import sha256
-from lad_datasets.pair_options import pair_options
-from lad_reasoner.cli import build_app
-from lad_reasoner.pairs import COLUMNS
-from lad_reasoner.pairs_reader import iter_pairs, read_image
-from lad_reasoner.rewards import read_gold
-from lad_reasoner.task import IMAGE_MARKER, prompt_text
+from lad_datasets.builders.build import _iter_outcomes
+from lad_datasets.commands.pair_options import pair_options
+from lad_datasets.files.images import sha256
+from lad_datasets.pairing.assemble import Outcome
+from lad_reasoner.commands.lad import build_app
+from lad_reasoner.pairs.reader import iter_pairs, read_image
+from lad_reasoner.pairs.schema import COLUMNS
+from lad_reasoner.task.rewards import read_gold
+from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
 
 
 def grpo(lad, root: Path, out: Path, *words: object):
@@ -390,7 +390,17 @@ def test_a_killed_build_leaves_nothing_half_written_and_resumes_to_the_same_byte
     for i in range(8):
         photograph(root / f"gear/train/good/{i}.png", i, (720, 480))
         photograph(root / f"gear/test/dent/{i}.png", 100 + i, (720, 480))
-    command = [sys.executable, "-m", "lad_reasoner.cli", "build", "grpo", "--folder", str(root), "--recipe", "all"]
+    command = [
+        sys.executable,
+        "-m",
+        "lad_reasoner.commands.lad",
+        "build",
+        "grpo",
+        "--folder",
+        str(root),
+        "--recipe",
+        "all",
+    ]
     command += ["--max-pixels", "300000", "--workers", "1", *words]
     (tmp_path / "killed").mkdir()
     (tmp_path / "straight").mkdir()
@@ -465,7 +475,7 @@ def test_a_full_disk_is_not_a_finished_build(lad, photographs, tmp_path, *, monk
 
 LIMITED = """
 import resource, sys
-from lad_reasoner.cli import main
+from lad_reasoner.commands.lad import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 main(sys.argv[1:])
 """

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lad_reasoner.pairs import pair_schema
+from lad_reasoner.pairs.schema import pair_schema
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lad_datasets.images import Encoding, ImageStore, decode, load, load_bytes, sha256
-from lad_reasoner.errors import DataError
-from lad_reasoner.tokens import QWEN2_5_VL, ProcessorPixels, fit_processor
+from lad_datasets.files.images import Encoding, ImageStore, decode, load, load_bytes, sha256
+from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, fit_processor
+from lad_reasoner.support.errors import DataError
 
 
 def picture(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lad_datasets.leakage import Guard, is_test_image
-from lad_reasoner.errors import DataError
+from lad_datasets.leakage.guard import Guard, is_test_image
+from lad_reasoner.support.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.pairs_reader import iter_pairs, read_choices, read_truths
+from lad_reasoner.pairs.reader import iter_pairs, read_choices, read_truths
 
 FOLDERS = {
     "DS-MVTec/bottle/image": ("MVTec-AD/bottle/train/good", "png", ("good", "broken_large")),

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_datasets.pairing import ReferenceOrder
-from lad_datasets.samples import OWN_DATA, Sample, Tree
+from lad_datasets.pairing.reference import ReferenceOrder
+from lad_datasets.sources.samples import OWN_DATA, Sample, Tree
 
 NAMES = st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=12, unique=True)
 

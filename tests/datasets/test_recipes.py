@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lad_datasets.findings import Findings
-from lad_datasets.grpo import choose_queries
-from lad_datasets.recipes import read_recipe, shipped_recipes
+from lad_datasets.builders.grpo import choose_queries
+from lad_datasets.recipes.recipe import read_recipe, shipped_recipes
 from lad_datasets.sources import mvtec_ad, visa
-from lad_reasoner.errors import DataError, UsageError
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lad_datasets.annotations import Annotation
-from lad_datasets.sft import Turn, split_by_image
+from lad_datasets.builders.sft import Turn, split_by_image
+from lad_datasets.files.annotations import Annotation
 
 
 def annotate(folder: Path, count: int = 6, **changed: object) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lad_datasets.samples import CC_BY_4, CC_BY_NC_SA_4
 from lad_datasets.sources import folder, mvtec_ad, mvtec_loco, visa
-from lad_reasoner.errors import DataError
+from lad_datasets.sources.samples import CC_BY_4, CC_BY_NC_SA_4
+from lad_reasoner.support.errors import DataError
 
 NO_IMAGE = "no image by its ending (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)"
 

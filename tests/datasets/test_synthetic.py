@@ -13,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lad_datasets.drawing.annotations import ANNOTATIONS, draw_samples
-from lad_datasets.drawing.qa import damage_answer, label_of, pair_answer, parts_answer
-from lad_datasets.drawing.render import render
-from lad_datasets.drawing.scenes import (
+from lad_datasets.sources import mvtec_ad, mvtec_loco, visa
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.rewards import rlad_reward
+from lad_reasoner.task.task import KINDS, LOCO_CATEGORIES, problem_text, prompt_text
+from lad_rehearsal.synthetic.annotations import ANNOTATIONS, draw_samples
+from lad_rehearsal.synthetic.qa import damage_answer, label_of, pair_answer, parts_answer
+from lad_rehearsal.synthetic.render import render
+from lad_rehearsal.synthetic.scenes import (
     DEFECT_KINDS,
     EMPTY,
     LOGICAL,
@@ -29,11 +33,7 @@ from lad_datasets.drawing.scenes import (
     draw_layout,
     draw_layouts,
 )
-from lad_datasets.sources import mvtec_ad, mvtec_loco, visa
-from lad_datasets.sources.synthetic import GENERATOR, MARKER, Sizes, draw_categories, draw_trees
-from lad_reasoner.response import parse
-from lad_reasoner.rewards import rlad_reward
-from lad_reasoner.task import KINDS, LOCO_CATEGORIES, problem_text, prompt_text
+from lad_rehearsal.synthetic.trees import GENERATOR, MARKER, Sizes, draw_categories, draw_trees
 
 SIZES = Sizes(train=2, test=16, loco_test=12, sft=40)
 DEFECTS = (*LOGICAL, *STRUCTURAL)

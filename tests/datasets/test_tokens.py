@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lad_datasets.tokens import PromptRuler
-from lad_reasoner.errors import DataError
-from lad_reasoner.task import problem_text, prompt_text
-from lad_reasoner.tokens import ProcessorPixels
+from lad_reasoner.pairs.prompt_length import PromptRuler
+from lad_reasoner.pairs.tokens import ProcessorPixels
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import problem_text, prompt_text
 
 SIZES = [(84, 84), (800, 1600), (1600, 1280), (1700, 850), (1000, 37), (30, 4000), (513, 700)]
 

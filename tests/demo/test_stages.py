@@ -15,9 +15,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from lad_reasoner.demo.memory import PeakMemory, tree_bytes
-from lad_reasoner.demo.stages import Stage, run_stages
-from lad_reasoner.errors import RunError
+from lad_reasoner.support.errors import RunError
+from lad_rehearsal.demo.memory import PeakMemory, tree_bytes
+from lad_rehearsal.demo.stages import Stage, run_stages
 
 
 def python(code: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_an_interrupt_ends_the_whole_stage(tmp_path) -> None:
 import signal
 from pathlib import Path
 from rich.console import Console
-from lad_reasoner.demo.stages import Stage, run_stages
+from lad_rehearsal.demo.stages import Stage, run_stages
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
 stage = Stage(name="s", title="S", commands=[{python(sleeper)!r}], output=Path("x"))
 run_stages([stage], Path({str(tmp_path)!r}), Console())

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lad_datasets.drawing import qa
-from lad_datasets.drawing.scenes import BLEMISHES, COLOURS, ROWS, SHAPES
-from lad_reasoner.demo.tiny import BASE, SPECIAL_TOKENS, SYSTEM_TURN, TAGS, build_model, build_processor, save_tiny
-from lad_reasoner.task import problem_text, prompt_text
+from lad_reasoner.task.task import problem_text, prompt_text
+from lad_rehearsal.demo.tiny import BASE, SPECIAL_TOKENS, SYSTEM_TURN, TAGS, build_model, build_processor, save_tiny
+from lad_rehearsal.synthetic import qa
+from lad_rehearsal.synthetic.scenes import BLEMISHES, COLOURS, ROWS, SHAPES
 
 pytestmark = pytest.mark.frameworks
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.frameworks, pytest.mark.e2e, pytest.
 def demo(tmp_path_factory) -> tuple[Path, dict[str, Any], str]:
     """Run the demonstration; return its folder, its summary and what it printed."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    command = [sys.executable, "-m", "lad_reasoner.cli", "demo", "--out", str(folder)]
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "demo", "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")), done.stdout
@@ -84,7 +84,7 @@ def test_the_table_is_printed(demo) -> None:
 
 
 def test_a_finished_demonstration_is_not_run_again(demo) -> None:
-    command = [sys.executable, "-m", "lad_reasoner.cli", "demo", "--out", str(demo[0]), "--json"]
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "demo", "--out", str(demo[0]), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.count("done before") == len(demo[1]["stages"])
     assert json.loads(done.stdout) == demo[1]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.trainers.metrics import read_metrics
+from lad_reasoner.training.metrics import read_metrics
+from lad_rehearsal.demo.tiny import BASE
 
 pytestmark = [pytest.mark.slow, pytest.mark.frameworks, pytest.mark.e2e]
 
@@ -34,9 +34,9 @@ def pairs(real, repository, tmp_path_factory) -> Path:
     for name, tree in (("full", "mvtec_ad"), ("reduced", "mvtec_ad_reduced")):
         roots = ("--mvtec", real / tree, "--visa", real / "visa")
         options = ("--recipe", "all", "--max-pixels", 50_176, "--out", folder / f"{name}.parquet")
-        run("lad_reasoner.cli", "build", "grpo", *roots, *options, cwd=repository)
+        run("lad_reasoner.commands.lad", "build", "grpo", *roots, *options, cwd=repository)
     run(
-        "lad_reasoner.cli",
+        "lad_reasoner.commands.lad",
         *("build", "loco", "--root", real / "mvtec_loco_ad", "--subset", "all", "--out", folder / "loco.parquet"),
         cwd=repository,
     )
@@ -45,7 +45,7 @@ def pairs(real, repository, tmp_path_factory) -> Path:
 
 def test_two_grpo_steps_on_real_images(pairs, repository, tmp_path) -> None:
     out = run(
-        "lad_reasoner.trainers.command",
+        "lad_reasoner.commands.easyr1",
         "config=examples/demo/grpo.yaml",
         f"data.train_files={pairs / 'full.parquet'}",
         f"data.val_files={pairs / 'loco.parquet'}",
@@ -69,7 +69,9 @@ def test_two_grpo_steps_on_real_images(pairs, repository, tmp_path) -> None:
 def test_predict_and_score_on_real_images(pairs, repository, tmp_path) -> None:
     answers = tmp_path / "answers.jsonl"
     options = ("--model", BASE, "--out", answers, "--max-new-tokens", 48)
-    run("lad_reasoner.cli", "predict", "--data", pairs / "loco.parquet", *options, cwd=repository)
-    score = json.loads(run("lad_reasoner.cli", "score", answers, "--protocol", "all", "--json", cwd=repository))
+    run("lad_reasoner.commands.lad", "predict", "--data", pairs / "loco.parquet", *options, cwd=repository)
+    score = json.loads(
+        run("lad_reasoner.commands.lad", "score", answers, "--protocol", "all", "--json", cwd=repository)
+    )
     (scored,) = score["runs"]
     assert scored["pooled"]["pairs"] == len(answers.read_text(encoding="utf-8").splitlines()) > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.pairs import Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Image, Pair, pair_schema
 
 YES = "<think> a part is missing </think><answer> yes </answer>"
 NO = "<think> all parts match </think><answer> no </answer>"
@@ -23,7 +23,7 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         import pyarrow.parquet as pq
 
         from lad_reasoner.inference.predictions import Prediction, PredictionStore
-        from lad_reasoner.pairs_reader import data_sha256
+        from lad_reasoner.pairs.reader import data_sha256
 
         rows = [
             (category, kind, index, text)

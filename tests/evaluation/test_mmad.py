@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.cli import main
-from lad_reasoner.errors import DataError
+from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.mmad import DETECTION, TYPES, read_letter, score_choices
-from lad_reasoner.pairs import Choice, Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Choice, Image, Pair, pair_schema
+from lad_reasoner.support.errors import DataError
 
 OPTIONS = {"A": "Yes.", "B": "No.", "C": "Cannot be said.", "D": "A scratch at the top"}
 
@@ -67,7 +67,7 @@ def write_answers(tmp_path: Path) -> Callable[[Iterable[Asked]], tuple[Path, Pat
         import pyarrow.parquet as pq
 
         from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, Sampling
-        from lad_reasoner.pairs_reader import data_sha256
+        from lad_reasoner.pairs.reader import data_sha256
 
         questions = list(asked)
         pairs = [_pair(number, *question[:4]) for number, question in enumerate(questions)]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.cli import main
-from lad_reasoner.errors import DataError
+from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.compare import compare_outcomes
 from lad_reasoner.evaluation.external import read_external, read_free_text
 from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
 from lad_reasoner.evaluation.score import cell_counts, score_outcomes, score_run
-from lad_reasoner.pairs_reader import Truth, read_truths
+from lad_reasoner.pairs.reader import Truth, read_truths
+from lad_reasoner.support.errors import DataError
 
 
 def outcome(number: int, label: str, *answers: str | None, query: int | None = None, **truth: str) -> Outcome:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from lad_reasoner.cli import main
+from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.table import fit_table
 
@@ -51,7 +51,7 @@ def test_a_wide_terminal_has_the_table_in_one_piece() -> None:
 
 def test_external_systems_are_compared_on_the_same_pairs(write_run, tmp_path, capsys) -> None:
     predictions, data = write_run({"screw_bag": Confusion(tp=6, fp=1, tn=9, fn=4)})
-    from lad_reasoner.pairs_reader import read_truths
+    from lad_reasoner.pairs.reader import read_truths
 
     right = {truth.pair_id: int(truth.label == "yes") for truth in read_truths(data)}
     scores = tmp_path / "scores.csv"
@@ -70,7 +70,7 @@ def test_external_systems_are_compared_on_the_same_pairs(write_run, tmp_path, ca
 
 
 def test_a_system_that_gives_logits_is_scored(write_run, tmp_path, capsys) -> None:
-    from lad_reasoner.pairs_reader import read_truths
+    from lad_reasoner.pairs.reader import read_truths
 
     _, data = write_run({"screw_bag": Confusion(tp=6, fp=1, tn=9, fn=4)})
     rows = [f"{truth.query_path},{7.5 if truth.label == 'yes' else -7.5}" for truth in read_truths(data)]

@@ -12,11 +12,11 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from lad_reasoner.cli import build_app
+from lad_reasoner.commands.lad import build_app
 
 pytestmark = [pytest.mark.slow, pytest.mark.frameworks]
 
-BASE = Path(__file__).parents[2] / "plugin/lad_reasoner/demo/base"
+BASE = Path(__file__).parents[2] / "plugin/lad_rehearsal/demo/base"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_lmms_eval_scores_as_lad_score_does(pairs, repository, tmp_path, monkeyp
     from lmms_eval.tasks import TaskManager
 
     from lad_reasoner.evaluation.protocols import select
-    from lad_reasoner.pairs_reader import read_truths
+    from lad_reasoner.pairs.reader import read_truths
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -95,8 +95,8 @@ def test_lmms_eval_scores_as_lad_score_does(pairs, repository, tmp_path, monkeyp
 def test_lmms_evals_messages_are_the_training_prompt(pairs, repository) -> None:
     """No lmms-eval is needed for this: the functions are plain."""
     from datasets import load_dataset
-    from lad_reasoner.pairs_reader import iter_pairs
-    from lad_reasoner.task import prompt_text
+    from lad_reasoner.pairs.reader import iter_pairs
+    from lad_reasoner.task.task import prompt_text
 
     utils = load(repository / "examples/eval/lmms_eval/utils.py")
     doc = load_dataset("parquet", data_files={"test": str(pairs)}, cache_dir=str(pairs.parent / "cache"))["test"][0]

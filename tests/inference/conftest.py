@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lad_reasoner.pairs import Choice, Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Choice, Image, Pair, pair_schema
 
 CATEGORIES = ("juice_bottle", "breakfast_box", "screw_bag", "splicing_connectors", "pushpins")
 
@@ -89,7 +89,7 @@ def make_pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2.5-VL of 0.8 million random weights, spread wide enough that its responses differ."""
     torch = pytest.importorskip("torch")
-    from lad_reasoner.demo.tiny import build_model, build_processor, save_tiny
+    from lad_rehearsal.demo.tiny import build_model, build_processor, save_tiny
 
     processor = build_processor(["the top row is ok extra missing <think> ok </think><answer> yes </answer> no"])
     model = build_model(processor.tokenizer, seed=3)
@@ -109,7 +109,7 @@ def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-    from lad_reasoner.demo.tiny import SPECIAL_TOKENS, build_processor
+    from lad_rehearsal.demo.tiny import SPECIAL_TOKENS, build_processor
 
     base = build_processor(["the top row is ok extra missing <think> ok </think><answer> yes </answer> no"])
     ids = {token: base.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}

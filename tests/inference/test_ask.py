@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.cli import main
-from lad_reasoner.errors import DataError
+from lad_reasoner.commands.ask import _print_verdict
+from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.ask import MAX_IMAGE_PIXELS, Verdict, read_image_file
-from lad_reasoner.inference.ask_cli import _print_verdict
+from lad_reasoner.support.errors import DataError
 
 
 @pytest.fixture
@@ -73,13 +73,16 @@ def test_the_embedded_model_answers_without_colours_in_a_pipe(image: Path, repos
     model = repository / "plugin" / "lad_reasoner" / "demo" / "base"
     words = ["ask", "--reference", str(image), "--query", str(image), "--model", str(model), "--max-new-tokens", "40"]
     done = subprocess.run(
-        [sys.executable, "-m", "lad_reasoner.cli", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lad_reasoner.commands.lad", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "verdict: " in done.stdout
     assert "\x1b" not in done.stdout
     as_json = subprocess.run(
-        [sys.executable, "-m", "lad_reasoner.cli", *words, "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "lad_reasoner.commands.lad", *words, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     verdict = json.loads(as_json.stdout)
     assert verdict["answer"] in {"yes", "no", None}

@@ -13,12 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lad_reasoner.errors import RunError
-from lad_reasoner.inference.backend import BackendOptions, Question, load_backend
+from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import read_predictions
-from lad_reasoner.pairs_reader import iter_pairs
-from lad_reasoner.task import prompt_text
+from lad_reasoner.inference.protocol import BackendOptions, Question
+from lad_reasoner.pairs.reader import iter_pairs
+from lad_reasoner.support.errors import RunError
+from lad_reasoner.task.task import prompt_text
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.slow

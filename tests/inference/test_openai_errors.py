@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.cli import main
+from lad_reasoner.commands.lad import main
 
 pytest.importorskip("openai")
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lad_reasoner.inference.openai_backend._RETRIES", 0)
+    monkeypatch.setattr("lad_reasoner.inference.backends.openai._RETRIES", 0)
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
 
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lad_reasoner.errors import DataError
-from lad_reasoner.pairs import Image, pair_schema
-from lad_reasoner.pairs_reader import data_sha256, iter_pairs, parquet_files, read_image, read_truths
+from lad_reasoner.pairs.reader import data_sha256, iter_pairs, parquet_files, read_image, read_truths
+from lad_reasoner.pairs.schema import Image, pair_schema
+from lad_reasoner.support.errors import DataError
 
 
 def test_pairs_come_back_in_order_with_images_references_first(make_pairs) -> None:

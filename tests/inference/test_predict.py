@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lad_reasoner.cli import build_app, main
+from lad_reasoner.commands.lad import build_app, main
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
 
 # A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
@@ -20,7 +20,7 @@ WORKER = """
 import hashlib, sys, time
 from dataclasses import replace
 from pathlib import Path
-from lad_reasoner.inference.backend import Answer
+from lad_reasoner.inference.protocol import Answer
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling
 
@@ -136,13 +136,13 @@ def test_bad_input_is_one_line(tmp_path, make_pairs, case, capsys, monkeypatch) 
 def test_help_shows_an_example() -> None:
     assert "Example: lad predict" in CliRunner().invoke(build_app(), ["predict", "--help"]).output
     heavy = "{'torch', 'pyarrow', 'pandas', 'transformers'} & set(sys.modules)"
-    code = f"import sys; from lad_reasoner.cli import build_app; build_app(); sys.exit(bool({heavy}))"
+    code = f"import sys; from lad_reasoner.commands.lad import build_app; build_app(); sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.frameworks
 def test_multiple_choice_questions_are_asked_for_a_letter_and_get_no_score(tmp_path, make_pairs, tiny_model) -> None:
-    from lad_reasoner.pairs import Choice
+    from lad_reasoner.pairs.schema import Choice
 
     choice = Choice("Object Analysis", "What is it?", {"A": "a pin", "B": "a bag"}, "B")
     data, out = make_pairs(3, dataset="mmad", choice=choice), tmp_path / "p.jsonl"

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.errors import DataError, RunError, UsageError
 from lad_reasoner.inference.predictions import (
     Prediction,
     PredictionStore,
@@ -20,6 +19,7 @@ from lad_reasoner.inference.predictions import (
     read_run_card,
     run_card_path,
 )
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 SAMPLING = Sampling(temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None)
 KEY = RunKey(

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from tests.chromium import open_chromium
 
-from lad_reasoner.errors import RunError
-from lad_reasoner.inference.backend import Answer, Question
 from lad_reasoner.inference.predictions import Sampling
+from lad_reasoner.inference.protocol import Answer, Question
+from lad_reasoner.support.errors import RunError
 
 pytest.importorskip("gradio", reason="the page needs gradio (extra serve)")
 httpx = pytest.importorskip("httpx", reason="these tests ask over HTTP")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.errors import DataError, UsageError
 from lad_reasoner.inference.answer_score import answer_step, forced_text, spelling_tokens
-from lad_reasoner.inference.backend import Answer, BackendOptions, Question, load_backend
-from lad_reasoner.inference.structured import TEMPLATE_REGEX
-from lad_reasoner.pairs_reader import PairRecord, iter_pairs
-from lad_reasoner.response import parse
-from lad_reasoner.task import prompt_text
+from lad_reasoner.inference.backends.load import load_backend
+from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
+from lad_reasoner.inference.protocol import Answer, BackendOptions, Question
+from lad_reasoner.pairs.reader import PairRecord, iter_pairs
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import prompt_text
 
 pytestmark = pytest.mark.frameworks
 
@@ -144,7 +145,7 @@ def test_a_response_without_an_answer_is_scored_where_one_is_forced(tiny_model, 
 
 
 def test_a_response_with_an_answer_is_scored_where_it_stands(tiny_model, make_pairs, reference, monkeypatch) -> None:
-    from lad_reasoner.inference import transformers_backend
+    from lad_reasoner.inference.backends import transformers as transformers_backend
 
     seen = []
 

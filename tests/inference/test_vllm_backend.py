@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.errors import RunError, UsageError
-from lad_reasoner.inference.backend import BackendOptions, Question, load_backend
-from lad_reasoner.inference.structured import TEMPLATE_REGEX
-from lad_reasoner.pairs_reader import iter_pairs
-from lad_reasoner.task import prompt_text
+from lad_reasoner.inference.backends.load import load_backend
+from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
+from lad_reasoner.inference.protocol import BackendOptions, Question
+from lad_reasoner.pairs.reader import iter_pairs
+from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.task.task import prompt_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.frameworks]  # each copy is a process that imports torch
 

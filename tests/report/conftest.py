@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lad_reasoner.pairs import Image, Pair, pair_schema
-from lad_reasoner.task import LOCO_CATEGORIES
+from lad_reasoner.pairs.schema import Image, Pair, pair_schema
+from lad_reasoner.task.task import LOCO_CATEGORIES
 
 WriteRuns = Callable[..., tuple[Path, list[Path]]]
 
@@ -98,7 +98,7 @@ def write_predictions(
         responses: By pair_id, a response to write instead.
     """
     from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, Sampling, write_run_card
-    from lad_reasoner.pairs_reader import data_sha256, read_truths
+    from lad_reasoner.pairs.reader import data_sha256, read_truths
 
     rng = np.random.default_rng(seed)
     sampling = Sampling(

@@ -14,8 +14,8 @@ import pytest
 from tests.chromium import open_chromium
 from tests.report.conftest import draw_pairs, png, write_pairs, write_predictions
 
-from lad_reasoner.evaluation.report.content import read_content
-from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+from lad_reasoner.report.content import read_content
+from lad_reasoner.report.page import ReportOptions, write_report
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
 
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.evaluation.report.charts import draw_charts
-from lad_reasoner.evaluation.report.content import answer_error, read_content
-from lad_reasoner.evaluation.report.gallery import script_json, split_response
+from lad_reasoner.report.charts import draw_charts
+from lad_reasoner.report.content import answer_error, read_content
+from lad_reasoner.report.gallery import script_json, split_response
+from lad_reasoner.support.errors import DataError, UsageError
 
 
 @settings(max_examples=60, deadline=None)

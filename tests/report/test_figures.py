@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
 
-from lad_reasoner.evaluation.report.content import read_content
-from lad_reasoner.evaluation.report.figures import _disputed, draw_sizes, parameter_count, spread, write_figures
-from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+from lad_reasoner.report.content import read_content
+from lad_reasoner.report.figures import _disputed, draw_sizes, parameter_count, spread, write_figures
+from lad_reasoner.report.page import ReportOptions, write_report
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.report.conftest import draw_pairs, write_pairs, write_predictions
 
-from lad_reasoner.evaluation.report.content import Content, read_content
-from lad_reasoner.evaluation.report.headline import read_headline
-from lad_reasoner.evaluation.report.page import ReportOptions, write_report
+from lad_reasoner.report.content import Content, read_content
+from lad_reasoner.report.headline import read_headline
+from lad_reasoner.report.page import ReportOptions, write_report
 
 
 def content_of(tmp_path: Path, *skills: float, samples: int = 1, count: int = 150) -> Content:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tests.report.conftest import WriteRuns, draw_pairs, png, write_pairs, write_predictions
 
-from lad_reasoner.cli import main
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.evaluation.report.content import read_content
-from lad_reasoner.evaluation.report.page import ReportOptions, write_report
-from lad_reasoner.evaluation.report.pictures import MemoryStore, draw_pictures, mask_files
-from lad_reasoner.pairs_reader import iter_pairs
+from lad_reasoner.commands.lad import main
+from lad_reasoner.pairs.reader import iter_pairs
+from lad_reasoner.report.content import read_content
+from lad_reasoner.report.page import ReportOptions, write_report
+from lad_reasoner.report.pictures import MemoryStore, draw_pictures, mask_files
+from lad_reasoner.support.errors import DataError, UsageError
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Picture
 
-from lad_reasoner.pairs import Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Image, Pair, pair_schema
 
 
 def png(size: tuple[int, int], colour: int) -> Image:
@@ -72,7 +72,7 @@ def good_words(workshop: Path) -> list[str]:
         f"data.train_files={workshop}/train.parquet",
         f"data.val_files={workshop}/val.parquet",
         "data.prompt_key=problem",
-        "data.format_prompt=plugin/lad_reasoner/prompts/rlad.jinja",
+        "data.format_prompt=plugin/lad_reasoner/task/prompts/rlad.jinja",
         "data.rollout_batch_size=8",
         "data.min_pixels=null",
         "worker.actor.global_batch_size=8",
@@ -83,7 +83,7 @@ def good_words(workshop: Path) -> list[str]:
         "worker.rollout.limit_images=2",
         "worker.rollout.tensor_parallel_size=1",
         "worker.rollout.val_override_config={n: 1, temperature: 0.0}",
-        "worker.reward.reward_function=plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score",
+        "worker.reward.reward_function=plugin/lad_reasoner/training/easyr1/reward.py:compute_score",
         "trainer.n_gpus_per_node=1",
         "trainer.max_steps=4",
         "trainer.logger=[console,file]",

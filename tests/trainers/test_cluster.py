@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from lad_reasoner.errors import LadError, UsageError
-from lad_reasoner.trainers import cluster as clusters
-from lad_reasoner.trainers import launch as launcher
-from lad_reasoner.trainers.attempt import Command
-from lad_reasoner.trainers.cluster import Cluster, Look, Node, cluster_address, faults_of, files_of
-from lad_reasoner.trainers.cluster_probe import look
-from lad_reasoner.trainers.config import EasyR1Config, load_config
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.installed import Trainer
+from lad_reasoner.support.errors import LadError, UsageError
+from lad_reasoner.training.easyr1.config import EasyR1Config, load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.installed import Trainer
+from lad_reasoner.training.run import cluster as clusters
+from lad_reasoner.training.run import launch as launcher
+from lad_reasoner.training.run.attempt import Command
+from lad_reasoner.training.run.cluster import Cluster, Look, Node, cluster_address, faults_of, files_of
+from lad_reasoner.training.run.cluster_probe import look
 
 KEYS = read_snapshot()
 VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
@@ -131,7 +131,7 @@ def closed_port() -> Iterator[int]:
 
 def easyr1(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | variables
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -192,7 +192,7 @@ def test_the_files_of_a_run_are_what_each_node_needs(good_words, workshop):
     config = load_config([*good_words, f"data.train_files={workshop}/train.parquet@train"], KEYS)
     files = [Path(file) for file in files_of(config)]
     assert {workshop / "train.parquet", workshop / "val.parquet", workshop / "model"} < set(files)
-    assert {file.name for file in files} >= {"rlad.jinja", "easyr1_reward.py"}
+    assert {file.name for file in files} >= {"rlad.jinja", "reward.py"}
     named = load_config([*good_words, "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"], KEYS)
     assert not any("Qwen" in file for file in files_of(named))  # a hub name
 

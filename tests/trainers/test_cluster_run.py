@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lad_reasoner.trainers.checkpoints import find_last, step_of
-from lad_reasoner.trainers.cpu.processes import end_run, run_processes
-from lad_reasoner.trainers.metrics import read_metrics
+from lad_reasoner.support.processes import end_run, run_processes
+from lad_reasoner.training.metrics import read_metrics
+from lad_reasoner.training.run.checkpoints import find_last, step_of
 
 from .conftest import write_pairs
 
@@ -101,7 +101,7 @@ def start(folder: Path, nodes: TwoNodes) -> subprocess.Popen[str]:
         "worker.actor.global_batch_size=4",
         "worker.actor.micro_batch_size_per_device_for_update=4",
         "worker.actor.micro_batch_size_per_device_for_experience=4",
-        "worker.actor.model.model_path=plugin/lad_reasoner/demo/base",
+        "worker.actor.model.model_path=plugin/lad_rehearsal/demo/base",
         "worker.rollout.n=2",
         "trainer.nnodes=2",
         "trainer.n_gpus_per_node=1",
@@ -112,7 +112,7 @@ def start(folder: Path, nodes: TwoNodes) -> subprocess.Popen[str]:
     ]
     environment = os.environ | {"RAY_ADDRESS": nodes.address}
     environment.pop("RAY_TMPDIR", None)
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment)
 
 
@@ -138,7 +138,7 @@ def merged_is(whole: Path, checkpoint: Path, out: Path) -> bool:
     from safetensors.torch import load_file
 
     words = ["merge", str(checkpoint), "--out", str(out), "--dtype", "float32"]
-    merge = subprocess.run([sys.executable, "-m", "lad_reasoner.trainers.command", *words], check=False)
+    merge = subprocess.run([sys.executable, "-m", "lad_reasoner.commands.easyr1", *words], check=False)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
     return merge.returncode == 0 and all(bool((ours[name] == theirs[name]).all()) for name in ours.keys() | theirs)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.trainers.config import load_config, resolve_path
-from lad_reasoner.trainers.grammar import nearest_key, read_snapshot
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.training.easyr1.config import load_config, resolve_path
+from lad_reasoner.training.easyr1.keys import nearest_key, read_snapshot
 
 
 def test_words_lie_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -86,7 +86,7 @@ def test_a_missing_file():
 def test_paths_become_absolute_and_the_package_is_found_without_a_checkout(tmp_path, monkeypatch):
     (tmp_path / "data.parquet").touch()
     monkeypatch.chdir(tmp_path)
-    reward = "plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score"
+    reward = "plugin/lad_reasoner/training/easyr1/reward.py:compute_score"
     config = load_config(
         ["data.train_files=data.parquet@train", "data.val_files=owner/name", f"worker.reward.reward_function={reward}"]
     )
@@ -99,11 +99,11 @@ def test_paths_become_absolute_and_the_package_is_found_without_a_checkout(tmp_p
 
 
 def test_a_file_of_ones_own_wins_over_the_packages(tmp_path, monkeypatch):
-    own = tmp_path / "plugin" / "lad_reasoner" / "prompts" / "rlad.jinja"
+    own = tmp_path / "plugin" / "lad_reasoner" / "task" / "prompts" / "rlad.jinja"
     own.parent.mkdir(parents=True)
     own.write_text("{{ content }}")
     monkeypatch.chdir(tmp_path)
-    assert resolve_path("plugin/lad_reasoner/prompts/rlad.jinja") == own
+    assert resolve_path("plugin/lad_reasoner/task/prompts/rlad.jinja") == own
 
 
 def test_the_tree_nests_every_value_again():

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.trainers.curves import (
+from lad_reasoner.report.training_curves import (
     LENGTH_SPAN,
     WINDOW,
     Run,
@@ -22,6 +21,7 @@ from lad_reasoner.trainers.curves import (
     read_runs,
     write_plots,
 )
+from lad_reasoner.support.errors import DataError, UsageError
 
 FILES = ("training", "response-length", "f1-by-category", "accuracy-by-category")
 
@@ -207,7 +207,7 @@ def test_two_runs_need_two_names(tmp_path):
 @pytest.mark.slow
 def test_the_command_prints_the_last_values_and_the_files(tmp_path):
     folder = easyr1_run(tmp_path / "run")
-    words = [sys.executable, "-m", "lad_reasoner.cli", "plot", str(folder), "--out", str(tmp_path / "plots")]
+    words = [sys.executable, "-m", "lad_reasoner.commands.lad", "plot", str(folder), "--out", str(tmp_path / "plots")]
     table = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "0.500" in table
     assert str(tmp_path / "plots" / "training.png") in table.splitlines()

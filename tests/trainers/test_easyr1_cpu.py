@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import lad_reasoner.trainers.easyr1_cpu as package
-from lad_reasoner.errors import RunError
-from lad_reasoner.trainers.easyr1_cpu.environment import easyr1_environment, write_path
+import lad_rehearsal.easyr1_cpu as package
+from lad_reasoner.support.errors import RunError
+from lad_rehearsal.easyr1_cpu.environment import easyr1_environment, write_path
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.frameworks
@@ -137,5 +137,10 @@ def test_it_refuses_beside_vllm_itself(tmp_path, installed):
 
 def test_the_path_holds_this_package_and_nothing_else_of_its_environment(tmp_path):
     path = write_path(tmp_path)
-    assert sorted(entry.name.partition("-")[0] for entry in path.iterdir()) == ["lad_reasoner", "vllm", "vllm"]
-    assert (path / "lad_reasoner" / "rewards.py").is_file()
+    assert sorted(entry.name.partition("-")[0] for entry in path.iterdir()) == [
+        "lad_reasoner",
+        "lad_rehearsal",
+        "vllm",
+        "vllm",
+    ]
+    assert (path / "lad_reasoner" / "task" / "rewards.py").is_file()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.trainers.hydra_words import as_words, lay_over
+from lad_reasoner.training.verl.hydra import as_words, lay_over
 
 #: Line breaks excepted: Hydra's grammar has none inside a word.
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=40)

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lad_reasoner.trainers.checkpoints import find_last, step_of
-from lad_reasoner.trainers.metrics import read_metrics
+from lad_reasoner.training.metrics import read_metrics
+from lad_reasoner.training.run.checkpoints import find_last, step_of
 
 from .conftest import write_pairs
 
@@ -33,7 +33,7 @@ def words(folder: Path) -> list[str]:
         "worker.actor.global_batch_size=4",
         "worker.actor.micro_batch_size_per_device_for_update=8",
         "worker.actor.micro_batch_size_per_device_for_experience=8",
-        "worker.actor.model.model_path=plugin/lad_reasoner/demo/base",
+        "worker.actor.model.model_path=plugin/lad_rehearsal/demo/base",
         "worker.rollout.n=2",
         "worker.reward.reward_function_kwargs={overlong_weight: 0.5, overlong_limit: 48, naming_weight: 0.2}",
         f"trainer.max_steps={STEPS}",
@@ -45,7 +45,7 @@ def words(folder: Path) -> list[str]:
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words(folder)]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words(folder)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
 
@@ -109,7 +109,7 @@ def test_a_failing_trainer_gives_its_exit_code_one_line_and_the_log(tmp_path):
     write_pairs(tmp_path / "train.parquet", 16)
     write_pairs(tmp_path / "val.parquet", 6, dataset="mvtec_loco")
     broken = [*words(tmp_path), "worker.actor.micro_batch_size_per_device_for_update=3", "--no-check"]
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *broken]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *broken]
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ, check=False)
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]

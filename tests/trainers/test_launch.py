@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lad_reasoner.errors import RunError, UsageError
-from lad_reasoner.trainers import launch as launcher
-from lad_reasoner.trainers.attempt import follow
-from lad_reasoner.trainers.command import main
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.failure import last_error
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.installed import Trainer
+from lad_reasoner.commands.easyr1 import main
+from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.installed import Trainer
+from lad_reasoner.training.run import launch as launcher
+from lad_reasoner.training.run.attempt import follow
+from lad_reasoner.training.run.failures import last_error
 
 KEYS = read_snapshot()
 VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
@@ -191,7 +191,7 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
     ],
 )
 def test_the_command_line(words, code, says):
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == code
     assert says in run.stdout + run.stderr

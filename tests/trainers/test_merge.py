@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.safetensors_headers import read_header
-from lad_reasoner.trainers.merge import _join_one, merge_checkpoint
-from lad_reasoner.trainers.merge_adapter import fold_adapter
-from lad_reasoner.trainers.model_check import check_model_folder
+from lad_reasoner.models.compatibility import check_model_folder
+from lad_reasoner.models.merge import _join_one, merge_checkpoint
+from lad_reasoner.models.merge_adapter import fold_adapter
+from lad_reasoner.models.weights import read_header
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_rehearsal.demo.tiny import BASE
 
 pytestmark = pytest.mark.frameworks
 

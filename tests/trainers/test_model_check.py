@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.errors import DataError
-from lad_reasoner.safetensors_headers import read_header
-from lad_reasoner.trainers.model_check import check_model_folder, mend
-from lad_reasoner.trainers.model_folder import ABSENT, Edit, ModelFolder, apply_edits
+from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_reasoner.models.folder import ABSENT, Edit, ModelFolder, apply_edits
+from lad_reasoner.models.weights import read_header
+from lad_reasoner.support.errors import DataError
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen2_5_vl",
@@ -357,7 +357,7 @@ def test_no_json_makes_the_check_fail(tmp_path_factory, tree, name):
 def test_the_command_finds_mends_and_imports_no_torch(model):
     FAULTS["tied, said inside only"][0](model)
     code = (
-        "import sys; from lad_reasoner.cli import main\n"
+        "import sys; from lad_reasoner.commands.lad import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: assert 'torch' not in sys.modules"
     )
@@ -380,7 +380,7 @@ def test_the_command_finds_mends_and_imports_no_torch(model):
 
 
 def test_only_model_folders_can_be_mended(workshop):
-    words = [sys.executable, "-m", "lad_reasoner.cli", "check", str(workshop / "train.parquet"), "--fix"]
+    words = [sys.executable, "-m", "lad_reasoner.commands.lad", "check", str(workshop / "train.parquet"), "--fix"]
     run = subprocess.run(words, check=False, capture_output=True, text=True)
     assert run.returncode == 2
     assert "--fix: found" in run.stderr

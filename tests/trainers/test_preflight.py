@@ -16,20 +16,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Picture
 
-from lad_datasets.parquet import path_schema
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.errors import LadError
-from lad_reasoner.pairs import pair_schema
-from lad_reasoner.trainers.checks import CHECKS, machine
-from lad_reasoner.trainers.checks import data as data_checks
-from lad_reasoner.trainers.checks.data import check_image_storage, check_verl_columns
-from lad_reasoner.trainers.checks.files import check_handover
-from lad_reasoner.trainers.checks.known import Known
-from lad_reasoner.trainers.checks.run import check_disk
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.installed import Trainer
-from lad_reasoner.trainers.model_check import mend
+from lad_datasets.files.parquet import path_schema
+from lad_reasoner.models.compatibility import mend
+from lad_reasoner.pairs.schema import pair_schema
+from lad_reasoner.support.errors import LadError
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.installed import Trainer
+from lad_reasoner.training.preflight import CHECKS, machine
+from lad_reasoner.training.preflight import data as data_checks
+from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.data import check_image_storage, check_verl_columns
+from lad_reasoner.training.preflight.files import check_handover
+from lad_reasoner.training.preflight.run import check_disk
+from lad_rehearsal.demo.tiny import BASE
 
 from .conftest import pair, write_pairs, write_rows
 
@@ -642,7 +642,7 @@ def test_easyr1_needs_what_it_does_not_declare(name, release, says, good_words, 
 
 def test_the_check_imports_neither_torch_nor_ray_nor_transformers(good_words):
     code = (
-        "import sys; from lad_reasoner.trainers.command import main\n"
+        "import sys; from lad_reasoner.commands.easyr1 import main\n"
         "try: main(['check', *sys.argv[1:]])\n"
         "except SystemExit: print(sorted({'torch', 'ray', 'transformers', 'pandas'} & set(sys.modules)))"
     )

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lad_reasoner.errors import DataError, UsageError
-from lad_reasoner.trainers.easyr1_reward import compute_score
-from lad_reasoner.trainers.reward_file import load_reward, split_reward
-from lad_reasoner.trainers.reward_keys import BY_CATEGORY
-from lad_reasoner.trainers.verl_reward import compute_score as verl_score
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.training.easyr1.reward import compute_score
+from lad_reasoner.training.easyr1.reward_file import load_reward, split_reward
+from lad_reasoner.training.reward_keys import BY_CATEGORY
+from lad_reasoner.training.verl.reward import compute_score as verl_score
 
 GOLD = json.dumps({"label": "yes", "category": "screw_bag", "kind": "logical", "defect": "missing"})
 RIGHT = "<think> a screw is missing </think><answer> yes </answer>"
@@ -98,7 +98,7 @@ def test_verls_manager_gives_our_file_the_tokens_and_the_options(repository):
     import torch
     from omegaconf import OmegaConf
 
-    from lad_reasoner.trainers.verl_reward_manager import EasyR1RewardManager
+    from lad_reasoner.training.verl.reward_manager import EasyR1RewardManager
 
     class Tokenizer:
         def decode(self, ids, *, skip_special_tokens):
@@ -111,7 +111,7 @@ def test_verls_manager_gives_our_file_the_tokens_and_the_options(repository):
         },
         non_tensor_batch={"reward_model": {"ground_truth": GOLD}},
     )
-    file = f"{repository}/plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score"
+    file = f"{repository}/plugin/lad_reasoner/training/easyr1/reward.py:compute_score"
     options = {"overlong_weight": 1.0, "overlong_limit": len(RIGHT) + 5, "overlong_buffer": 10, "naming_weight": 0.2}
     kwargs = {"reward_function": file, "reward_function_kwargs": options, "skip_special_tokens": True}
     config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": kwargs}}})

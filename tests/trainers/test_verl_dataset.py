@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from lad_reasoner.demo.tiny import build_processor
-from lad_reasoner.errors import DataError
-from lad_reasoner.pairs import Image, Pair, pair_schema
-from lad_reasoner.task import prompt_text, read_prompt_template
-from lad_reasoner.trainers.verl_dataset import PairDataset
+from lad_reasoner.pairs.schema import Image, Pair, pair_schema
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import prompt_text, read_prompt_template
+from lad_reasoner.training.verl.dataset import PairDataset
+from lad_rehearsal.demo.tiny import build_processor
 
 pytestmark = pytest.mark.frameworks
 

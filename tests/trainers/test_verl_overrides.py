@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.errors import UsageError
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.verl_overrides import HARMLESS, LAST_STEP_ONLY, REFUSED, RULES, translate
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.verl.overrides import HARMLESS, LAST_STEP_ONLY, REFUSED, RULES, translate
 
 KEYS = read_snapshot()
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-REWARD = "worker.reward.reward_function=plugin/lad_reasoner/trainers/easyr1_reward.py:compute_score"
+REWARD = "worker.reward.reward_function=plugin/lad_reasoner/training/easyr1/reward.py:compute_score"
 
 
 def verl(*words: str) -> dict[str, object]:

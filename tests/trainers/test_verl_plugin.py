@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lad_reasoner.errors import RunError
+from lad_reasoner.support.errors import RunError
 
 
 def python(code: str, **environment: str) -> str:
@@ -20,7 +20,7 @@ def python(code: str, **environment: str) -> str:
 
 def test_loading_it_without_being_asked_imports_nothing_heavy() -> None:
     heavy = python(
-        "import lad_reasoner.trainers.verl_plugin, sys; print(sorted({'torch', 'verl', 'ray'} & set(sys.modules)))"
+        "import lad_rehearsal.verl_cpu.plugin, sys; print(sorted({'torch', 'verl', 'ray'} & set(sys.modules)))"
     )
     assert heavy.strip() == "[]"
 
@@ -30,7 +30,7 @@ def test_beside_a_gpu_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    from lad_reasoner.trainers.verl_plugin import register
+    from lad_rehearsal.verl_cpu.plugin import register
 
     with pytest.raises(RunError, match="2 visible GPU"):
         register()
@@ -46,7 +46,7 @@ def test_verl_takes_the_platform_when_asked() -> None:
         "state = device.get_rng_state(); device.set_rng_state(state)\n"
         "print(get_device_name(), get_device_id(), device.memory_allocated(), device.mem_get_info()[1] > 0)"
     )
-    asked = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "lad_reasoner.trainers.verl_plugin"}
+    asked = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "lad_rehearsal.verl_cpu.plugin"}
     assert python(code, **asked).splitlines()[-1] == "cpu cpu 0 True"
 
 

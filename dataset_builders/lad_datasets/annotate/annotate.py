@@ -16,13 +16,13 @@ from lad_datasets.annotate.options import ModelOptions, is_local, read_api_key
 from lad_datasets.annotate.prompt import prompt_digest
 from lad_datasets.annotate.reply import QA, InvalidReplyError
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.annotations import ANNOTATIONS, SUMMARY
-from lad_datasets.findings import Findings
-from lad_datasets.manifest import write_json
-from lad_datasets.parquet import replace_when_done
-from lad_datasets.progress import track
-from lad_reasoner.errors import DataError, RunError, UsageError
-from lad_reasoner.task import IMAGE_MARKER
+from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY
+from lad_datasets.files.manifest import write_json
+from lad_datasets.files.parquet import replace_when_done
+from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
+from lad_reasoner.task.task import IMAGE_MARKER
 
 if TYPE_CHECKING:
     from lad_datasets.annotate.run import Runner

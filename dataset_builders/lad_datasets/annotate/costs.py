@@ -11,8 +11,8 @@ from typing import Final
 from lad_datasets.annotate.prompt import prompt_text
 from lad_datasets.annotate.reply import topics_of
 from lad_datasets.annotate.subjects import Subject
-from lad_reasoner.errors import DataError
-from lad_reasoner.tokens import ProcessorPixels, image_tokens
+from lad_reasoner.pairs.tokens import ProcessorPixels, image_tokens
+from lad_reasoner.support.errors import DataError
 
 __all__ = ["Budget", "Estimate", "Prices", "estimate", "prompt_tokens"]
 

@@ -25,7 +25,7 @@ from tenacity import (
 
 from lad_datasets.annotate.options import ModelOptions
 from lad_datasets.annotate.reply import reply_schema
-from lad_reasoner.errors import RunError
+from lad_reasoner.support.errors import RunError
 
 __all__ = ["Endpoint", "NoAnswerError", "Pace", "Reply"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lad_datasets.annotate.costs import Prices
-from lad_reasoner.errors import UsageError
+from lad_reasoner.support.errors import UsageError
 
 __all__ = ["ModelOptions", "is_local", "read_api_key"]
 

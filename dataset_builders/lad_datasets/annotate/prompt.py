@@ -17,8 +17,8 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from lad_datasets.annotate.reply import Topic, reply_schema, topics_of
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.images import Encoding, load
-from lad_datasets.recipes import spell
+from lad_datasets.files.images import Encoding, load
+from lad_datasets.recipes.recipe import spell
 from lad_datasets.sources import visa
 
 __all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", "prompt_digest", "prompt_text"]

@@ -23,12 +23,12 @@ import typer
 from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.annotate.annotate import SUBJECTS
-from lad_datasets.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
-from lad_datasets.images import decode
-from lad_datasets.parquet import replace_when_done
-from lad_datasets.progress import track
-from lad_reasoner.errors import DataError
-from lad_reasoner.task import IMAGE_MARKER
+from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
+from lad_datasets.files.images import decode
+from lad_datasets.files.parquet import replace_when_done
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.progress import track
+from lad_reasoner.task.task import IMAGE_MARKER
 
 if TYPE_CHECKING:
     from PIL import Image

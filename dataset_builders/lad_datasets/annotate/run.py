@@ -16,8 +16,8 @@ from lad_datasets.annotate.prompt import build_messages
 from lad_datasets.annotate.reply import QA, InvalidReplyError, parse_reply
 from lad_datasets.annotate.store import Answered, Failed, Sent, Store
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.findings import Findings
-from lad_reasoner.errors import DataError, RunError
+from lad_reasoner.support.errors import DataError, RunError
+from lad_reasoner.support.findings import Findings
 
 __all__ = ["Runner", "judge"]
 

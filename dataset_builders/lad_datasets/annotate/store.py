@@ -18,8 +18,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lad_datasets.findings import Findings
-from lad_reasoner.errors import RunError, UsageError
+from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.findings import Findings
 
 __all__ = ["RECORDS", "Answered", "Failed", "RunCard", "Sent", "Store"]
 

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lad_datasets.findings import Findings
-from lad_datasets.leakage import refuse_test_image
-from lad_datasets.progress import track
-from lad_datasets.recipes import read_recipe
-from lad_datasets.samples import GOOD, Sample, Tree
+from lad_datasets.leakage.guard import refuse_test_image
+from lad_datasets.recipes.recipe import read_recipe
 from lad_datasets.sources import mmad, mvtec_ad, visa
-from lad_reasoner.errors import DataError, UsageError
+from lad_datasets.sources.samples import GOOD, Sample, Tree
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
 
 __all__ = ["Subject", "find_subjects"]
 

@@ -14,7 +14,7 @@ from typing import Final
 from lad_datasets.annotate.prompt import defect_phrase, product_phrase
 from lad_datasets.annotate.reply import QA, Topic
 from lad_datasets.annotate.subjects import Subject
-from lad_reasoner.errors import DataError
+from lad_reasoner.support.errors import DataError
 
 __all__ = ["WRITER", "describe_mask", "write_pairs"]
 

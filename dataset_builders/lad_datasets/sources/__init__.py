@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lad_datasets.samples import APACHE_2, CC_BY_4, CC_BY_NC_SA_4, OWN_DATA, Licence
+from lad_datasets.sources.samples import APACHE_2, CC_BY_4, CC_BY_NC_SA_4, OWN_DATA, Licence
 
 __all__ = ["EVALUATION_DATASETS", "licence_of"]
 

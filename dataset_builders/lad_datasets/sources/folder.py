@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.samples import GOOD, OWN_DATA, Sample, Tree, iter_folders, iter_images
-from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
-from lad_reasoner.errors import DataError
+from lad_datasets.sources.samples import GOOD, OWN_DATA, Sample, Tree, iter_folders, iter_images
+from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_reasoner.support.errors import DataError
 
 __all__ = ["CATEGORIES", "scan", "scan_folders"]
 

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lad_datasets.findings import Findings
-from lad_reasoner.errors import DataError
-from lad_reasoner.pairs import Choice
-from lad_reasoner.task import IMAGE_MARKER
+from lad_reasoner.pairs.schema import Choice
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.task import IMAGE_MARKER
 
 __all__ = [
     "DATASETS",

@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.samples import CC_BY_NC_SA_4, Tree, read_marker
 from lad_datasets.sources.folder import scan_folders
+from lad_datasets.sources.samples import CC_BY_NC_SA_4, Tree, read_marker
 
 __all__ = ["CATEGORIES", "scan"]
 

@@ -22,10 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
-from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
-from lad_reasoner.errors import DataError
-from lad_reasoner.task import LOCO_CATEGORIES
+from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import LOCO_CATEGORIES
 
 __all__ = ["CATEGORIES", "KINDS", "UNNAMED", "scan"]
 

@@ -22,10 +22,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
 from lad_datasets.sources.folder import scan_folders
-from lad_datasets.sources.passed_over import note_dead_links, note_passed_over
-from lad_reasoner.errors import DataError
+from lad_datasets.sources.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_reasoner.support.errors import DataError
 
 __all__ = ["CATEGORIES", "UNNAMED", "scan"]
 

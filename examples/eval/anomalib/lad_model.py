@@ -23,10 +23,11 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUROC, Evaluator, F1Score
 from anomalib.models import AnomalibModule
 
-from lad_reasoner.inference.backend import BackendOptions, Question, load_backend
-from lad_reasoner.pairs import Image
-from lad_reasoner.response import parse
-from lad_reasoner.task import ANOMALOUS, problem_text, prompt_text
+from lad_reasoner.inference.backends.load import load_backend
+from lad_reasoner.inference.protocol import BackendOptions, Question
+from lad_reasoner.pairs.schema import Image
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import ANOMALOUS, problem_text, prompt_text
 
 
 class LadModel(AnomalibModule):

@@ -12,9 +12,9 @@ from PIL import Image
 from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
 from lad_reasoner.evaluation.protocols import select
 from lad_reasoner.evaluation.score import RunScore, score_outcomes
-from lad_reasoner.pairs_reader import Truth
-from lad_reasoner.response import parse
-from lad_reasoner.task import IMAGE_MARKER, prompt_text
+from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
 
 METRICS = ("rlad_accuracy", "rlad_f1", "rlad_macro_f1", "rlad_unparsed")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lad_reasoner.errors import DataError, UsageError
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Floats
 from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, majority, query_of
 from lad_reasoner.evaluation.score import RESAMPLES, Estimate, cell_counts
 from lad_reasoner.evaluation.statistics import holm, interval, mcnemar, resample_counts
+from lad_reasoner.support.errors import DataError, UsageError
 
 __all__ = ["Comparison", "compare_outcomes"]
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.outcomes import Outcomes, Reply, join
 from lad_reasoner.evaluation.protocols import Protocol, select
-from lad_reasoner.pairs_reader import Truth, read_truths
-from lad_reasoner.task import ANOMALOUS, NORMAL, Label
+from lad_reasoner.pairs.reader import Truth, read_truths
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = ["THRESHOLD", "read_external", "read_free_text"]
 

@@ -25,14 +25,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.score import RESAMPLES, Estimate, data_of, estimate
 from lad_reasoner.evaluation.statistics import resample_counts
 from lad_reasoner.inference.predictions import read_predictions
-from lad_reasoner.pairs import Choice
-from lad_reasoner.pairs_reader import data_sha256, read_choices, read_truths
-from lad_reasoner.task import NORMAL
+from lad_reasoner.pairs.reader import data_sha256, read_choices, read_truths
+from lad_reasoner.pairs.schema import Choice
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import NORMAL
 
 __all__ = ["DETECTION", "TYPES", "ChoiceRun", "DatasetScore", "read_letter", "score_choices"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lad_reasoner.errors import UsageError
 from lad_reasoner.inference.predictions import Prediction
-from lad_reasoner.pairs_reader import Truth
-from lad_reasoner.response import parse
-from lad_reasoner.task import ANOMALOUS, NORMAL, Label
+from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = ["Outcome", "Outcomes", "Query", "Reply", "join", "majority", "query_of", "read_replies", "run_names"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
-from lad_reasoner.errors import UsageError
-from lad_reasoner.pairs_reader import Truth
-from lad_reasoner.task import MULTIPLE_CHOICE
+from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.task.task import MULTIPLE_CHOICE
 
 __all__ = ["PROTOCOLS", "Protocol", "select"]
 

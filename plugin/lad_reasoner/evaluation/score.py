@@ -15,14 +15,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.errors import DataError
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats
 from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Query, join, majority, query_of, read_replies
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.statistics import interval, resample_aurocs, resample_counts
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
-from lad_reasoner.pairs_reader import Truth, data_sha256, read_truths
-from lad_reasoner.task import ANOMALOUS, LOCO_CATEGORIES
+from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import ANOMALOUS, LOCO_CATEGORIES
 
 __all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "estimate", "score_outcomes", "score_run"]
 

@@ -14,7 +14,7 @@ from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow
 from lad_reasoner.evaluation.score import Estimate, GroupScore, RunScore, Share
-from lad_reasoner.task import LOCO_CATEGORIES, abbreviate
+from lad_reasoner.task.task import LOCO_CATEGORIES, abbreviate
 
 __all__ = ["choice_table", "compare_table", "fit_table", "overview_table", "run_table", "share_table"]
 

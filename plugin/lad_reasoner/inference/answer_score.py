@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from lad_reasoner.response import parse
-from lad_reasoner.task import ANOMALOUS, LABELS, Label
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
 
 __all__ = [
     "answer_begin",

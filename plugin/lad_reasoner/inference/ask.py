@@ -9,12 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.errors import DataError, RunError
-from lad_reasoner.inference.backend import Backend, Question
 from lad_reasoner.inference.predictions import ScoreSource
-from lad_reasoner.pairs import Image
-from lad_reasoner.response import parse
-from lad_reasoner.task import Label, problem_text, prompt_text
+from lad_reasoner.inference.protocol import Backend, Question
+from lad_reasoner.pairs.schema import Image
+from lad_reasoner.support.errors import DataError, RunError
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import Label, problem_text, prompt_text
 
 __all__ = ["IMAGE_FORMATS", "MAX_IMAGE_PIXELS", "Verdict", "ask", "read_image_file"]
 

@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.errors import UsageError
-from lad_reasoner.inference.backend import Backend, Question
 from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, write_run_card
-from lad_reasoner.pairs_reader import Truth, data_sha256, iter_pairs, read_truths
-from lad_reasoner.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
+from lad_reasoner.inference.protocol import Backend, Question
+from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, read_truths
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
 
 __all__ = ["PredictSummary", "default_template", "predict"]
 

@@ -18,7 +18,7 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lad_reasoner.errors import DataError, RunError, UsageError
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 __all__ = [
     "Prediction",

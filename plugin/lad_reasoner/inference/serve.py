@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import unquote
 
-from lad_reasoner.errors import LadError, RunError, UsageError
 from lad_reasoner.inference.ask import Verdict, ask, read_image_file
-from lad_reasoner.inference.backend import Backend
+from lad_reasoner.inference.protocol import Backend
+from lad_reasoner.support.errors import LadError, RunError, UsageError
 
 __all__ = ["serve"]
 

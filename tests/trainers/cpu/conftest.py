@@ -10,7 +10,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 
-from lad_reasoner.demo.tiny import build_model, build_processor  # noqa: E402
+from lad_rehearsal.demo.tiny import build_model, build_processor  # noqa: E402
 
 
 @pytest.fixture(scope="package")

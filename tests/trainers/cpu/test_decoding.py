@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lad_reasoner.trainers.cpu.decoding import Sampling, Vocabulary, _choose, _keep_top, generate
-from lad_reasoner.trainers.cpu.encoding import EncodedPrompts, encode_prompts
+from lad_rehearsal.verl_cpu.decoding import Sampling, Vocabulary, _choose, _keep_top, generate
+from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
 
 pytestmark = pytest.mark.frameworks
 

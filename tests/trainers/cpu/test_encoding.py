@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lad_reasoner.trainers.cpu.encoding import encode_prompts
+from lad_rehearsal.verl_cpu.encoding import encode_prompts
 
 pytestmark = pytest.mark.frameworks
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.trainers.cpu.encoding import encode_prompts
-from lad_reasoner.trainers.cpu.grouping import group_samples
+from lad_rehearsal.verl_cpu.encoding import encode_prompts
+from lad_rehearsal.verl_cpu.grouping import group_samples
 
 pytestmark = pytest.mark.frameworks
 

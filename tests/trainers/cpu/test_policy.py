@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from lad_reasoner.demo.tiny import save_tiny
-from lad_reasoner.errors import RunError, UsageError
-from lad_reasoner.trainers.cpu.decoding import Sampling
-from lad_reasoner.trainers.cpu.encoding import encode_prompts
-from lad_reasoner.trainers.cpu.policy import Policy
+from lad_reasoner.support.errors import RunError, UsageError
+from lad_rehearsal.demo.tiny import save_tiny
+from lad_rehearsal.verl_cpu.decoding import Sampling
+from lad_rehearsal.verl_cpu.encoding import encode_prompts
+from lad_rehearsal.verl_cpu.policy import Policy
 
 pytestmark = pytest.mark.frameworks
 GREEDY = Sampling(1, 10, temperature=0)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from lad_reasoner.trainers.cpu.decoding import Sampling, Vocabulary, generate
-from lad_reasoner.trainers.cpu.encoding import EncodedPrompts, encode_prompts
-from lad_reasoner.trainers.cpu.policy import FAMILIES
-from lad_reasoner.trainers.rehearse.tiny_model import make_model
+from lad_rehearsal.rehearse.tiny_model import make_model
+from lad_rehearsal.verl_cpu.decoding import Sampling, Vocabulary, generate
+from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
+from lad_rehearsal.verl_cpu.policy import FAMILIES
 
 pytestmark = pytest.mark.frameworks
 

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from lad_reasoner.trainers.cpu.processes import end_run, run_processes
-from lad_reasoner.trainers.cpu.runtime import cpu_environment, cpu_overrides, run_folder
+from lad_reasoner.support.processes import end_run, run_folder, run_processes
+from lad_rehearsal.verl_cpu.runtime import cpu_environment, cpu_overrides
 
 #: Unix domain sockets have paths of at most this many bytes; Ray's own part of them takes about 65.
 SOCKET_PATH = 107
@@ -32,7 +32,7 @@ def test_overrides_know_the_ranks() -> None:
 
 def test_the_router_file_is_there() -> None:
     path = Path(str(cpu_overrides()["actor_rollout_ref.rollout.router_config_path"]))
-    assert "router_class: lad_reasoner.trainers.cpu.router.NoRouter" in path.read_text(encoding="utf-8")
+    assert "router_class: lad_rehearsal.verl_cpu.router.NoRouter" in path.read_text(encoding="utf-8")
 
 
 def test_environment(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lad_reasoner.errors import DataError, RunError, UsageError
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.grammar import read_snapshot
-from lad_reasoner.trainers.installed import Trainer
-from lad_reasoner.trainers.rehearse.command import _check
-from lad_reasoner.trainers.rehearse.model import ModelSource, find_source
-from lad_reasoner.trainers.rehearse.report import list_gaps
-from lad_reasoner.trainers.rehearse.rig import Rig, _unmet, find_rig
-from lad_reasoner.trainers.rehearse.rows import require_parquet, take_rows
+from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.training.easyr1.config import load_config
+from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.installed import Trainer
+from lad_rehearsal.commands.rehearse import _check
+from lad_rehearsal.rehearse.data import require_parquet, take_rows
+from lad_rehearsal.rehearse.model import ModelSource, find_source
+from lad_rehearsal.rehearse.report import list_gaps
+from lad_rehearsal.rehearse.trainer import Rig, _unmet, find_rig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -153,7 +153,7 @@ def test_a_rehearsal_sees_no_cluster_and_no_gpu(monkeypatch, tmp_path):
 
 
 def easyr1(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *words]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=kept | environment, cwd=REPOSITORY)
 
@@ -203,7 +203,7 @@ def test_a_tiny_model_keeps_the_tokens_of_the_real_one(tmp_path, family):
     from PIL import Image
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from lad_reasoner.trainers.rehearse.tiny_model import make_model
+    from lad_rehearsal.rehearse.tiny_model import make_model
 
     published = tmp_path / "published"
     make_model("qwen3_vl" if family == "qwen3_vl" else "qwen2_5_vl", published)

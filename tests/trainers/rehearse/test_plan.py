@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_reasoner.trainers.config import load_config
-from lad_reasoner.trainers.rehearse.plan import PROMPTS, RESPONSE_TOKENS, scale_down
+from lad_reasoner.training.easyr1.config import load_config
+from lad_rehearsal.rehearse.plan import PROMPTS, RESPONSE_TOKENS, scale_down
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples" / "grpo").glob("*.yaml"))
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from tests.trainers.conftest import assert_parts_logged, write_pairs
 
-from lad_reasoner.demo.tiny import BASE
-from lad_reasoner.trainers.cpu.processes import run_processes
+from lad_reasoner.support.processes import run_processes
+from lad_rehearsal.demo.tiny import BASE
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def rehearse(config: Path, out: Path, *words: str) -> tuple[dict[str, Any], str]:
     """Return the report and what was said meanwhile."""
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={config}"]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", "rehearse", f"config={config}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
     run = subprocess.run(
         [*command, *words, "--out", str(out), "--json"],
@@ -98,7 +98,7 @@ def test_a_fault_that_only_the_run_shows_names_the_log(tmp_path: Path, data: lis
     )
     out = tmp_path / "out"
     words = [*data, f"worker.reward.reward_function={reward}:score", "trainer.val_before_train=false"]
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={PAPERS}", *words]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", "rehearse", f"config={PAPERS}", *words]
     run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert run.returncode == 1, run.stderr
     last = run.stderr.strip().splitlines()[-1]
@@ -111,7 +111,7 @@ def test_a_fault_that_only_the_run_shows_names_the_log(tmp_path: Path, data: lis
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path, data: list[str]) -> None:
-    command = [sys.executable, "-m", "lad_reasoner.trainers.command", "rehearse", f"config={PAPERS}", *data]
+    command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", "rehearse", f"config={PAPERS}", *data]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EASYR1_")}
     record = tmp_path / "out" / "run" / "attempts" / "001" / "attempt.json"
     with subprocess.Popen(

@@ -1,0 +1,300 @@
+"""From planned queries to a finished pair parquet, with its manifest and card beside it.
+
+Images are read, checked and shrunk by threads (Pillow and hashlib let them run side by side); pairs are written in the
+order of the plan, so that the output does not depend on the number of threads. What a killed build had shrunk, and the
+shards it had finished, are taken up by the next one from ``.<name>.partial`` beside the output.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from lad_datasets.files.images import Encoding, ImageStore
+from lad_datasets.files.manifest import digest_sources, versions, write_json
+from lad_datasets.files.parquet import PairWriter, replace_when_done
+from lad_datasets.leakage.guard import Guard
+from lad_datasets.leakage.perceptual_hash import read_looks
+from lad_datasets.pairing.assemble import MISREAD, UNREADABLE, Assembler, Outcome, Query
+from lad_datasets.pairing.reference import Policy, ReferenceOrder
+from lad_datasets.sources.samples import Sample, Tree
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
+
+__all__ = ["Options", "build_pairs", "order_queries", "refuse_existing"]
+
+#: Queries read ahead beside those at work: our choice, so that memory stays small on a machine of many cores.
+_AHEAD: Final = 4
+
+#: Images held in queries at work and ahead, so that many references a query do not fill the memory: our choice, 48 of
+#: the largest of MVTec LOCO AD are 200 MB. On a machine of many cores, two for each.
+_IMAGES_HELD: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How pairs are made; what of it can change the output is recorded in the manifest.
+
+    Attributes:
+        reference: Policy by which references are chosen.
+        seed: Of every draw.
+        shots: References a pair.
+        votes: Pairs a query, each with references of its own.
+        embed: Store image bytes; otherwise absolute paths.
+        encoding: How images are shrunk.
+        shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
+        workers: Threads. It does not change the output.
+        skip_bad: Leave out what is unreadable, each named, instead of failing.
+        overwrite: Replace an earlier build.
+    """
+
+    reference: Policy = "random"
+    seed: int = 0
+    shots: int = 1
+    votes: int = 1
+    embed: bool = True
+    encoding: Encoding = field(default_factory=Encoding)
+    shard_mb: int | None = None
+    workers: int = 1
+    skip_bad: bool = False
+    overwrite: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what can change the output."""
+        return {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}
+
+
+def refuse_existing(out: Path, options: Options) -> None:
+    """Raise if the output cannot be made, before anything is read.
+
+    Raises:
+        UsageError: It exists, or its name does not fit one file or a folder of shards.
+    """
+    if options.shard_mb is None and out.suffix != ".parquet":
+        raise UsageError(
+            "--out", found=str(out), expected="a name ending in .parquet, by which trainers know the type"
+        )
+    if options.shard_mb is not None and out.suffix == ".parquet":
+        raise UsageError("--out", found=str(out), expected="a folder's name, since --shard-mb makes several files")
+    if options.encoding.max_pixels is not None and not options.embed:
+        raise UsageError("--max-pixels", found="--images path", expected="--images embed, since files are left alone")
+    if out.exists() and not options.overwrite:
+        raise UsageError("--out", found=f"{out}, which exists", remedy="choose another name or pass --overwrite")
+    if out.is_dir() and any(not path.name.endswith(".parquet") for path in out.iterdir()):
+        raise UsageError(
+            "--out", found=f"{out} with other files in it", expected="a folder that an earlier build made"
+        )
+
+
+def order_queries(
+    trees: Sequence[Tree], queries: Sequence[tuple[Tree, Sample]], options: Options, findings: Findings
+) -> list[Query]:
+    """Give each query the order of its references; leave out, by name, categories that have too few.
+
+    Raises:
+        DataError: Nothing is left.
+    """
+    orders = {id(tree): _reference_order(tree, queries, options, findings) for tree in trees}
+    wanted = options.shots * options.votes
+    planned: list[Query] = []
+    lacking: list[Path] = []
+    for tree, sample in queries:
+        found = orders[id(tree)].count(sample.category)
+        if found >= wanted:
+            planned.append(Query(tree, sample, orders[id(tree)]))
+        else:
+            folder = tree.root / sample.category
+            lacking.append(folder)
+            reason = f"{found} normal training images in {folder}, expected at least {wanted}{_asked(options)}"
+            findings.add("left out", f"{tree.dataset}/{sample.path}: found {reason}")
+    if not planned:
+        raise _nothing_planned(lacking, trees, orders, options)
+    return planned
+
+
+def _asked(options: Options) -> str:
+    """Return which options ask for more than one reference a query, as an aside."""
+    several = {"--shots": options.shots, "--votes": options.votes}
+    words = " x ".join(f"{name} {number}" for name, number in several.items() if number > 1)
+    return f" ({words})" if words else ""
+
+
+def _nothing_planned(
+    lacking: Sequence[Path], trees: Sequence[Tree], orders: Mapping[int, ReferenceOrder], options: Options
+) -> DataError:
+    """Return why no query can be paired."""
+    if not lacking:
+        return DataError(", ".join(str(tree.root) for tree in trees), found="no query", expected="at least one")
+    most = max(orders[id(tree)].count(category) for tree in trees for category in tree.categories)
+    wanted = options.shots * options.votes
+    return DataError(
+        lacking[0],
+        found=f"{most or 'no'} normal training images to pair with",
+        expected=f"at least {wanted} in the category of a query{_asked(options)}",
+        remedy="lower --shots or --votes" if most else "put normal images into train/good",
+    )
+
+
+def _reference_order(
+    tree: Tree, queries: Sequence[tuple[Tree, Sample]], options: Options, findings: Findings
+) -> ReferenceOrder:
+    if options.reference != "nearest":
+        return ReferenceOrder(tree, options.reference, seed=options.seed)
+    own = [sample for other, sample in queries if other is tree]
+    categories = {sample.category for sample in own}
+    references = [s for s in tree.samples if s.split == "train" and s.category in categories]
+    looks, faults = read_looks(tree, [*own, *references], workers=options.workers)
+    for fault in faults:
+        findings.add(UNREADABLE, str(fault))
+    return ReferenceOrder(tree, "nearest", looks=looks)
+
+
+def build_pairs(
+    queries: Sequence[Query], out: Path, options: Options, findings: Findings, *, guard: Guard | None = None
+) -> list[Path]:
+    """Write the pairs of every query.
+
+    Args:
+        queries: In the order of the output.
+        out: The parquet, or the folder of shards.
+        options: See there.
+        findings: Told of everything that was repaired, passed over or left out.
+        guard: Against test images of MVTec LOCO AD, for training files.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: An image is unreadable and ``skip_bad`` is off, a test image of MVTec LOCO AD is among them, or no
+            pair is left.
+    """
+    partial = _partial_folder(out)
+    encoding = options.encoding
+    store = ImageStore(partial / f"{encoding.format}-{encoding.quality}-{encoding.max_pixels}")
+    assembler = Assembler(
+        encoding=encoding, embed=options.embed, shots=options.shots, votes=options.votes, store=store, guard=guard
+    )
+    if options.shard_mb is None:
+        with replace_when_done(out) as temporary:
+            writer = PairWriter(temporary, embed=options.embed)
+            for outcome in _iter_outcomes(queries, assembler, options.workers):
+                _take(outcome, writer, findings)
+            writer.close()
+            _refuse_bad(findings, writer.rows, options)
+        files = [out]
+    else:
+        files = _build_shards(queries, out, options, findings, assembler)
+    shutil.rmtree(partial, ignore_errors=True)
+    return files
+
+
+def _iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
+    """Yield the outcome of each query in order; no more than a few queries' images are held at once."""
+    window: deque[Future[Outcome]] = deque()
+    most = max(_IMAGES_HELD, 2 * workers) // assembler.images_a_query
+    ahead = min(workers + _AHEAD, max(1, most - 1))  # one more is at work when the first is waited for
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for query in track(queries, total=len(queries), description="pairs"):
+                window.append(pool.submit(assembler.assemble, query))
+                if len(window) > ahead:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take(outcome: Outcome, writer: PairWriter, findings: Findings) -> None:
+    for kind, line in outcome.findings:
+        findings.add(kind, line)
+    for pair in outcome.pairs:
+        writer.write_pair(pair)
+
+
+def _refuse_bad(findings: Findings, rows: int, options: Options) -> None:
+    bad = [*findings.of(UNREADABLE), *findings.of(MISREAD)]
+    if bad and not options.skip_bad:
+        raise DataError(
+            bad[0],
+            found=f"{len(bad)} such images in all",
+            expected="images that decode",
+            remedy="mend them, or pass --skip-bad to leave their pairs out",
+        )
+    if rows == 0:
+        raise DataError("the build", found=f"no pair ({findings.summary()})", expected="at least one")
+
+
+def _build_shards(
+    queries: Sequence[Query], out: Path, options: Options, findings: Findings, assembler: Assembler
+) -> list[Path]:
+    """Write shards into the partial folder, each with a note of how far it reaches; then move them all at once.
+
+    A finished shard is kept if the plan, the options, the sources' sizes and times, and the versions are the same.
+    """
+    staging = _partial_folder(out) / f"shards-{_build_key(queries, options)}"
+    staging.mkdir(parents=True, exist_ok=True)
+    taken = rows = 0
+    index = 0
+    while (note := staging / f"{_shard_name(index)}.json").is_file():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        taken, rows, index = kept["queries"], rows + kept["rows"], index + 1
+        for kind, line in kept["findings"]:
+            findings.add(kind, line)
+    outcomes = _iter_outcomes(queries[taken:], assembler, options.workers)
+    while taken < len(queries):
+        seen = len(findings.lines)
+        with replace_when_done(staging / _shard_name(index)) as temporary:
+            taken, written = _write_shard(temporary, outcomes, taken, options=options, findings=findings)
+        rows += written
+        told = [line.split(": ", 1) for line in findings.lines[seen:]]
+        write_json(staging / f"{_shard_name(index)}.json", {"queries": taken, "rows": written, "findings": told})
+        index += 1
+    _refuse_bad(findings, rows, options)
+    for note in staging.glob("*.json"):
+        note.unlink()
+    if out.exists():
+        shutil.rmtree(out)
+    staging.replace(out)
+    return sorted(out.glob("*.parquet"))
+
+
+def _partial_folder(out: Path) -> Path:
+    """Return where a build keeps what a later one can take up."""
+    return out.with_name(f".{out.name}.partial")
+
+
+def _shard_name(index: int) -> str:
+    return f"part-{index:05d}.parquet"
+
+
+def _write_shard(
+    path: Path, outcomes: Iterator[Outcome], taken: int, *, options: Options, findings: Findings
+) -> tuple[int, int]:
+    """Write pairs until the shard is full or the plan ends; return how far the plan is done, and the rows written."""
+    assert options.shard_mb is not None
+    writer = PairWriter(path, embed=options.embed)
+    for outcome in outcomes:
+        _take(outcome, writer, findings)
+        taken += 1
+        if writer.bytes_taken >= options.shard_mb * 1_000_000:
+            break
+    writer.close()
+    return taken, writer.rows
+
+
+def _build_key(queries: Sequence[Query], options: Options) -> str:
+    """Return what a finished shard depends on, as a short name."""
+    facts = {json.dumps([options.recorded(), versions()], sort_keys=True): ""}
+    for query in queries:
+        stat = query.tree.file(query.sample).stat()
+        facts[query.pair_id] = f"{query.sample.kind} {query.sample.defect} {stat.st_size} {stat.st_mtime_ns}"
+        facts |= {f"{query.pair_id}#{i}": repr(choice) for i, choice in enumerate(query.choices)}
+    return digest_sources(facts)[:16]

@@ -1,0 +1,139 @@
+"""After a build: what the finished files hold, as a manifest, a card and findings. All is read back from the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lad_datasets.builders.build import Options
+from lad_datasets.files.manifest import count_rows, digest_sources, nest_counts, versions, write_card, write_json
+from lad_datasets.sources.samples import Licence
+from lad_reasoner.pairs.schema import PROVENANCE_COLUMNS
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.task import ANOMALOUS, NORMAL
+
+__all__ = ["About", "describe_build", "find_duplicates", "find_single_labels", "iter_provenance"]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What only the builder knows of a build.
+
+    Attributes:
+        verb: Such as ``lad build grpo``.
+        title: The card's heading.
+        text: What the data is, in Markdown.
+        split: The Hub's name of the split: "train" or "test".
+        recorded: The recipe or subset, for the manifest.
+        licences: By dataset.
+    """
+
+    verb: str
+    title: str
+    text: str
+    split: str
+    recorded: Mapping[str, Any]
+    licences: Mapping[str, Licence]
+
+
+def describe_build(
+    files: Sequence[Path], out: Path, *, about: About, options: Options, findings: Findings
+) -> dict[str, Any]:
+    """Write ``<name>.manifest.json`` and ``<name>.card.md`` beside the output, and return the manifest.
+
+    They lie beside a folder of shards, not in it: EasyR1 takes the type of a folder's first file for all of it.
+    """
+    find_duplicates(iter_provenance(files), findings)
+    counts = count_rows(iter_provenance(files))
+    find_single_labels(counts, findings)
+    used = {key[0] for key in counts}
+    licences = {name: terms for name, terms in about.licences.items() if name in used}
+    manifest = {
+        "builder": about.verb,
+        "rows": counts.total(),
+        "files": [path.name if len(files) == 1 else f"{out.name}/{path.name}" for path in files],
+        **about.recorded,
+        "options": options.recorded(),
+        "counts": nest_counts(counts),
+        "findings": dict(sorted(findings.counts.items())),
+        "sources": _digest_by_dataset(iter_provenance(files)),
+        "licences": {name: terms.name for name, terms in sorted(licences.items())},
+        "versions": versions(),
+    }
+    stem = out.name.removesuffix(".parquet")
+    write_json(out.with_name(f"{stem}.manifest.json"), manifest)
+    write_card(
+        out.with_name(f"{stem}.card.md"),
+        title=about.title,
+        text=about.text,
+        files={about.split: out.name if len(files) == 1 and files[0] == out else f"{out.name}/*.parquet"},
+        counts=counts,
+        licences=licences,
+        made_by=f"`{about.verb}`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+    )
+    return manifest
+
+
+def iter_provenance(files: Sequence[Path]) -> Iterator[dict[str, str]]:
+    """Yield the text columns of each pair; no image is read."""
+    import pyarrow.parquet as pq
+
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=4096, columns=list(PROVENANCE_COLUMNS)):
+                yield from batch.to_pylist()
+
+
+def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> None:
+    """Tell of images that are in question twice, and of images that are called both normal and anomalous."""
+    labels: dict[str, tuple[str, str]] = {}
+    references: dict[str, str] = {}
+    for row in rows:
+        digest, path = row["query_sha256"], f"{row['dataset']}/{row['query_path']}"
+        known_path, known_label = labels.setdefault(digest, (path, row["label"]))
+        if known_label != row["label"]:
+            line = f"{path} is {row['label']}, the same image {known_path} is {known_label}"
+            findings.add("conflicting label", line)
+        elif known_path != path:
+            findings.add("duplicate", f"{path} is the same image as {known_path}")
+        for digest, path in _iter_references(row):
+            references.setdefault(digest, f"{row['dataset']}/{path}")
+    for digest, path in references.items():
+        anomalous, label = labels.get(digest, ("", NORMAL))
+        if label == ANOMALOUS:
+            line = f"the reference {path} is the same image as the anomalous {anomalous}"
+            findings.add("conflicting label", line)
+
+
+def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings) -> None:
+    """Tell where one answer is always right: of the whole file, else of each category.
+
+    Args:
+        counts: Rows by dataset, category, kind and label, as ``count_rows`` gives them.
+        findings: Told of it.
+    """
+    labels: dict[str, set[str]] = {}
+    for dataset, category, _, label in counts:
+        labels.setdefault(f"{dataset}/{category}", set()).add(label)
+    if len(every := set().union(*labels.values())) == 1:
+        labels = {"the whole file": every}
+    for where, found in labels.items():
+        if len(found) == 1:
+            findings.add("one label", f"{where}: every query is {found.pop()!r}, so that always saying so is right")
+
+
+def _iter_references(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield digest and path of each reference."""
+    yield from zip(row["reference_sha256"].split("\n"), row["reference_path"].split("\n"), strict=True)
+
+
+def _digest_by_dataset(rows: Iterable[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """Return for each dataset how many images were used and one digest of them all."""
+    sources: dict[str, dict[str, str]] = {}
+    for row in rows:
+        own = sources.setdefault(row["dataset"], {})
+        own[row["query_path"]] = row["query_sha256"]
+        own.update((path, digest) for digest, path in _iter_references(row))
+    return {name: {"images": len(own), "sha256": digest_sources(own)} for name, own in sorted(sources.items())}

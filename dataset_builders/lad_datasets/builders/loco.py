@@ -1,0 +1,87 @@
+"""The evaluation set: MVTec LOCO AD's test images, each with normal training images as references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from lad_datasets.builders.build import Options, build_pairs, order_queries, refuse_existing
+from lad_datasets.builders.describe import About, describe_build
+from lad_datasets.builders.grpo import draw_limit
+from lad_datasets.sources import mvtec_loco
+from lad_datasets.sources.samples import Sample
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.task import ANOMALOUS
+
+__all__ = ["PAIRS", "SUBSETS", "Subset", "build_loco"]
+
+Subset = Literal["logical", "all"]
+
+#: Kinds of query by subset: "logical" is what the paper scores.
+SUBSETS: Final[dict[Subset, frozenset[str]]] = {
+    "logical": frozenset({"good", "logical"}),
+    "all": frozenset({"good", "logical", "structural"}),
+}
+
+#: Queries in the full tree, by subset.
+PAIRS: Final[dict[Subset, int]] = {"logical": 1136, "all": 1568}
+
+_TEXT: Final = """
+Each row is {shots} of an MVTec LOCO AD category, a test image of it and whether that is anomalous.
+Subset `{subset}`. For evaluation alone: these are test images, never to be trained on.
+"""
+
+
+def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit: int | None) -> dict[str, Any]:
+    """Build the evaluation set.
+
+    Args:
+        root: The MVTec LOCO AD tree.
+        out: The parquet, or with ``options.shard_mb`` the folder of shards.
+        options: How pairs are made.
+        subset: "logical" leaves the structural anomalies out, as the paper does; "all" takes them in.
+        limit: Take this many queries, drawn by the seed.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UsageError: The output cannot be made.
+        DataError: The tree is not as expected, an image is unreadable, or nothing is left.
+    """
+    refuse_existing(out, options)
+    findings = Findings()
+    tree = mvtec_loco.scan(root, workers=options.workers)
+    for note in tree.notes:
+        findings.add("note", note)
+    queries = [(tree, sample) for sample in tree.queries() if sample.kind in SUBSETS[subset]]
+    if not queries:
+        raise DataError(root, found=f"no test image of subset {subset}", expected="some", remedy="try --subset all")
+    _require_anomalies(root, [sample for _, sample in queries])
+    if tree.dataset == "mvtec_loco" and len(queries) != PAIRS[subset]:
+        findings.add("note", f"{root}: found {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
+    planned = order_queries([tree], draw_limit(queries, limit, options.seed), options, findings)
+    files = build_pairs(planned, out, options, findings)
+    shots = "a normal image" if options.shots == 1 else f"{options.shots} normal images"
+    about = About(
+        verb="lad build loco",
+        title=f"Reference/query pairs for evaluation: {tree.dataset}, subset {subset}",
+        text=_TEXT.format(shots=shots, subset=subset),
+        split="test",
+        recorded={"subset": subset, "limit": limit},
+        licences={tree.dataset: tree.licence},
+    )
+    return describe_build(files, out, about=about, options=options, findings=findings)
+
+
+def _require_anomalies(root: Path, samples: Sequence[Sample]) -> None:
+    """Refuse a set on which always answering no would be right.
+
+    Raises:
+        DataError: No query is anomalous, as when the tree is in the layout of another dataset.
+    """
+    if not any(sample.label == ANOMALOUS for sample in samples):
+        where = "<category>/test/logical_anomalies"
+        raise DataError(root, found="no anomalous test image", expected=where, remedy="name an MVTec LOCO AD tree")

@@ -1,0 +1,116 @@
+"""MMAD's multiple-choice questions as pairs: a row a question, each with the normal image that MMAD names for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_datasets.builders.build import Options, build_pairs, refuse_existing
+from lad_datasets.builders.describe import About, describe_build
+from lad_datasets.builders.grpo import draw_limit
+from lad_datasets.pairing.assemble import Query
+from lad_datasets.sources import mmad
+from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.task import MULTIPLE_CHOICE
+
+__all__ = ["QUESTIONS", "build_mmad"]
+
+#: In the whole of MMAD (its README).
+QUESTIONS: Final = 39_672
+
+#: Kinds of anomalous images by folder, where MVTec LOCO AD says them.
+_KINDS: Final = {GOOD: "good", "logical_anomalies": "logical", "structural_anomalies": "structural"}
+
+_TEXT: Final = """
+Each row is a multiple-choice question of MMAD (https://github.com/jam-cc/MMAD) about a test image, with {shots} that
+MMAD names as template. The right letter is in the column `answer`; `label` says whether the image is anomalous. For
+evaluation alone: these are test images, never to be trained on. Ask with `lad predict`, score with
+`lad score --protocol mmad`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Templates:
+    """References as MMAD names them.
+
+    Attributes:
+        paths: By the query's path.
+    """
+
+    paths: Mapping[str, Sequence[str]]
+
+    def iter_candidates(self, query: Sample) -> Iterator[Sample]:
+        """Yield the templates of a query in MMAD's order."""
+        for path in self.paths[query.path]:
+            yield Sample(path, query.category, "train", GOOD)
+
+    def looks_same(self, query: Sample, candidate: Sample) -> bool:  # noqa: ARG002
+        """Tell nothing: no perceptual hash is computed, the templates are taken as they are named."""
+        return False
+
+
+def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) -> dict[str, Any]:
+    """Build the questions.
+
+    Args:
+        root: MMAD's folder, with ``mmad.json`` and the datasets in it.
+        out: The parquet, or with ``options.shard_mb`` the folder of shards.
+        options: How pairs are made; ``reference`` is "random" or "nearest": MMAD's random or similar templates.
+        limit: Take this many images with all their questions, drawn by the seed.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UsageError: The output cannot be made, or the reference policy is not one that MMAD knows.
+        DataError: There is no question, or an image is unreadable.
+    """
+    if options.reference == "fixed":
+        found, expected = "fixed", "random or nearest: MMAD names the templates of each image"
+        raise UsageError("--reference", found=found, expected=expected)
+    refuse_existing(out, options)
+    findings = Findings()
+    queries = _plan(root, options, limit, findings)
+    count = sum(len(query.choices) for query in queries)
+    if limit is None and count != QUESTIONS:
+        findings.add("note", f"{root}: {count} of MMAD's {QUESTIONS} questions")
+    files = build_pairs(queries, out, options, findings)
+    about = About(
+        verb="lad build mmad",
+        title="MMAD's multiple-choice questions for evaluation",
+        text=_TEXT.format(shots="a normal image" if options.shots == 1 else f"{options.shots} normal images"),
+        split="test",
+        recorded={"limit": limit},
+        licences={MULTIPLE_CHOICE: CC_BY_NC_SA_4},
+    )
+    return describe_build(files, out, about=about, options=options, findings=findings)
+
+
+def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -> list[Query]:
+    """Return a query an image, in MMAD's order; an image whose templates are too few is named and left out.
+
+    Raises:
+        DataError: Nothing is left.
+    """
+    kept: dict[str, mmad.Asked] = {}
+    templates: dict[str, Sequence[str]] = {}
+    for image in mmad.read_questions(root, findings):
+        named = image.similar if options.reference == "nearest" else image.random
+        if len(named) < options.shots:
+            findings.add("left out", f"{image.key}: {len(named)} templates, expected at least {options.shots}")
+            continue
+        kept[image.key], templates[image.key] = image, named
+    samples = tuple(
+        Sample(key, image.category, "test", image.defect, _KINDS.get(image.defect, "appearance"))
+        for key, image in kept.items()
+    )
+    if not samples:
+        raise DataError(root, found="no image with enough templates", expected="one", remedy="lower --shots")
+    tree = Tree(MULTIPLE_CHOICE, "mmad", root, CC_BY_NC_SA_4, samples)
+    drawn = draw_limit([(tree, sample) for sample in samples], limit, options.seed)
+    order = _Templates(templates)
+    return [Query(tree, sample, order, kept[sample.path].choices) for _, sample in drawn]

@@ -1,0 +1,328 @@
+"""SFT data for LLaMA-Factory: annotations (QA about images) in, a dataset folder out.
+
+In: JSON lines {"id", "images", "question", "answer", "dataset", "category", "kind", "defect", "writer"}, image paths
+relative to the file's folder, one ``<image>`` in the question for each; and, if people reviewed them, beside it
+``decisions.jsonl`` {"id", "decision": accept|reject|edit, "question", "answer"}.
+
+Out: ``train.json`` and ``val.json`` (ShareGPT messages, images by absolute path), the same as ``.parquet`` with the
+images inside, ``dataset_info.json`` that names all four for LLaMA-Factory, a card (``README.md``) and a manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from lad_datasets.builders.sft_target import Target, draw_rows, explain
+from lad_datasets.files.annotations import SUMMARY, Annotation, read_annotations
+from lad_datasets.files.images import load
+from lad_datasets.files.manifest import count_rows, digest_sources, nest_counts, versions, write_card, write_json
+from lad_datasets.files.parquet import RowWriter, replace_when_done
+from lad_datasets.leakage.guard import Guard, refuse_test_image
+from lad_datasets.sources import licence_of
+from lad_datasets.sources.samples import GOOD
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
+from lad_reasoner.task.task import ANOMALOUS, NORMAL
+
+__all__ = ["Turn", "build_sft", "split_by_image"]
+
+DATASET_INFO: Final = "dataset_info.json"
+SUFFIXES: Final = ("json", "parquet")
+
+#: How LLaMA-Factory is told to read either file.
+_LAYOUT: Final = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+}
+
+_CARD_TEXT: Final = """
+Each row is one question about one or more images and its answer, for supervised fine-tuning. LLaMA-Factory reads
+this folder as `dataset_dir`; the datasets in it are {names}. The `.json` files name images by their path on the
+machine that built them; the `.parquet` files hold the images themselves.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A QA that will be trained on, its images found sound.
+
+    Attributes:
+        annotation: The QA, as written or as edited in review.
+        files: Its images' absolute paths.
+        digests: Their sha256.
+    """
+
+    annotation: Annotation
+    files: tuple[Path, ...]
+    digests: tuple[str, ...]
+
+
+def split_by_image(turns: Sequence[Turn], *, val_fraction: float, seed: int) -> tuple[list[Turn], list[Turn]]:
+    """Split so that no image in question is in both parts.
+
+    The image in question is a turn's last one (a reference may be shared). Whole images are drawn, by a hash of
+    their content and the seed, so that the order of the annotations does not matter.
+
+    Args:
+        turns: What to split.
+        val_fraction: Part of the images for validation, 0 to below 1; above 0 it takes at least one image.
+        seed: Of the draw.
+
+    Returns:
+        Training and validation turns, each in the order given.
+    """
+    images = sorted(
+        {turn.digests[-1] for turn in turns}, key=lambda d: hashlib.sha256(f"{seed}/{d}".encode()).digest()
+    )
+    wanted = max(1, round(val_fraction * len(images))) if val_fraction and len(images) > 1 else 0
+    held_out = set(images[:wanted])
+    train = [turn for turn in turns if turn.digests[-1] not in held_out]
+    return train, [turn for turn in turns if turn.digests[-1] in held_out]
+
+
+def build_sft(
+    annotations: Path,
+    out: Path,
+    *,
+    rows: int | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+    loco: Path | None = None,
+) -> dict[str, Any]:
+    """Build a LLaMA-Factory dataset folder.
+
+    Args:
+        annotations: A JSON lines file, or a folder with ``annotations.jsonl``.
+        out: The folder to make.
+        rows: How many of MVTec AD and VisA to keep, drawn by the seed; None for all.
+        val_fraction: Part of the images held out for validation.
+        seed: Of the draws.
+        overwrite: Replace a folder that an earlier build made.
+        skip_bad: Leave out annotations whose image is unreadable, each named, instead of failing.
+        loco: An MVTec LOCO AD tree: none of its test images may be among the images.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UsageError: ``out`` exists, or an option is out of range.
+        DataError: An annotation does not fit, an image is unreadable, or a test image of MVTec LOCO AD is among them.
+    """
+    if not 0 <= val_fraction < 1:
+        raise UsageError("--val-fraction", found=str(val_fraction), expected="0 or more, below 1")
+    _refuse_existing(out, overwrite=overwrite)
+    findings = Findings()
+    folder, kept = read_annotations(annotations, findings)
+    for annotation in kept:
+        refuse_test_image(annotation.dataset, annotation.images, where=annotation.id)
+    staging = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        checker = _Checker(folder, staging, findings, Guard(loco) if loco else None)
+        turns = list(checker.iter_turns(kept))
+        if not skip_bad:
+            checker.refuse_bad()
+        if not turns:
+            raise DataError(annotations, found="no annotation to keep", expected="at least one")
+        turns, target = _keep(turns, rows, seed=seed, findings=findings, summary=folder / SUMMARY)
+        train, val = split_by_image(turns, val_fraction=val_fraction, seed=seed)
+        manifest = _write_folder(staging, {"train": train, "val": val}, findings, seed=seed, target=target)
+        if out.exists():
+            shutil.rmtree(out)
+        staging.replace(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _keep(
+    turns: list[Turn], rows: int | None, *, seed: int, findings: Findings, summary: Path
+) -> tuple[list[Turn], Target | None]:
+    """Keep as many turns as aimed at."""
+    if rows is None:
+        return turns, None
+    annotations = [turn.annotation for turn in turns]
+    target = explain(annotations, rows=rows, findings=findings.counts, summary=summary)
+    chosen = draw_rows(annotations, rows=rows, seed=seed)
+    return [turn for turn in turns if turn.annotation.id in chosen], target
+
+
+def _refuse_existing(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise UsageError("--out", found=f"{out}, which exists", remedy="choose another folder or pass --overwrite")
+    if not (out / DATASET_INFO).is_file() and any(out.iterdir()):
+        raise UsageError(
+            "--out", found=f"{out} without a {DATASET_INFO}", expected="a folder that an earlier build made"
+        )
+
+
+@dataclass(slots=True)
+class _Checker:
+    """Reads every image once, guards against leakage, and writes a repaired copy of what trainers would misread."""
+
+    folder: Path
+    staging: Path
+    findings: Findings
+    guard: Guard | None
+    checked: dict[str, tuple[Path, str] | DataError] = field(default_factory=dict)
+
+    def iter_turns(self, annotations: Sequence[Annotation]) -> Iterator[Turn]:
+        """Yield the annotations whose images are sound; tell of the others."""
+        for annotation in track(annotations, total=len(annotations), description="images"):
+            results = [self._check(name) for name in annotation.images]
+            sound = [result for result in results if not isinstance(result, DataError)]
+            for fault in results:
+                if isinstance(fault, DataError):
+                    self.findings.add("left out", f"{annotation.id}: {fault}")
+            if len(sound) == len(results):
+                yield Turn(annotation, tuple(file for file, _ in sound), tuple(digest for _, digest in sound))
+
+    def refuse_bad(self) -> None:
+        """Raise if an image was unreadable."""
+        bad = [result for result in self.checked.values() if isinstance(result, DataError)]
+        if bad:
+            raise DataError(
+                bad[0].where,
+                found=f"{bad[0].found} ({len(bad)} unreadable images in all)",
+                expected="images that decode",
+                remedy="mend them, or pass --skip-bad to leave their annotations out",
+            )
+
+    def _check(self, name: str) -> tuple[Path, str] | DataError:
+        if name not in self.checked:
+            self.checked[name] = self._read(self.folder / name)
+        return self.checked[name]
+
+    def _read(self, path: Path) -> tuple[Path, str] | DataError:
+        try:
+            loaded = load(path)
+        except DataError as fault:
+            return fault
+        if self.guard is not None:
+            self.guard.check(loaded.data, path)
+        if not loaded.repairs:
+            return path.resolve(), loaded.sha256
+        self.findings.add("repaired", f"{path}: {', '.join(loaded.repairs)}")
+        copy = self.staging / "images" / f"{loaded.sha256[:16]}.png"
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(loaded.data)
+        return copy, loaded.sha256
+
+
+def _write_folder(
+    staging: Path, splits: Mapping[str, Sequence[Turn]], findings: Findings, *, seed: int, target: Target | None
+) -> dict[str, Any]:
+    """Write the data files, ``dataset_info.json``, the card and the manifest."""
+    splits = {name: turns for name, turns in splits.items() if turns}
+    for name, turns in splits.items():
+        rows = [_messages_row(turn, [_final_name(file, staging) for file in turn.files]) for turn in turns]
+        write_json(staging / f"{name}.json", rows)
+        _write_parquet(staging / f"{name}.parquet", turns)
+    info = {
+        _dataset_name(split, suffix): {"file_name": f"{split}.{suffix}", **_LAYOUT}
+        for split in splits
+        for suffix in SUFFIXES
+    }
+    write_json(staging / DATASET_INFO, info)
+    every = [turn for turns in splits.values() for turn in turns]
+    counts = count_rows([_provenance(turn) for turn in every])
+    licences = {name: licence_of(name) for name in sorted({turn.annotation.dataset for turn in every})}
+    manifest = {
+        "rows": {name: len(turns) for name, turns in splits.items()},
+        "counts": nest_counts(counts),
+        "findings": dict(sorted(findings.counts.items())),
+        "writers": sorted({turn.annotation.writer for turn in every if turn.annotation.writer}),
+        "target": asdict(target) if target else None,
+        "seed": seed,
+        "sources_sha256": digest_sources(
+            {name: d for t in every for name, d in zip(t.annotation.images, t.digests, strict=True)}
+        ),
+        "licences": {name: terms.name for name, terms in licences.items()},
+        "versions": versions(),
+    }
+    write_json(staging / "manifest.json", manifest)
+    write_card(
+        staging / "README.md",
+        title="SFT data: questions and answers about images",
+        text=_CARD_TEXT.format(names=", ".join(f"`{name}`" for name in info)),
+        files={name: f"{name}.parquet" for name in splits},
+        counts=counts,
+        licences=licences,
+        made_by="`lad build sft`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+    )
+    return manifest
+
+
+def _dataset_name(split: str, suffix: str) -> str:
+    """Return LLaMA-Factory's name of a data file, such as ``lad_sft`` or ``lad_sft_val_parquet``."""
+    return "lad_sft" + ("" if split == "train" else f"_{split}") + ("" if suffix == "json" else f"_{suffix}")
+
+
+def _final_name(file: Path, staging: Path) -> str:
+    """Return an image's path as LLaMA-Factory will find it: a repaired copy lies in the folder being made."""
+    return file.relative_to(staging).as_posix() if file.is_relative_to(staging) else str(file)
+
+
+def _messages_row(turn: Turn, images: Sequence[Any]) -> dict[str, Any]:
+    annotation = turn.annotation
+    return {
+        "messages": [
+            {"role": "user", "content": annotation.question},
+            {"role": "assistant", "content": annotation.answer},
+        ],
+        "images": list(images),
+        "id": annotation.id,
+        **_provenance(turn),
+    }
+
+
+def _provenance(turn: Turn) -> dict[str, str]:
+    annotation = turn.annotation
+    label = NORMAL if GOOD in {annotation.defect, annotation.kind} else ANOMALOUS
+    return {
+        "dataset": annotation.dataset,
+        "category": annotation.category,
+        "kind": annotation.kind,
+        "label": label,
+        "defect": annotation.defect,
+    }
+
+
+def _write_parquet(path: Path, turns: Sequence[Turn]) -> None:
+    import pyarrow as pa
+
+    text = pa.string()
+    schema = pa.schema(
+        [
+            ("messages", pa.list_(pa.struct([("role", text), ("content", text)]))),
+            ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", text)]))),
+            *((name, text) for name in ("id", "dataset", "category", "kind", "label", "defect")),
+        ]
+    )
+    with replace_when_done(path) as temporary:
+        writer = RowWriter(temporary, schema)
+        for turn in track(turns, total=len(turns), description=path.name):
+            images = [
+                {"bytes": file.read_bytes(), "path": name}
+                for file, name in zip(turn.files, turn.annotation.images, strict=True)
+            ]
+            writer.write(_messages_row(turn, images), image_bytes=sum(len(image["bytes"]) for image in images))
+        writer.close()

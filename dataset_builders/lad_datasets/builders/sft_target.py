@@ -1,0 +1,98 @@
+"""How many rows the SFT set has: the paper's 2,731, or a stated reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_datasets.files.annotations import Annotation
+
+__all__ = ["PAPER_DATASETS", "PAPER_ROWS", "Target", "draw_rows", "explain"]
+
+#: arXiv 2504.12749, section 4: 2,731 QA pairs on the test images of MVTec AD and VisA. It does not list them.
+PAPER_ROWS: Final = 2731
+PAPER_DATASETS: Final = frozenset({"mvtec_ad", "visa"})
+
+#: What of an annotation run takes rows away, in words.
+_LOSSES: Final = {
+    "refused": "images that the model refused",
+    "invalid": "images without a fit reply",
+    "unasked": "images not asked about",
+    "unreadable": "images that are unreadable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The count aimed at, and what came of it.
+
+    Attributes:
+        wanted: Rows of MVTec AD and VisA aimed at.
+        available: Rows of theirs that could be taken.
+        kept: Rows of theirs that were taken.
+        reason: Why these differ; empty if the target was met.
+    """
+
+    wanted: int
+    available: int
+    kept: int
+    reason: str
+
+
+def draw_rows(annotations: Sequence[Annotation], *, rows: int, seed: int) -> set[str]:
+    """Choose which annotations to keep, by a hash of their id, so that their order does not matter.
+
+    Args:
+        annotations: What could be kept.
+        rows: How many of MVTec AD and VisA; those of other datasets, to which the paper's number does not
+            apply, are all kept.
+        seed: Of the draw.
+
+    Returns:
+        The ids to keep.
+    """
+    counted = sorted(
+        (a.id for a in annotations if a.dataset in PAPER_DATASETS),
+        key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest(),
+    )
+    return set(counted[:rows]) | {a.id for a in annotations if a.dataset not in PAPER_DATASETS}
+
+
+def explain(
+    annotations: Sequence[Annotation], *, rows: int, findings: Mapping[str, int], summary: Path
+) -> Target | None:
+    """Say whether the target can be met, and why not.
+
+    Args:
+        annotations: What could be kept.
+        rows: The target.
+        findings: What reading the annotations and images told, counted.
+        summary: What `lad annotate` left beside the annotations, if it did.
+
+    Returns:
+        None where no annotation is of MVTec AD or VisA.
+    """
+    available = sum(annotation.dataset in PAPER_DATASETS for annotation in annotations)
+    if not available:
+        return None
+    reasons = []
+    if available < rows:
+        reasons = [f"{findings[kind]} annotations {kind}" for kind in ("rejected", "left out") if findings.get(kind)]
+        counts = _read_counts(summary)
+        reasons += [f"{counts[name]} {words}" for name, words in _LOSSES.items() if counts.get(name)]
+        reasons = reasons or [f"only {available} were written"]
+    return Target(rows, available, min(rows, available), ", ".join(reasons))
+
+
+def _read_counts(summary: Path) -> Mapping[str, Any]:
+    if not summary.is_file():
+        return {}
+    try:
+        counts = json.loads(summary.read_text(encoding="utf-8"))["counts"]
+    except (ValueError, KeyError, TypeError):
+        return {}  # it only explains: annotations without it are as good
+    return counts if isinstance(counts, dict) else {}

@@ -1,0 +1,1 @@
+"""`lad check`: one module for each kind of file."""

@@ -1,0 +1,45 @@
+"""`lad check` of annotations: every line fits, every image decodes, nothing leaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from lad_datasets.checks.check import CheckOptions, Report, Table
+from lad_datasets.files.annotations import read_annotations
+from lad_datasets.files.images import load
+from lad_datasets.leakage.guard import Guard, is_test_image
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
+
+__all__ = ["check_annotations"]
+
+
+def check_annotations(path: Path, options: CheckOptions) -> Report:
+    """Check an annotation file as `lad build sft` will read it.
+
+    Raises:
+        DataError: A line does not fit.
+    """
+    report = Report(path, "annotations")
+    findings = Findings(quiet=True)
+    folder, annotations = read_annotations(path, findings)
+    guard = Guard(options.loco, workers=options.workers) if options.loco else None
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for annotation in annotations:
+        counts[annotation.dataset, annotation.category, annotation.writer] += 1
+        for name in annotation.images:
+            if is_test_image(annotation.dataset, name):
+                report.errors.append(f"{annotation.id}: {name} is a test image of MVTec LOCO AD")
+    for name in dict.fromkeys(name for annotation in annotations for name in annotation.images):
+        try:
+            loaded = load(folder / name)
+            if guard is not None:
+                guard.check(loaded.data, folder / name)
+        except DataError as fault:
+            report.errors.append(str(fault))
+    report.warnings += findings.lines
+    rows = tuple((*key, count) for key, count in sorted(counts.items()))
+    report.tables.append(Table("annotations to keep", ("dataset", "category", "writer", "rows"), rows))
+    report.facts = {"rows": len(annotations)}
+    return report

@@ -1,0 +1,165 @@
+"""`lad check`: what kind of file it is, and who checks it. A new kind is one row of ``CHECKERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, cast
+
+from lad_reasoner.pairs.tokens import QWEN2_5_VL
+from lad_reasoner.support.errors import UsageError
+
+__all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What a user can tell a check.
+
+    Attributes:
+        max_pixels: Largest area of an image in the trainer, in pixels.
+        min_pixels: Smallest area of an image in the trainer, in pixels.
+        easyr1: Images are scaled by EasyR1 before the processor; else the processor alone has these bounds.
+        tokenizer: ``tokenizer.json`` or a model folder; without, text is bounded from above.
+        max_prompt_length: Longer prompts are errors; None for no bound.
+        fix: Repair what is known to be safe; only model folders can be repaired.
+        model_pixels: What the user gave as ``max_pixels``, if anything: a model's processor should have it.
+        loco: An MVTec LOCO AD tree whose test images must not be in a training file.
+        workers: Threads.
+    """
+
+    max_pixels: int = QWEN2_5_VL.max_pixels
+    min_pixels: int = QWEN2_5_VL.min_pixels
+    easyr1: bool = False
+    tokenizer: Path | None = None
+    max_prompt_length: int | None = None
+    loco: Path | None = None
+    workers: int = 1
+    fix: bool = False
+    model_pixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to print.
+
+    Attributes:
+        title: Its heading.
+        columns: Their headings.
+        rows: A value for each column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        path: The file.
+        kind: What it was taken for.
+        errors: What must be mended, a line each.
+        warnings: What should be known, a line each.
+        fixed: What was repaired, a line each.
+        tables: To print.
+        facts: Figures by name, for programs.
+    """
+
+    path: Path
+    kind: str
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+_PARQUET_MAGIC: Final = b"PAR1"
+
+CheckFunction = Callable[[Path, CheckOptions], Report]
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """One kind of file.
+
+    Attributes:
+        kind: As people call it.
+        fits: Tells by name, and if need be by a look inside, whether a path is of this kind.
+        function: ``module:function`` of a ``CheckFunction``, imported when it is needed.
+    """
+
+    kind: str
+    fits: Callable[[Path], bool]
+    function: str
+
+
+def _is_parquet(path: Path) -> bool:
+    """Tell by the name, or by the first bytes of a file that was renamed."""
+    if path.is_dir():
+        return any(path.glob("*.parquet"))
+    if path.suffix == ".parquet":
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+
+
+def _is_easyr1_config(path: Path) -> bool:
+    return path.suffix in {".yaml", ".yml"} and any(
+        line.startswith("worker:") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
+
+
+def _is_sft_config(path: Path) -> bool:
+    return path.suffix in {".yaml", ".yml"} and any(
+        line.startswith(("stage:", "finetuning_type:"))
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
+
+
+def _is_model(path: Path) -> bool:
+    from lad_reasoner.models.compatibility import is_model_folder
+
+    return is_model_folder(path)
+
+
+MODEL: Final = "model folder"
+
+#: The first that fits checks the file.
+CHECKERS: Final = (
+    Checker("pair parquet", _is_parquet, "lad_datasets.checks.pairs:check_pairs"),
+    Checker(MODEL, _is_model, "lad_datasets.checks.model:check_model"),
+    Checker("annotations", lambda path: path.suffix == ".jsonl", "lad_datasets.checks.annotations:check_annotations"),
+    Checker("EasyR1 config", _is_easyr1_config, "lad_datasets.checks.config:check_config"),
+    Checker("LLaMA-Factory config", _is_sft_config, "lad_datasets.checks.config:check_sft_config"),
+)
+
+
+def check_file(path: Path, options: CheckOptions) -> Report:
+    """Check one file.
+
+    Raises:
+        UsageError: It is absent, or of no known kind, or of a kind that cannot be repaired.
+        DataError: It cannot even be read as what it is.
+    """
+    if not path.exists():
+        raise UsageError(path, found="no such file", expected="a file to check")
+    for checker in CHECKERS:
+        if checker.fits(path):
+            if options.fix and checker.kind != MODEL:
+                raise UsageError(
+                    "--fix", found=f"{path}, {checker.kind}", expected=f"a {MODEL}", remedy="leave it out"
+                )
+            module, function = checker.function.split(":")
+            return cast(CheckFunction, getattr(import_module(module), function))(path, options)
+    kinds = ", ".join(checker.kind for checker in CHECKERS)
+    raise UsageError(path, found="a file of no known kind", expected=kinds)

@@ -1,0 +1,41 @@
+"""`lad check` of a model folder, and its repair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lad_datasets.checks.check import MODEL, CheckOptions, Report
+from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_reasoner.models.folder import ModelFolder
+
+__all__ = ["check_model"]
+
+
+def check_model(path: Path, options: CheckOptions) -> Report:
+    """Check a model folder; with ``fix``, repair it first and say what was changed."""
+    report = Report(path, MODEL)
+    if options.fix:
+        edits, copies, faults = mend(path, max_pixels=options.model_pixels)
+        report.fixed = [str(edit) for edit in edits]
+        if copies:
+            report.facts["kept"] = " ".join(copy.name for copy in copies)
+    else:
+        faults = check_model_folder(path, max_pixels=options.model_pixels)
+    for fault in faults:
+        finding = fault.finding
+        line = str(finding).removeprefix(f"{finding.severity}: ")
+        mendable = "; `--fix` mends it" if fault.edits and not options.fix else ""
+        (report.errors if finding.is_error else report.warnings).append(line + mendable)
+    report.facts |= _facts(ModelFolder(path))
+    return report
+
+
+def _facts(folder: ModelFolder) -> dict[str, Any]:
+    """Return what kind of model it is, from its config and the headers of its weights."""
+    tensors = folder.tensors.values()
+    return {
+        "type": folder.document("config.json").get("model_type", "unknown"),
+        "parameters": sum(tensor.size for tensor in tensors),
+        "weights": " ".join(sorted({tensor.dtype for tensor in tensors})) or "none",
+    }

@@ -1,0 +1,264 @@
+"""`lad check` of a pair parquet: every row, every image, every gold answer, the leakage guard and the token budget."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lad_datasets.builders.describe import find_duplicates, find_single_labels
+from lad_datasets.checks.check import CheckOptions, Report, Table
+from lad_datasets.files.images import decode, load_bytes, sha256
+from lad_datasets.files.manifest import count_rows
+from lad_datasets.leakage.guard import Guard, is_test_image
+from lad_datasets.sources import EVALUATION_DATASETS
+from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
+from lad_reasoner.pairs.reader import parquet_files
+from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
+from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
+from lad_reasoner.task.rewards import read_gold, rlad_reward
+from lad_reasoner.task.task import IMAGE_MARKER, KINDS, LABELS, NORMAL, prompt_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["check_pairs"]
+
+#: Rows held at once; a full-size pair of MVTec LOCO AD is about 5 MB.
+_BATCH_ROWS: Final = 4
+
+#: Columns named in one line; the rest is counted.
+_NAMES: Final = 4
+
+
+@dataclass(slots=True)
+class _Row:
+    """What one row came to: its faults, the text columns, and the length of its prompt."""
+
+    faults: list[str] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+    tokens: int | None = None
+
+
+def check_pairs(path: Path, options: CheckOptions) -> Report:
+    """Check a pair parquet or a folder of shards.
+
+    Raises:
+        DataError: It is no parquet, or has other columns.
+    """
+    report = Report(path, "pair parquet")
+    files = parquet_files(path)
+    total = sum(_open(file) for file in files)
+    if total == 0:
+        raise DataError(path, found="no rows", expected="at least one pair", remedy="widen the recipe")
+    rows = list(track(_iter_checked(files, options), total=total, description="pairs"))
+    report.errors += [fault for row in rows for fault in row.faults]
+    provenance = [row.provenance for row in rows if row.provenance]
+    _check_whole(provenance, report)
+    report.tables.append(_count_table(provenance))
+    _add_token_budget(rows, report, options)
+    return report
+
+
+def _open(file: Path) -> int:
+    """Return the rows of a file after a look at its schema.
+
+    Raises:
+        DataError: It is no parquet, or a column is absent or of another type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            found, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(file, found=f"no readable parquet ({error})", expected="a pair parquet") from error
+    expected = pair_schema()
+    missing = [name for name in COLUMNS if name not in found.names]
+    if missing:
+        more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
+        raise DataError(
+            file,
+            found=f"no column {', '.join(missing[:_NAMES])}{more}",
+            expected="the columns of a pair parquet",
+            remedy="build it with `lad build`",
+        )
+    for name in COLUMNS:
+        types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
+        if (spelt := _spell(found.field(name).type)) not in types:
+            raise DataError(f"{file}, column {name}", found=spelt, expected=" or ".join(sorted(types)))
+    return rows
+
+
+def _spell(kind: pa.DataType) -> str:
+    """Return a type as text; arrow calls a list's member ``item`` before and ``element`` after it was in a parquet."""
+    return str(kind).replace("<item: ", "<element: ")
+
+
+def _iter_checked(files: Sequence[Path], options: CheckOptions) -> Iterator[_Row]:
+    """Yield the result of each row in order, a few at work at once."""
+    ruler = PromptRuler(
+        trainer=TrainerPixels(options.min_pixels, options.max_pixels) if options.easyr1 else None,
+        processor=QWEN2_5_VL
+        if options.easyr1
+        else ProcessorPixels(QWEN2_5_VL.factor, options.min_pixels, options.max_pixels),
+        tokenizer=options.tokenizer,
+    )
+    guard = Guard(options.loco, workers=options.workers) if options.loco else None
+    window: deque[Future[_Row]] = deque()
+    with ThreadPoolExecutor(options.workers) as pool:
+        for row in chain.from_iterable(map(_iter_rows, files)):
+            window.append(pool.submit(_check_row, row, ruler, guard))
+            if len(window) > 2 * options.workers:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+
+def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):
+            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(COLUMNS)):
+                yield from batch.to_pylist()
+
+
+def _check_row(row: dict[str, Any], ruler: PromptRuler, guard: Guard | None) -> _Row:
+    where = f"pair {row['pair_id']}"
+    absent = [name for name in COLUMNS if row[name] is None]
+    if absent:
+        return _Row([f"{where}: no value in {', '.join(absent)}"])
+    result = _Row(provenance={name: row[name] for name in PROVENANCE_COLUMNS})
+    result.faults += [f"{where}: {fault}" for fault in chain(_text_faults(row), _gold_faults(row))]
+    sizes: list[tuple[int, int]] = []
+    digests = []
+    evaluation = row["dataset"] in EVALUATION_DATASETS
+    for number, image in enumerate(row["images"], start=1):
+        try:
+            data, name = _read(image)
+            sizes.append(decode(data, f"{where}, image {number} ({name})").size)
+            repairs = load_bytes(data, name).repairs
+            if repairs:
+                result.faults.append(f"{where}, image {number}: trainers would misread it ({', '.join(repairs)})")
+            if guard is not None and not evaluation:
+                guard.check(data, f"{where}, image {number}")
+            digests.append(sha256(data))
+        except DataError as fault:
+            result.faults.append(str(fault))
+    if isinstance(row["images"][0] if row["images"] else None, str):
+        recorded = [*row["reference_sha256"].split("\n"), row["query_sha256"]]
+        if len(digests) == len(recorded) and digests != recorded:
+            result.faults.append(f"{where}: an image file has changed since the build")
+    if digests and digests[-1] in digests[:-1] and len(digests) == len(row["images"]):
+        result.faults.append(f"{where}: the query is the same image as a reference")
+    if len(sizes) == len(row["images"]):
+        try:
+            result.tokens = ruler.measure(prompt_text(row["problem"]), sizes)
+        except ValueError as error:
+            result.faults.append(f"{where}: {error}")
+    return result
+
+
+def _read(image: dict[str, Any] | str) -> tuple[bytes, str]:
+    """Return an image's bytes and its name, stored either way."""
+    if isinstance(image, dict) and image["bytes"] is not None:
+        return image["bytes"], str(image["path"])
+    path = Path(image if isinstance(image, str) else str(image["path"]))
+    try:
+        return path.read_bytes(), str(path)
+    except OSError as error:
+        raise DataError(path, found=f"no readable file ({error.strerror})", expected="an image") from error
+
+
+def _text_faults(row: dict[str, Any]) -> Iterator[str]:
+    markers = row["problem"].count(IMAGE_MARKER)
+    if markers != len(row["images"]) or markers < 2:
+        yield f"found {markers} {IMAGE_MARKER} and {len(row['images'])} images, expected one for each, at least two"
+    turns = [turn["content"] for turn in row["prompt"]]
+    if "".join(turns).count(IMAGE_MARKER) != markers:
+        yield f"column prompt has other {IMAGE_MARKER} than column problem"
+    if row["label"] not in LABELS:
+        yield f"label is {row['label']!r}, expected {' or '.join(LABELS)}"
+    if row["kind"] not in KINDS:
+        yield f"kind is {row['kind']!r}, expected one of {', '.join(KINDS)}"
+    elif (row["kind"] == "good") != (row["label"] == NORMAL):
+        yield f"label {row['label']!r} does not go with kind {row['kind']!r}"
+    if row["query_sha256"] in row["reference_sha256"].split("\n"):
+        yield "query_sha256 is also a reference's"
+
+
+def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
+    """Check that both trainers' gold answers say what the columns say, and that the right response earns it all."""
+    for column, gold in (("answer", row["answer"]), ("reward_model", row["reward_model"]["ground_truth"])):
+        try:
+            label = read_gold(gold)
+            values = json.loads(gold)
+        except ValueError as error:
+            yield f"column {column}: {error}"
+            continue
+        differing = [name for name in ("label", "category", "kind", "defect") if values.get(name) != row[name]]
+        if differing:
+            yield f"column {column} differs from the columns {', '.join(differing)}"
+        reward = rlad_reward(f"<think> compared </think><answer> {label} </answer>", gold)["overall"]
+        if reward != 1.0:
+            yield f"column {column}: the right response earns {reward}, expected 1.0"
+
+
+def _check_whole(provenance: Sequence[dict[str, str]], report: Report) -> None:
+    """Check what only the whole file shows: ids, duplicates, and test images in a training file."""
+    for name, times in Counter(row["pair_id"] for row in provenance).items():
+        if times > 1:
+            report.errors.append(f"pair_id {name} occurs {times} times")
+    findings = Findings(quiet=True)
+    find_duplicates(provenance, findings)
+    find_single_labels(count_rows(provenance), findings)
+    report.warnings += findings.lines
+    evaluation = all(row["dataset"] in EVALUATION_DATASETS for row in provenance)
+    report.facts["purpose"] = "evaluation" if evaluation else "training"
+    for row in provenance if not evaluation else ():
+        for path in (row["query_path"], *row["reference_path"].split("\n")):
+            if is_test_image(row["dataset"], path):
+                line = f"pair {row['pair_id']}: {path} is a test image of MVTec LOCO AD in a training file"
+                report.errors.append(line)
+
+
+def _count_table(provenance: Sequence[dict[str, str]]) -> Table:
+    rows = tuple((*key, count) for key, count in sorted(count_rows(provenance).items()))
+    return Table("pairs", ("dataset", "category", "kind", "label", "rows"), rows)
+
+
+def _add_token_budget(rows: Sequence[_Row], report: Report, options: CheckOptions) -> None:
+    """Add the lengths of prompts by category, and the max_prompt_length that loses nothing."""
+    import numpy as np
+
+    lengths: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        if row.tokens is not None:
+            lengths[row.provenance["category"]].append(row.tokens)
+    if not lengths:
+        return
+    everything = {**dict(sorted(lengths.items())), "all": [length for own in lengths.values() for length in own]}
+    table = tuple(
+        (name, len(own), min(own), *(int(np.percentile(own, q, method="higher")) for q in (50, 95)), max(own))
+        for name, own in everything.items()
+    )
+    text = "exact" if options.tokenizer else "images exact, text at most"
+    title = f"prompt tokens ({text}; max_pixels {options.max_pixels}, min_pixels {options.min_pixels})"
+    report.tables.append(Table(title, ("category", "rows", "min", "median", "95%", "max"), table))
+    longest = max(everything["all"])
+    report.facts |= {"rows": len(rows), "longest_prompt": longest, "max_prompt_length": round_up(longest)}
+    limit = options.max_prompt_length
+    over = sum(length > limit for length in everything["all"]) if limit else 0
+    if over:
+        remedy = f"set it to {round_up(longest)}, or lower max_pixels"
+        report.errors.append(f"max_prompt_length {limit}: {over} prompts are longer, up to {longest}; {remedy}")

@@ -1,0 +1,1 @@
+"""The verbs of `lad` that build, annotate, review and check data."""

@@ -1,0 +1,200 @@
+"""Verbs of `lad` that write annotations and have them reviewed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lad_datasets.annotate.costs import Prices
+    from lad_datasets.annotate.options import ModelOptions
+    from lad_datasets.annotate.subjects import Subject
+
+__all__ = ["register"]
+
+#: The paper's: Gemini-2.0-Pro-Exp, through Google's OpenAI-compatible address.
+PAPER_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
+PAPER_MODEL = "gemini-2.0-pro-exp"
+
+
+class Writer(StrEnum):
+    """``--writer``."""
+
+    TEMPLATE = "template"
+    MODEL = "model"
+
+
+class Structured(StrEnum):
+    """``--structured``."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    NONE = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `lad`."""
+    app.command()(annotate)
+    app.command()(review)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+
+
+def annotate(
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Folder for annotations.jsonl and what belongs to it.", show_default=False)
+    ],
+    mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
+    visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    mmad: Annotated[Path | None, typer.Option(help="MMAD's folder: statements that serve as priors.")] = None,
+    writer: Annotated[
+        Writer | None,
+        typer.Option(
+            help="template: from the annotations alone, offline; the default. "
+            "model: by a vision-language model; the default with --model or --base-url."
+        ),
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help=f"OpenAI-compatible endpoint [default: {PAPER_URL}]")] = None,
+    model: Annotated[str | None, typer.Option(help=f"As the endpoint calls it [default: {PAPER_MODEL}]")] = None,
+    key_variable: Annotated[
+        str, typer.Option(help="Environment variable with the API key; a server on this machine needs none.")
+    ] = "LAD_API_KEY",
+    limit: Annotated[int | None, typer.Option(min=1, help="Images at most, spread over products and defects.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=3136, help="Larger images are shrunk before they are sent.")
+    ] = 1003520,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Of a reply.")] = 1500,
+    attempts: Annotated[int, typer.Option(min=1, help="Replies asked for about an image until one is fit.")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at most.")] = 4,
+    per_minute: Annotated[float | None, typer.Option(min=0.1, help="Requests a minute at most.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 120.0,
+    tries: Annotated[
+        int, typer.Option(min=1, help="Of a request while its faults may pass (408, 409, 429, 5xx).")
+    ] = 6,
+    backoff: Annotated[float, typer.Option(min=0.0, help="Seconds: bound of the first wait; it doubles.")] = 2.0,
+    structured: Annotated[
+        Structured, typer.Option(help="How the endpoint is told the form of a reply; it is checked in any case.")
+    ] = Structured.JSON_SCHEMA,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Of sampling; the endpoint's own if left out.")
+    ] = None,
+    price_in: Annotated[float | None, typer.Option(min=0.0, help="USD for a million prompt tokens.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0.0, help="USD for a million reply tokens.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0.0, help="USD: stop before it is exceeded. Needs prices.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print images, tokens and cost; send nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write questions and answers about test images, for SFT. Run it again to go on after an interruption.
+
+    Example: lad annotate --mvtec mvtec_ad --visa visa --mmad MMAD --out qa --model gemini-2.5-pro
+    """
+    from lad_datasets.annotate.annotate import annotate_with_model, annotate_with_templates
+    from lad_datasets.annotate.options import ModelOptions
+    from lad_datasets.annotate.subjects import find_subjects
+    from lad_reasoner.support.findings import Findings
+
+    findings = Findings()
+    prices = _prices(price_in, price_out, budget)
+    trees = {layout: root for layout, root in (("mvtec_ad", mvtec), ("visa", visa)) if root is not None}
+    subjects = find_subjects(trees, mmad_root=mmad, findings=findings, limit=limit)
+    options = ModelOptions(
+        base_url=base_url or PAPER_URL,
+        model=model or PAPER_MODEL,
+        key_variable=key_variable,
+        max_pixels=max_pixels,
+        max_tokens=max_tokens,
+        attempts=attempts,
+        concurrency=concurrency,
+        per_minute=per_minute,
+        timeout=timeout,
+        tries=tries,
+        structured=structured.value,
+        temperature=temperature,
+        backoff=backoff,
+        prices=prices,
+        budget=budget,
+    )
+    if dry_run:
+        _print_estimate(subjects, options, as_json=as_json)
+    elif (writer or (Writer.MODEL if model or base_url else Writer.TEMPLATE)) is Writer.TEMPLATE:
+        _print_summary(annotate_with_templates(subjects, out, findings), as_json=as_json)
+    else:
+        _print_summary(annotate_with_model(subjects, out, options, findings), as_json=as_json)
+
+
+def review(
+    folder: Annotated[Path, typer.Argument(help="What `lad annotate` wrote.", show_default=False)],
+    *,
+    sample: Annotated[int | None, typer.Option(min=1, help="Show this many pairs, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    decisions: Annotated[
+        list[Path] | None, typer.Option(help="Decisions of a reviewer; twice to compare two. Prints the rates.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a page on which people accept, reject or edit annotations; print the rates of what they decided.
+
+    Example: lad review qa --sample 300, then open qa/review/index.html and save its decisions as qa/decisions.jsonl
+    """
+    from lad_datasets.annotate.review import print_rates, write_page
+
+    if decisions:
+        print_rates(folder, decisions, as_json=as_json)
+        return
+    page, shown = write_page(folder, sample=sample, seed=seed)
+    typer.echo(json.dumps({"page": str(page), "pairs": shown}) if as_json else page)
+
+
+def _prices(price_in: float | None, price_out: float | None, budget: float | None) -> Prices | None:
+    from lad_datasets.annotate.costs import Prices
+    from lad_reasoner.support.errors import UsageError
+
+    if price_in is not None and price_out is not None:
+        return Prices(price_in, price_out)
+    if budget is not None or price_in is not None or price_out is not None:
+        raise UsageError(
+            "--budget" if budget is not None else "--price-in", found="a price missing", expected="both prices"
+        )
+    return None
+
+
+def _print_estimate(subjects: Sequence[Subject], options: ModelOptions, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from lad_datasets.annotate.costs import estimate
+    from lad_reasoner.support.progress import track
+
+    counted = track(subjects, total=len(subjects), description="tokens")
+    result = estimate(counted, prices=options.prices, max_tokens=options.max_tokens, max_pixels=options.max_pixels)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    typer.echo(f"images\t{result.requests}")
+    typer.echo(f"prompt tokens (estimate)\t{result.prompt_tokens}")
+    typer.echo(f"reply tokens (estimate)\t{result.completion_tokens}")
+    if result.cost is None or result.cost_bound is None:
+        print("cost: give --price-in and --price-out, in USD for a million tokens", file=sys.stderr)
+        return
+    typer.echo(f"cost in USD (estimate)\t{result.cost:.2f}")
+    typer.echo(f"cost in USD (bound, one attempt an image)\t{result.cost_bound:.2f}")
+
+
+def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    for name, count in summary["counts"].items():
+        typer.echo(f"{name}\t{count}")
+    if summary.get("cost_usd"):
+        typer.echo(f"cost in USD\t{summary['cost_usd']:.4f}")

@@ -1,0 +1,223 @@
+"""Verbs of `lad` that build and check data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lad_datasets.commands import annotate as annotate_cli
+from lad_datasets.commands.pair_options import CORES, Images, takes_pair_options
+
+if TYPE_CHECKING:
+    from lad_datasets.builders.build import Options
+
+__all__ = ["register"]
+
+build = typer.Typer(no_args_is_help=True, help="Build training and evaluation data from dataset folders.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's verbs to `lad`."""
+    for entry in entry_points(group="lad_datasets.build_commands"):
+        build.command(entry.name)(entry.load())
+    app.add_typer(build, name="build")
+    app.command()(check)
+    annotate_cli.register(app)
+
+
+class Subset(StrEnum):
+    """``--subset``."""
+
+    LOGICAL = "logical"
+    ALL = "all"
+
+
+Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn by the seed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
+LocoGuard = Annotated[
+    Path | None, typer.Option("--loco", help="MVTec LOCO AD tree: refuse its test images by content and look too.")
+]
+
+
+@build.command()
+@takes_pair_options
+def grpo(
+    *,
+    out: Out,
+    mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
+    visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="paper, logical, all, or a YAML file of your own. [default: paper; all for --folder alone]"),
+    ] = None,
+    limit: Limit = None,
+    loco: LocoGuard = None,
+    options: Options,
+    as_json: AsJson = False,
+) -> None:
+    """Pair test images with normal references, for GRPO.
+
+    Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
+    """
+    from lad_datasets.builders.grpo import build_grpo
+
+    given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
+    roots = {layout: root for layout, root in given.items() if root is not None}
+    recipe = recipe or ("all" if set(roots) == {"folder"} else "paper")
+    _print(build_grpo(roots, out, options, recipe=recipe, limit=limit, loco=loco), as_json=as_json)
+
+
+@build.command()
+@takes_pair_options
+def loco(
+    *,
+    root: Annotated[Path, typer.Option(help="MVTec LOCO AD tree.", show_default=False)],
+    out: Out,
+    subset: Annotated[
+        Subset, typer.Option(help="logical: without structural anomalies, as the paper.")
+    ] = Subset.LOGICAL,
+    shots: Annotated[int, typer.Option(min=1, help="References a pair.")] = 1,
+    votes: Annotated[int, typer.Option(min=1, help="Pairs a query, with other references each, for voting.")] = 1,
+    limit: Limit = None,
+    options: Options,
+    as_json: AsJson = False,
+) -> None:
+    """Pair MVTec LOCO AD's test images with normal references, for evaluation.
+
+    Example: lad build loco --root mvtec_loco_ad --out loco.parquet
+    """
+    from lad_datasets.builders.loco import build_loco
+
+    options = replace(options, shots=shots, votes=votes)
+    _print(build_loco(root, out, options, subset=subset.value, limit=limit), as_json=as_json)
+
+
+@build.command()
+@partial(takes_pair_options, images=Images.PATH)
+def mmad(
+    *,
+    root: Annotated[Path, typer.Option(help="MMAD's folder: mmad.json and the datasets.", show_default=False)],
+    out: Out,
+    shots: Annotated[int, typer.Option(min=1, help="References a question.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take this many images, drawn by the seed.")] = None,
+    options: Options,
+    as_json: AsJson = False,
+) -> None:
+    """Put MMAD's multiple-choice questions beside the normal images it names, for evaluation.
+
+    Images are stored as paths by default: each is asked about some five times. --reference random and nearest are
+    MMAD's random and similar templates.
+
+    Example: lad build mmad --root MMAD --out mmad.parquet
+    """
+    from lad_datasets.builders.mmad import build_mmad
+
+    _print(build_mmad(root, out, replace(options, shots=shots), limit=limit), as_json=as_json)
+
+
+@build.command()
+def sft(
+    *,
+    annotations: Annotated[
+        Path, typer.Option(help="annotations.jsonl, or the folder it lies in.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make: LLaMA-Factory's dataset_dir.", show_default=False)],
+    rows: Annotated[
+        int, typer.Option(min=0, help="Of MVTec AD and VisA to keep, drawn by the seed; 0 for all. 2731: the paper's.")
+    ] = 2731,
+    val_fraction: Annotated[float, typer.Option(help="Part of the images to hold out for validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the draws of rows and of those images.")] = 0,
+    loco: LocoGuard = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn annotations into a LLaMA-Factory dataset folder.
+
+    Example: lad build sft --annotations qa/ --out sft/ --val-fraction 0.05
+    """
+    from lad_datasets.builders.sft import build_sft
+
+    manifest = build_sft(
+        annotations,
+        out,
+        rows=rows or None,
+        val_fraction=val_fraction,
+        seed=seed,
+        loco=loco,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    _print(manifest, as_json=as_json)
+
+
+def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was built: the manifest as JSON, or a line for each count; the findings' counts as a note."""
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
+        return
+    for count in manifest["counts"]:
+        typer.echo("\t".join(str(value) for value in count.values()))
+    findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
+    rows = sum(count["rows"] for count in manifest["counts"])
+    print(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), file=sys.stderr)
+    target = manifest.get("target")
+    if target and target["reason"]:
+        found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"
+        print(f"note: {found}: {target['reason']}", file=sys.stderr)
+
+
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, configs, model folder.")
+    ],
+    *,
+    max_pixels: Annotated[int | None, typer.Option(min=784, help="Largest image area in training.")] = None,
+    min_pixels: Annotated[int | None, typer.Option(min=1, help="Smallest image area in training.")] = None,
+    easyr1: Annotated[bool, typer.Option("--easyr1", help="Scale as EasyR1 does, before the processor.")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
+    max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
+    loco: LocoGuard = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair a model folder's JSON; what it was is kept.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = CORES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+) -> None:
+    """Check finished files: schema, images, gold answers, leakage, prompt lengths.
+
+    A model folder is checked for what transformers 4 and 5 do not read of each other.
+
+    Example: lad check grpo.parquet --max-pixels 401408 --tokenizer Qwen2.5-VL-3B-Instruct
+
+    Example: lad check models/sft --max-pixels 401408 --fix
+    """
+    from lad_datasets.checks.check import CheckOptions, check_file
+    from lad_datasets.commands.check_print import print_reports
+    from lad_reasoner.pairs.tokens import QWEN2_5_VL
+
+    options = CheckOptions(
+        max_pixels=max_pixels or QWEN2_5_VL.max_pixels,
+        min_pixels=min_pixels or QWEN2_5_VL.min_pixels,
+        easyr1=easyr1,
+        tokenizer=tokenizer,
+        max_prompt_length=max_prompt_length,
+        loco=loco,
+        workers=workers,
+        fix=fix,
+        model_pixels=max_pixels,
+    )
+    reports = [check_file(path, options) for path in files]
+    print_reports(reports, as_json=as_json)
+    if any(report.errors for report in reports):
+        raise typer.Exit(1)

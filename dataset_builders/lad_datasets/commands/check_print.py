@@ -1,0 +1,47 @@
+"""Reports of `lad check`, printed: tables on stdout, errors and warnings on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from lad_datasets.checks.check import Report, Table
+
+__all__ = ["print_reports"]
+
+
+def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
+    """Print each report; the last line of one counts its errors and warnings."""
+    if as_json:
+        typer.echo(json.dumps([report.to_json() for report in reports], indent=2, ensure_ascii=False))
+        return
+    for report in reports:
+        for table in report.tables:
+            typer.echo(_layout(table))
+        for line in report.fixed:
+            print(f"fixed: {line}", file=sys.stderr)
+        for line in report.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+        for line in report.errors:
+            print(f"error: {line}", file=sys.stderr)
+        facts = "".join(f", {name} {value}" for name, value in report.facts.items())
+        verdict = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
+        typer.echo(f"{report.path}: {report.kind}{facts}: {verdict}")
+
+
+def _layout(table: Table) -> str:
+    """Return a table as text: names to the left, figures to the right."""
+    cells = [table.columns, *(tuple(map(str, row)) for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    figures = [all(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if figure else cell.ljust(width)
+            for cell, width, figure in zip(row, widths, figures, strict=True)
+        )
+        for row in cells
+    ]
+    return "\n".join([table.title, *(line.rstrip() for line in lines), ""])

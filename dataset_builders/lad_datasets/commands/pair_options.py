@@ -1,0 +1,111 @@
+"""The options that `lad build grpo` and `lad build loco` share, written once."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from lad_datasets.builders.build import Options
+
+__all__ = ["CORES", "Images", "pair_options", "takes_pair_options"]
+
+CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+class Reference(StrEnum):
+    """``--reference``."""
+
+    RANDOM = "random"
+    FIXED = "fixed"
+    NEAREST = "nearest"
+
+
+class Images(StrEnum):
+    """``--images``."""
+
+    EMBED = "embed"
+    PATH = "path"
+
+
+class Format(StrEnum):
+    """``--format``."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
+def pair_options(
+    *,
+    reference: Annotated[
+        Reference,
+        typer.Option(
+            help="Normal training image to compare with: drawn by the seed, the first by name, or the most alike."
+        ),
+    ] = Reference.RANDOM,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    images: Annotated[Images, typer.Option(help="Store image files, or their absolute paths.")] = Images.EMBED,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=784, help="Shrink larger images to this area, at the size Qwen2.5-VL would choose."),
+    ] = None,
+    image_format: Annotated[
+        Format, typer.Option("--format", help="Of images that are shrunk or repaired.")
+    ] = Format.PNG,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    shard_mb: Annotated[
+        int | None, typer.Option(min=1, help="Write a folder of files of about this many megabytes.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads; the output does not depend on it.")] = CORES,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image, instead of failing.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
+) -> Options:
+    """Return what the command line says of how pairs are made."""
+    from lad_datasets.builders.build import Options
+    from lad_datasets.files.images import Encoding
+
+    return Options(
+        reference=reference.value,
+        seed=seed,
+        embed=images is Images.EMBED,
+        encoding=Encoding(max_pixels, image_format.value, quality),
+        shard_mb=shard_mb,
+        workers=workers,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+
+
+def takes_pair_options(command: Callable[..., None], **defaults: Any) -> Callable[..., None]:
+    """Give a command the parameters of ``pair_options`` in place of its own parameter ``options``.
+
+    Args:
+        command: Its parameters are keyword-only and annotated as typer wants them; ``options`` gets an ``Options``.
+        defaults: Of shared parameters for which this command has another default.
+    """
+    shared = [p.replace(default=defaults.get(p.name, p.default)) for p in _parameters(pair_options)]
+    names = {parameter.name for parameter in shared}
+    own = _parameters(command, skip="options")
+
+    def mounted(**given: Any) -> None:
+        options = pair_options(**{name: given.pop(name) for name in names})
+        command(options=options, **given)
+
+    mounted.__name__, mounted.__doc__ = command.__name__, command.__doc__
+    vars(mounted)["__signature__"] = inspect.Signature([*own, *shared])  # what inspect, and so typer, goes by
+    return mounted
+
+
+def _parameters(function: Callable[..., Any], *, skip: str = "") -> list[inspect.Parameter]:
+    """Return a function's parameters, their annotations evaluated."""
+    hints = get_type_hints(function, localns={"Options": object}, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return [p.replace(annotation=hints[p.name]) for p in parameters if p.name != skip]

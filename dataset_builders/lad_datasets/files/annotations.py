@@ -1,0 +1,135 @@
+"""Annotations (QA about images) and the decisions of their review, as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.task import IMAGE_MARKER
+
+__all__ = ["ANNOTATIONS", "DECISIONS", "SUMMARY", "Annotation", "Decision", "read_annotations", "read_lines"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+ANNOTATIONS: Final = "annotations.jsonl"
+DECISIONS: Final = "decisions.jsonl"
+
+#: What `lad annotate` leaves beside its annotations: how many, and what became of the rest.
+SUMMARY: Final = "annotate.json"
+
+
+class Annotation(BaseModel):
+    """One line of an annotation file."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str = Field(min_length=1)
+    images: tuple[str, ...] = Field(min_length=1)
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    dataset: str
+    category: str
+    kind: str = ""
+    defect: str = ""
+    writer: str = ""
+
+
+class Decision(BaseModel):
+    """One line of a review's decisions; the last one on an id holds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    decision: Literal["accept", "reject", "edit"]
+    question: str | None = None
+    answer: str | None = None
+
+
+def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotation]]:
+    """Read annotations and apply the review's decisions.
+
+    Args:
+        path: A JSON lines file, or a folder with ``annotations.jsonl``.
+        findings: Told of each rejected annotation and of decisions on unknown ids.
+
+    Returns:
+        The folder that image paths are relative to, and the annotations to keep, in file order.
+
+    Raises:
+        DataError: The file is absent or empty, a line does not fit, an id recurs, or markers and images differ.
+    """
+    file = path / ANNOTATIONS if path.is_dir() else path
+    annotations = list(read_lines(file, Annotation))
+    if not annotations:
+        raise DataError(file, found="no annotations", expected="at least one", remedy="write some with `lad annotate`")
+    ids = [annotation.id for annotation in annotations]
+    if len(set(ids)) != len(ids):
+        twice = next(name for i, name in enumerate(ids) if name in ids[:i])
+        raise DataError(file, found=f"id {twice!r} twice", expected="ids that occur once")
+    decisions = _read_decisions(file.with_name(DECISIONS), set(ids), findings)
+    kept = [_decide(annotation, decisions.get(annotation.id), findings) for annotation in annotations]
+    result = [annotation for annotation in kept if annotation is not None]
+    for annotation in result:
+        markers = annotation.question.count(IMAGE_MARKER)
+        if markers != len(annotation.images) or IMAGE_MARKER in annotation.answer:
+            raise DataError(
+                f"{file}: {annotation.id}",
+                found=f"{markers} {IMAGE_MARKER} in the question and {len(annotation.images)} images",
+                expected=f"one {IMAGE_MARKER} in the question for each image, and none in the answer",
+            )
+    return file.parent, result
+
+
+def _read_decisions(path: Path, ids: set[str], findings: Findings) -> dict[str, Decision]:
+    if not path.is_file():
+        return {}
+    decisions = {decision.id: decision for decision in read_lines(path, Decision)}
+    for name in sorted(decisions.keys() - ids):
+        findings.add("unused decision", f"{path}: no annotation has the id {name!r}")
+    return decisions
+
+
+def _decide(annotation: Annotation, decision: Decision | None, findings: Findings) -> Annotation | None:
+    """Return the annotation as the reviewer wants it, or None if it is rejected."""
+    if decision is None or decision.decision == "accept":
+        return annotation
+    if decision.decision == "reject":
+        findings.add("rejected", f"{annotation.id}: rejected in review")
+        return None
+    findings.add("edited", f"{annotation.id}: edited in review")
+    edits = {"question": decision.question, "answer": decision.answer}
+    return annotation.model_copy(update={key: value for key, value in edits.items() if value})
+
+
+def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
+    """Yield the lines of a file.
+
+    Raises:
+        DataError: It is absent, or a line does not fit.
+    """
+    if not path.is_file():
+        raise DataError(path, found="no such file", expected="JSON lines", remedy="write some with `lad annotate`")
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _read_line(f"{path}:{number}", line, model)
+    except UnicodeDecodeError as error:
+        raise DataError(path, found=f"no UTF-8 after line {number}", expected="JSON lines in UTF-8") from error
+
+
+def _read_line(where: str, line: str, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"])) or "the line"
+        raise DataError(
+            where, found=f"{key}: {fault['msg']}", expected=f"keys {', '.join(model.model_fields)}"
+        ) from None

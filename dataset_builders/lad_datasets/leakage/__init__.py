@@ -1,0 +1,1 @@
+"""Keeps test images of MVTec LOCO AD out of training files."""

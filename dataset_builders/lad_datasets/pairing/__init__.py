@@ -1,0 +1,1 @@
+"""Which references a query is compared with."""

@@ -1,0 +1,1 @@
+"""Recipes: which categories and defects form a GRPO set."""

@@ -1,0 +1,171 @@
+"""What every source gives: a tree of samples, each an image with what is known of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
+
+__all__ = [
+    "APACHE_2",
+    "CC_BY_4",
+    "CC_BY_NC_SA_4",
+    "GOOD",
+    "IMAGE_SUFFIXES",
+    "OWN_DATA",
+    "Licence",
+    "Sample",
+    "Tree",
+    "iter_folders",
+    "iter_images",
+    "read_marker",
+]
+
+#: The defect and the kind of a normal image.
+GOOD: Final = "good"
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """Under what terms a dataset may be used.
+
+    Attributes:
+        name: As people write it.
+        hub_id: As the Hugging Face Hub's front matter spells it.
+        url: Where it is stated.
+        commercial: Whether commercial use is allowed; None where only the data's owner knows.
+    """
+
+    name: str
+    hub_id: str
+    url: str
+    commercial: bool | None
+
+
+CC_BY_NC_SA_4: Final = Licence(
+    "CC BY-NC-SA 4.0", "cc-by-nc-sa-4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/", commercial=False
+)
+CC_BY_4: Final = Licence("CC BY 4.0", "cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/", commercial=True)
+APACHE_2: Final = Licence("Apache-2.0", "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", commercial=True)
+OWN_DATA: Final = Licence("the data owner's own", "other", "", commercial=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a tree.
+
+    Attributes:
+        path: Relative to the tree's root, with forward slashes.
+        category: The product.
+        split: "train" holds normal images that serve as references; "test" holds the queries.
+        defect: The dataset's own defect name(s), ``+``-joined; ``good`` for a normal image.
+        kind: One of ``task.KINDS``; None where a recipe decides.
+    """
+
+    path: str
+    category: str
+    split: Literal["train", "test"]
+    defect: str
+    kind: str | None = None
+
+    @property
+    def label(self) -> Label:
+        """Yes if the image is anomalous."""
+        return NORMAL if self.defect == GOOD else ANOMALOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A dataset folder, scanned; no image has been read yet.
+
+    Attributes:
+        dataset: Recorded id: the layout's, or the marker's where the tree is synthetic.
+        layout: The source module that scanned it, such as ``mvtec_ad``.
+        root: The folder.
+        licence: Terms of use.
+        samples: In path order, train before test, category by category.
+        notes: What the user should know of the scan: what was passed over and why, one line each.
+    """
+
+    dataset: str
+    layout: str
+    root: Path
+    licence: Licence
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories found, in order."""
+        return list(dict.fromkeys(sample.category for sample in self.samples))
+
+    def file(self, sample: Sample) -> Path:
+        """Return where the sample's image lies."""
+        return self.root / sample.path
+
+    def references(self, category: str) -> list[Sample]:
+        """Return the normal training images of a category."""
+        return [s for s in self.samples if s.split == "train" and s.category == category]
+
+    def queries(self) -> list[Sample]:
+        """Return every test image."""
+        return [s for s in self.samples if s.split == "test"]
+
+
+def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Licence]:
+    """Return the dataset id and licence of a tree: the given ones, or those of a synthetic tree's marker.
+
+    Args:
+        root: The tree's root, where a drawn tree carries ``synthetic.json``.
+        dataset: The id of the real dataset in this layout.
+        licence: The licence of the real dataset.
+
+    Raises:
+        DataError: The marker cannot be read.
+    """
+    marker = root / "synthetic.json"
+    if not marker.is_file():
+        return dataset, licence
+    try:
+        return str(json.loads(marker.read_text(encoding="utf-8"))["dataset"]), APACHE_2
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            marker, found=f"no dataset id ({error})", expected='{"dataset": "synthetic_..."}', remedy="draw it again"
+        ) from error
+
+
+def iter_folders(folder: Path) -> Iterator[Path]:
+    """Yield the visible folders in a folder, by name; a link to a folder counts as one."""
+    if folder.is_dir():
+        yield from sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def iter_images(folder: Path) -> Iterator[Path]:
+    """Yield the image files in a folder, by name; Thumbs.db, .DS_Store and their like are not images.
+
+    Raises:
+        DataError: A name is not UTF-8.
+    """
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+                _refuse_undecodable(path)
+                yield path
+
+
+def _refuse_undecodable(path: Path) -> None:
+    """Raise if a name is no UTF-8, which neither parquet nor JSON can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            os.fsencode(path), found="a name that is not UTF-8", expected="one that is", remedy="rename it"
+        ) from None

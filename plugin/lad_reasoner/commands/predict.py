@@ -1,0 +1,141 @@
+"""Verbs of `lad` that belong to inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lad_reasoner.support.errors import DataError, UsageError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's verbs to `lad`."""
+    app.command("predict")(predict_command)
+
+
+def predict_command(
+    *,
+    data: Annotated[Path, typer.Option(help="Pair parquet, or a folder of its shards.")],
+    model: Annotated[str, typer.Option(help="Folder or name of the model.")],
+    out: Annotated[Path, typer.Option(help="JSON lines file; a file of the same run is resumed.")],
+    backend: Annotated[
+        Literal["transformers", "vllm", "openai"], typer.Option(help="What runs the model.")
+    ] = "transformers",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pairs asked at once (transformers); requests in flight (openai).")
+    ] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 512,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 is greedy. Default: 0, or 1 with several --samples.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses a pair; several need a temperature above 0.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of sampled responses.")] = 0,
+    min_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Enlarge smaller images to this. Default: the model's processor.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Shrink larger images to this. Default: the model's processor.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs.")] = None,
+    format_prompt: Annotated[
+        Path | None,
+        typer.Option(help="Jinja file of the format prompt. Default: training's; for `lad build mmad`, its own."),
+    ] = None,
+    structured: Annotated[bool, typer.Option("--structured", help="Hold decoding to the answer template.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Default: float32 on a CPU, bfloat16 on a GPU."),
+    ] = None,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs of one copy of the model (vllm); the others hold further copies.")
+    ] = 1,
+    base_url: Annotated[
+        str | None, typer.Option(help="Server of --backend openai. Default: OPENAI_BASE_URL; the key: OPENAI_API_KEY.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a server has for one answer.")] = 300.0,
+    scores: Annotated[bool, typer.Option(help="Ask a server for log-probabilities, for a continuous score.")] = True,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Where relative image paths start. Default: the folder of --data.")
+    ] = None,
+) -> None:
+    """Ask a model about every pair and keep its responses; run it again to resume.
+
+    Example: lad predict --data loco.parquet --model Qwen/Qwen2.5-VL-3B-Instruct --max-pixels 401408 --out base.jsonl
+    """
+    if temperature is None:
+        temperature = 1.0 if samples > 1 else 0.0
+    if samples > 1 and temperature == 0:
+        raise UsageError("--samples", found=f"{samples} with --temperature 0", expected="a temperature above 0")
+    from lad_reasoner.inference.predictions import refuse_special_file
+
+    refuse_special_file(out)  # before a model is loaded
+    template = None if format_prompt is None else _read_template(format_prompt)
+
+    from lad_reasoner.inference.backends.load import load_backend
+    from lad_reasoner.inference.predict import default_template, predict
+    from lad_reasoner.inference.protocol import BackendOptions
+    from lad_reasoner.pairs.reader import parquet_files, read_truths
+
+    # What is wrong with the data is said before a model is loaded.
+    template = template or default_template(read_truths(data), structured=structured)
+
+    engine = load_backend(
+        backend,
+        BackendOptions(
+            model=model,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            structured=structured,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            tensor_parallel=tensor_parallel,
+            base_url=base_url,
+            timeout=timeout,
+            scores=scores,
+            image_root=image_root or parquet_files(data)[0].parent,
+        ),
+    )
+    with _progress() as advance:
+        summary = predict(data, engine, out, template=template, samples=samples, limit=limit, advance=advance)
+    if summary.repaired:
+        typer.echo(summary.repaired, err=True)
+    typer.echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        template = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, found=str(error), expected="a jinja file") from error
+    if "content" not in template:
+        raise DataError(path, found="a template without content", expected="{{ content }} where the question belongs")
+    return template
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many of how many are done, with the time left; silent off a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("predict"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("predict", total=None)
+        yield lambda done, wanted: progress.update(task, completed=done, total=wanted)

@@ -1,0 +1,96 @@
+"""`lad report`: predictions in, one folder of static files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lad_reasoner.support.errors import UsageError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `report` to `lad`."""
+    app.command("report")(report_command)
+
+
+def report_command(
+    predictions: Annotated[list[Path], typer.Argument(help="Files written by `lad predict`, on one data file.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier report in it is replaced.")],
+    data: Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")] = None,
+    protocol: Annotated[
+        Literal["paper", "all"],
+        typer.Option(help="paper: normal queries and logical anomalies; all: structural anomalies too."),
+    ] = "paper",
+    masks: Annotated[
+        Path | None, typer.Option(help="Root of MVTec LOCO AD (or MVTec AD): shows where anomalies are.")
+    ] = None,
+    training: Annotated[
+        list[str] | None, typer.Option(help="LABEL=FOLDER of a GRPO run, for figure 5; may be given again.")
+    ] = None,
+    pair: Annotated[str | None, typer.Option(help="pair_id of figure 7. Default: one the models dispute.")] = None,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Logical anomaly detection",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show only so many pairs, the first run's worst; scores use all.")
+    ] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put everything into index.html; up to 300 pairs.")
+    ] = False,
+    picture_edge: Annotated[int, typer.Option(min=64, max=2048, help="Longest edge of a picture in pixels.")] = 448,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Where relative image paths start. Default: the folder of the data.")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Write a report that opens from disk: scores with intervals, curves, every pair with its reasoning, figures.
+
+    Example: lad report base.jsonl grpo.jsonl --masks mvtec_loco --out report
+    """
+    if masks is not None and not masks.is_dir():
+        raise UsageError("--masks", found=f"no folder {masks}", expected="the dataset's root")
+    runs = [_training(text) for text in training or ()]
+
+    from lad_reasoner.report.content import read_content
+    from lad_reasoner.report.figures import write_figures
+    from lad_reasoner.report.page import ReportOptions, write_report
+
+    options = ReportOptions(
+        title=title, edge=picture_edge, image_root=image_root, masks=masks, single_file=single_file
+    )
+    content = read_content(predictions, data, protocol, limit=limit, resamples=resamples, seed=seed)
+    with _progress() as advance:
+        pictures = write_report(content, out, options, advance=advance)
+    for note in write_figures(content, pictures, out / "figures", training=runs, pair_id=pair):
+        typer.echo(note, err=True)
+    typer.echo(out / "index.html")
+
+
+def _training(text: str) -> tuple[str, Path]:
+    label, separator, folder = text.partition("=")
+    if not (label and separator and folder):
+        raise UsageError("--training", found=repr(text), expected="LABEL=FOLDER, such as with-SFT=checkpoints/grpo")
+    if not Path(folder).is_dir():
+        raise UsageError("--training", found=f"no folder {folder}", expected="the checkpoint folder of a GRPO run")
+    return label, Path(folder)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many pairs have their pictures; silent off a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("pictures", total=None)
+        yield lambda done, wanted: progress.update(task, completed=done, total=wanted)

@@ -1,0 +1,1 @@
+"""The engines that answer: transformers, vLLM and OpenAI-compatible servers."""

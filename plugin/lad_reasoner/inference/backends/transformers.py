@@ -1,0 +1,208 @@
+"""Batched generation with transformers for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, on a CPU or a GPU.
+
+The responses are those of ``generate``, token by token; what pairs have in common is computed once
+(``shared_prefill.py``), and the samples of a pair share its prompt.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+
+from lad_reasoner.inference.answer_score import answer_step, forced_text, score_from_logs, spelling_tokens
+from lad_reasoner.inference.backends.decoding import Decoded, decode, sampling_draws, spelling_evidence
+from lad_reasoner.inference.backends.prompts import Prompt, Prompts
+from lad_reasoner.inference.backends.shared_prefill import SharedPrefill
+from lad_reasoner.inference.backends.structured import TemplateGuide
+from lad_reasoner.inference.predictions import Sampling, ScoreSource
+from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
+from lad_reasoner.models.digest import model_digest
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.task.task import ANOMALOUS, NORMAL
+
+__all__ = ["MODEL_TYPES", "TransformersBackend"]
+
+#: Architectures whose positions and vision features ``SharedPrefill`` knows.
+MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+_Item = TypeVar("_Item")
+_Score = tuple[float | None, ScoreSource | None]
+
+
+class TransformersBackend:
+    """A model loaded in this process.
+
+    Raises:
+        UsageError: The model is of another architecture, or the device does not exist.
+        DataError: The model cannot be loaded.
+    """
+
+    name: BackendName = "transformers"
+
+    def __init__(self, options: BackendOptions) -> None:
+        self.model, self._batch_size = options.model, options.batch_size
+        self.model_digest = model_digest(Path(options.model))
+        self._device = _device(options.device)
+        self.dtype = options.dtype or ("float32" if self._device.type == "cpu" else "bfloat16")
+        self._network, processor = _load(options.model, self._device, self.dtype)
+        size = processor.image_processor.size
+        self.sampling = Sampling(
+            temperature=options.temperature,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+            structured=options.structured,
+            min_pixels=options.min_pixels or size["shortest_edge"],
+            max_pixels=options.max_pixels or size["longest_edge"],
+        )
+        self._tokenizer = processor.tokenizer
+        self._ends = _end_tokens(self._network.generation_config, self._tokenizer)
+        self._spellings = [
+            torch.tensor(spelling_tokens(self._tokenizer, label), device=self._device, dtype=torch.long)
+            for label in (ANOMALOUS, NORMAL)
+        ]
+        self._guide: TemplateGuide | None = None
+        if options.structured:
+            self._guide = TemplateGuide(
+                self._tokenizer,
+                end_token=self._tokenizer.eos_token_id,
+                max_new_tokens=options.max_new_tokens,
+                vocabulary=self._network.lm_head.out_features,
+            )
+        self._prompts = Prompts(
+            processor,
+            rope_index=self._network.model.get_rope_index,
+            image_token=self._network.config.image_token_id,
+            sampling=self.sampling,
+            root=options.image_root,
+        )
+        self._prefill = SharedPrefill(self._network, device=self._device, images=2 * options.batch_size)
+
+    def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Answer batch by batch."""
+        for batch in _batches(questions, self._batch_size):
+            with torch.inference_mode():
+                answers = self._answer_batch(batch)
+            yield from answers
+
+    def _answer_batch(self, batch: Sequence[Question]) -> list[Answer]:
+        start = time.perf_counter()
+        prompts = self._prompts.prepare(batch)
+        owners = [place for place, question in enumerate(batch) for _ in question.samples]
+        keys = [(question.pair_id, sample) for question in batch for sample in question.samples]
+        decoded = self._decode(prompts, owners, keys)
+        texts = self._tokenizer.batch_decode([item.tokens for item in decoded], skip_special_tokens=True)
+        wanted = [batch[place].scored for place in owners]
+        scores = self._scores([prompts[place] for place in owners], decoded, texts, wanted)
+        seconds = round((time.perf_counter() - start) / len(keys), 6)
+        return [
+            Answer(
+                pair_id=keys[index][0],
+                sample=keys[index][1],
+                response=texts[index],
+                score=scores[index][0],
+                score_source=scores[index][1],
+                prompt_tokens=len(prompts[owners[index]].encoded.ids),
+                response_tokens=len(item.tokens),
+                finish_reason="stop" if item.finished else "length",
+                seconds=seconds,
+            )
+            for index, item in enumerate(decoded)
+        ]
+
+    def _decode(
+        self, prompts: Sequence[Prompt], owners: Sequence[int], keys: Sequence[tuple[str, int]]
+    ) -> list[Decoded]:
+        """Decode one response a key; ``owners`` says whose prompt each continues."""
+        state = self._prefill.prefill(prompts)
+        if len(owners) > len(prompts):
+            state.select(torch.tensor(owners, device=self._device))
+        sampling, draws = self.sampling, None
+        if sampling.temperature > 0:
+            draws = sampling_draws(keys, seed=sampling.seed, length=sampling.max_new_tokens)
+        return decode(
+            state,
+            self._prefill.step,
+            end_tokens=self._ends,
+            max_new_tokens=sampling.max_new_tokens,
+            spellings=self._spellings,
+            draws=draws,
+            temperature=sampling.temperature,
+            guide=self._guide,
+        )
+
+    def _scores(
+        self, prompts: Sequence[Prompt], decoded: Sequence[Decoded], texts: Sequence[str], wanted: Sequence[bool]
+    ) -> list[_Score]:
+        """Return the score of every response; one without an answer is run again with an answer begun."""
+        if not all(len(tokens) for tokens in self._spellings):
+            return [(None, None)] * len(texts)
+        scores: list[_Score] = []
+        for item, text, asked in zip(decoded, texts, wanted, strict=True):
+            step = answer_step(item.tokens, text, self._tokenizer) if asked else None
+            scores.append((None, None) if step is None else (score_from_logs(*item.evidence[step]), "answer_token"))
+        silent = (place for place, (score, _) in enumerate(scores) if score is None and wanted[place])
+        for places in _batches(silent, self._batch_size):
+            begun = [
+                replace(prompts[place], ending=tuple(self._tokenizer(forced_text(texts[place]))["input_ids"]))
+                for place in places
+            ]
+            evidence = spelling_evidence(self._prefill.prefill(begun).logits, self._spellings).tolist()
+            for place, logs in zip(places, evidence, strict=True):
+                scores[place] = (score_from_logs(*logs), "forced")
+        return scores
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = f"{name!r} ({str(error).splitlines()[0]})"
+        raise UsageError("--device", found=found, expected="cpu, cuda or cuda:N") from error
+    return device
+
+
+def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
+    """Return the network, ready to infer, and the processor."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    if not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise DataError(model, found="no such folder", expected="a Hugging Face folder or name")
+    try:
+        config = AutoConfig.from_pretrained(model)
+        if config.model_type not in MODEL_TYPES:
+            remedy = "use --backend vllm, or --backend openai with a server"
+            raise UsageError(
+                model, found=f"model_type {config.model_type}", expected=" or ".join(MODEL_TYPES), remedy=remedy
+            )
+        network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
+        processor = AutoProcessor.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        found = f"no loadable model ({str(error).strip().splitlines()[0]})"
+        raise DataError(model, found=found, expected="a Hugging Face folder or name") from error
+    return network.to(device).eval(), processor
+
+
+def _end_tokens(generation_config: Any, tokenizer: Any) -> list[int]:
+    """Return what ends a response: the generation config's end tokens and the tokenizer's."""
+    ends = generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [ends]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+
+
+def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

@@ -1,0 +1,124 @@
+"""What a backend is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from lad_reasoner.inference.predictions import Sampling, ScoreSource
+from lad_reasoner.pairs.schema import Image
+
+__all__ = ["Answer", "Backend", "BackendName", "BackendOptions", "Question"]
+
+BackendName = Literal["transformers", "vllm", "openai"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendOptions:
+    """How a model is loaded and asked.
+
+    Attributes:
+        model: Folder or name.
+        temperature: 0 is greedy.
+        max_new_tokens: Longest response.
+        seed: Of sampled responses.
+        min_pixels: Smaller images are enlarged to this; the model's own processor decides by default.
+        max_pixels: Larger images are shrunk to this; the model's own processor decides by default.
+        structured: Hold decoding to the answer template.
+        batch_size: Pairs asked at once.
+        device: ``cpu``, ``cuda``, ``cuda:1``; a GPU if there is one by default.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; float32 on a CPU and bfloat16 on a GPU by default.
+        image_root: Where relative image paths start.
+        base_url: Of a server; OPENAI_BASE_URL by default.
+        timeout: Seconds a server has for one answer.
+        tensor_parallel: GPUs of one copy of the model (vllm).
+        scores: Ask a server for log-probabilities, which not every one gives.
+    """
+
+    model: str
+    temperature: float = 0.0
+    max_new_tokens: int = 512
+    seed: int = 0
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    structured: bool = False
+    batch_size: int = 16
+    device: str | None = None
+    dtype: str | None = None
+    image_root: Path = Path()
+    base_url: str | None = None
+    timeout: float = 300.0
+    tensor_parallel: int = 1
+    scores: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A pair to ask about.
+
+    Attributes:
+        pair_id: The pair; empty for one that is in no file.
+        prompt: The user's turn with one image marker an image.
+        images: References first, the query last.
+        samples: Which samples are wanted; ``(0,)`` for a greedy answer.
+        scored: Whether a score P(yes) is wanted; a multiple-choice question has none.
+    """
+
+    pair_id: str
+    prompt: str
+    images: tuple[Image, ...]
+    samples: tuple[int, ...] = (0,)
+    scored: bool = True
+
+    @property
+    def where(self) -> str:
+        """What to call the pair in an error."""
+        return f"pair {self.pair_id}" if self.pair_id else "the pair"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response to a question; the fields are those of ``Prediction``."""
+
+    pair_id: str
+    sample: int
+    response: str
+    score: float | None
+    score_source: ScoreSource | None
+    prompt_tokens: int | None
+    response_tokens: int | None
+    finish_reason: Literal["stop", "length"]
+    seconds: float
+
+
+class Backend(Protocol):
+    """Something that answers questions.
+
+    Attributes:
+        name: Which backend it is.
+        model: Path or name of its model, as given.
+        model_digest: Digest of a local model; None for a remote one.
+        dtype: Of the weights; None where a server decides.
+        sampling: How it draws responses, with every default resolved.
+    """
+
+    @property
+    def name(self) -> BackendName: ...  # noqa: D102
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+
+    @property
+    def model_digest(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def sampling(self) -> Sampling: ...  # noqa: D102
+
+    def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Answer every sample of every question, in any order, taking questions as they are needed."""
+        ...

@@ -1,0 +1,299 @@
+"""`lad check MODEL_DIR`: whether transformers 4 and 5 alike load a model folder as what was trained, and `--fix`.
+
+SFT writes with transformers 5, EasyR1 reads with 4, verl reads with 5 again. Each of the faults below loads without an
+error in one of them and gives another model, or does not load at all. What is repaired is description (JSON), never a
+weight; each repair keeps what the writing version reads, and adds or moves what the other one looks for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_reasoner.models.folder import ABSENT, INDEX, Edit, ModelFolder, apply_edits
+from lad_reasoner.support.findings import Finding, error, warning
+
+__all__ = ["MODEL_CHECKS", "Fault", "check_model_folder", "is_model_folder", "mend"]
+
+CONFIG: Final = "config.json"
+TOKENIZER: Final = "tokenizer_config.json"
+PROCESSOR: Final = "processor_config.json"
+IMAGES: Final = "preprocessor_config.json"
+VIDEOS: Final = "video_preprocessor_config.json"
+#: Part of the processor in transformers 5's one file, and its file in transformers 4.
+PARTS: Final = {"image_processor": IMAGES, "video_processor": VIDEOS}
+#: Of a model type, the class of its tokenizer in both versions.
+TOKENIZERS: Final = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), "Qwen2Tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and the changes that mend it.
+
+    Attributes:
+        finding: For people.
+        edits: Known to be safe; empty where nothing is.
+    """
+
+    finding: Finding
+    edits: tuple[Edit, ...] = ()
+
+
+def is_model_folder(path: Path) -> bool:
+    """Tell a model folder, an adapter or a checkpoint from other folders."""
+    names = (CONFIG, TOKENIZER, "adapter_config.json", "actor/huggingface")
+    return path.is_dir() and (any((path / name).exists() for name in names) or any(path.glob("*.safetensors")))
+
+
+def check_model_folder(path: Path, *, max_pixels: int | None = None) -> list[Fault]:
+    """Return the faults of a model folder.
+
+    Args:
+        path: The folder.
+        max_pixels: The largest image area in training, in pixels: the processor should have it.
+    """
+    folder = ModelFolder(path)
+    if (unmerged := _unmerged(path)) is not None:
+        return [Fault(unmerged)]
+    faults = [fault for check in MODEL_CHECKS for fault in check(folder)]
+    faults += _check_pixels(folder, max_pixels)
+    broken = [Fault(error(name, reason, remedy="copy it again")) for name, reason in sorted(folder.broken.items())]
+    return broken + faults
+
+
+def mend(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list[Path], list[Fault]]:
+    """Make every change that is known to be safe; return the changes, the copies made before, and what is left."""
+    done: list[Edit] = []
+    copies: list[Path] = []
+    left = check_model_folder(path, max_pixels=max_pixels)
+    # A repair can show what it hid (a new file is checked too), so look again; what is mended is not found again.
+    while edits := [edit for fault in left for edit in fault.edits if edit not in done]:
+        copies += apply_edits(path, edits)
+        done += edits
+        left = check_model_folder(path, max_pixels=max_pixels)
+    return done, copies, left
+
+
+def _unmerged(path: Path) -> Finding | None:
+    if (path / "adapter_config.json").is_file() and not (path / CONFIG).is_file():
+        return error("adapter_config.json", "a LoRA adapter", expected="a whole model", remedy="`easyr1 merge`")
+    if not (path / CONFIG).is_file() and ((path / "actor").is_dir() or any(path.glob("model_world_size_*"))):
+        return error(str(path), "a trainer's checkpoint", expected="a model folder", remedy="`easyr1 merge`")
+    return None
+
+
+def _text_path(folder: ModelFolder) -> tuple[str, ...]:
+    """Return where the language model is described: inside, for models that also see."""
+    return ("text_config",) if isinstance(folder.get(CONFIG, "text_config"), dict) else ()
+
+
+def _check_config(folder: ModelFolder) -> Iterator[Fault]:
+    """The config is there and says what the model is."""
+    if not folder.has(CONFIG):
+        yield Fault(error(CONFIG, "none", expected="a Hugging Face model folder"))
+    elif CONFIG not in folder.broken and folder.document(CONFIG):
+        for key in ("model_type", "architectures"):
+            if folder.get(CONFIG, key) is ABSENT:
+                yield Fault(error(f"{CONFIG}: {key}", "none", remedy="take it from the model that was trained"))
+
+
+def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
+    """Every weight file is whole, and the index and the files name the same weights."""
+    if not folder.weight_files:
+        other = [file.name for file in folder.path.glob("pytorch_model*.bin")]
+        found = f"only {other[0]}" if other else "no weights"
+        yield Fault(error("*.safetensors", found, expected="*.safetensors", remedy="`easyr1 merge`, or save it again"))
+        return
+    placed = folder.get(INDEX, "weight_map")
+    if placed is ABSENT:
+        if len(folder.weight_files) > 1:
+            yield Fault(error(INDEX, "none", expected=f"the index of {len(folder.weight_files)} files"))
+        return
+    if not isinstance(placed, dict):
+        yield Fault(error(f"{INDEX}: weight_map", type(placed).__name__, expected="an object"))
+        return
+    for shard in sorted(set(map(str, placed.values())) - set(folder.weight_files)):
+        yield Fault(error(shard, "no such file", expected=f"a shard that {INDEX} names", remedy="copy it again"))
+    for shard, tensors in folder.shards.items():
+        wanted = {name for name, file in placed.items() if file == shard}
+        if lost := sorted(wanted - set(tensors)):
+            yield Fault(error(shard, f"{len(lost)} weights missing ({lost[0]})", expected=f"what {INDEX} says"))
+        if strange := sorted(set(tensors) - wanted):
+            found = f"{len(strange)} weights that the index does not name ({strange[0]})"
+            yield Fault(error(shard, found, expected="none", remedy="remove the files of another save"))
+
+
+def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
+    """Every layer that the config counts has weights, and the embedding has the config's size."""
+    if folder.broken or not folder.tensors:
+        return
+    text = _text_path(folder)
+    for pattern, where in (
+        (r"^(?!.*visual\.).*\blayers\.(\d+)\.", (*text, "num_hidden_layers")),
+        (r"\bvisual\.blocks\.(\d+)\.", ("vision_config", "depth")),
+    ):
+        there = {int(found[1]) for name in folder.tensors if (found := re.search(pattern, name))}
+        count = folder.get(CONFIG, *where)
+        if isinstance(count, int) and there and there != set(range(count)):
+            odd = min(set(range(count)) ^ there)
+            says = f"weights of {len(there)} layers (the first at odds: {odd})"
+            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", says, expected=str(count)))
+    size = tuple(folder.get(CONFIG, *text, key) for key in ("vocab_size", "hidden_size"))
+    for name, tensor in folder.tensors.items():
+        if name.endswith("embed_tokens.weight") and ABSENT not in size and tensor.shape != size:
+            yield Fault(error(f"{CONFIG}: vocab_size, hidden_size", f"{size}", expected=f"{tensor.shape}, as {name}"))
+
+
+def _check_head(folder: ModelFolder) -> Iterator[Fault]:
+    """A model without a head of its own says so where each version reads it: else the head is random numbers."""
+    if not any(name.endswith("embed_tokens.weight") for name in folder.tensors):
+        return
+    if folder.broken or not folder.document(CONFIG):
+        return
+    places = {(*path, "tie_word_embeddings") for path in ((), _text_path(folder))}
+    says = {path: folder.get(CONFIG, *path) for path in sorted(places)}
+    where = f"{CONFIG}: tie_word_embeddings"
+    if any(name.endswith("lm_head.weight") for name in folder.tensors):
+        if True in says.values():
+            found = "true, and a head of its own in the weights"
+            remedy = "transformers reads the embedding in its place: are they the same?"
+            yield Fault(warning(where, found, remedy=remedy))
+    elif False in says.values() and True not in says.values():
+        remedy = "the head was lost: save or merge the model again"
+        yield Fault(error(where, "false, and no lm_head.weight", remedy=remedy))
+    elif edits := tuple(Edit(CONFIG, path, value=True) for path, value in says.items() if value is not True):
+        found = ", ".join(f"{edit.path[0] if edit.path[1:] else 'top level'} {says[edit.path]}" for edit in edits)
+        reader = "5" if says["tie_word_embeddings",] is not True else "4"
+        expected = f"true: transformers {reader} makes a random head otherwise"
+        yield Fault(error(where, f"{found}, and no lm_head.weight", expected=expected), edits)
+
+
+def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
+    """The rotary embedding is also where transformers 4 looks: it takes 1,000,000 and no sections otherwise."""
+    text = _text_path(folder)
+    new = folder.get(CONFIG, *text, "rope_parameters")
+    if not isinstance(new, dict) or any(isinstance(value, dict) for value in new.values()):
+        return  # none, or one of each kind of layer, which transformers 4 has no form for
+    old, scaling = (folder.get(CONFIG, *text, name) for name in ("rope_theta", "rope_scaling"))
+    base = new.get("rope_theta", ABSENT)
+    where = f"{CONFIG}: {'.'.join((*text, 'rope_theta'))}"
+    if old is not ABSENT and base is not ABSENT and old != base:
+        yield Fault(error(where, f"{old}, and {base} in rope_parameters", remedy="correct the one that is wrong"))
+    elif old is ABSENT and base is not ABSENT:
+        edit = Edit(CONFIG, (*text, "rope_theta"), base)
+        yield Fault(
+            error(where, "it only in rope_parameters", expected=f"{base} here too, for transformers 4"), (edit,)
+        )
+    rest = {key: value for key, value in new.items() if key != "rope_theta"}
+    if scaling in (ABSENT, None) and rest.keys() - {"rope_type", "type"}:
+        edit = Edit(CONFIG, (*text, "rope_scaling"), rest)
+        where = f"{CONFIG}: {'.'.join((*text, 'rope_scaling'))}"
+        yield Fault(error(where, "it only in rope_parameters", expected="it here too, for transformers 4"), (edit,))
+
+
+def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
+    """There is a tokenizer, with special tokens and a class that both versions know."""
+    if not folder.has("tokenizer.json") and not (folder.has("vocab.json") and folder.has("merges.txt")):
+        yield Fault(error("tokenizer.json", "none", remedy="copy the tokenizer of the model that was trained"))
+    if not folder.has(TOKENIZER):
+        yield Fault(error(TOKENIZER, "none", remedy="copy the tokenizer of the model that was trained"))
+        return
+    extra = folder.get(TOKENIZER, "extra_special_tokens")
+    if isinstance(extra, list):
+        known = folder.get(TOKENIZER, "additional_special_tokens")
+        kept = [*known, *[token for token in extra if token not in known]] if isinstance(known, list) else extra
+        edits = (
+            Edit(TOKENIZER, ("additional_special_tokens",), kept),
+            Edit(TOKENIZER, ("extra_special_tokens",), ABSENT),
+        )
+        expected = "additional_special_tokens, which both versions read: transformers 4 does not load this"
+        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", "a list", expected=expected), edits)
+    kind = folder.get(TOKENIZER, "tokenizer_class")
+    if kind == "TokenizersBackend":
+        better = TOKENIZERS.get(str(folder.get(CONFIG, "model_type")))
+        named = (Edit(TOKENIZER, ("tokenizer_class",), better),) if better and folder.has("tokenizer.json") else ()
+        expected = f"{better or 'the class of the model'}: transformers 4 has no such class"
+        yield Fault(error(f"{TOKENIZER}: tokenizer_class", kind, expected=expected), named)
+
+
+def _check_template(folder: ModelFolder) -> Iterator[Fault]:
+    """There is a chat template: without one, prompts cannot be built."""
+    held = (folder.get(name, "chat_template") for name in (TOKENIZER, PROCESSOR, "chat_template.json"))
+    if not folder.has("chat_template.jinja") and all(value in (ABSENT, None, "") for value in held):
+        remedy = "copy chat_template.jinja of the model that was trained"
+        yield Fault(error("chat_template.jinja", "none", remedy=remedy))
+
+
+def _check_generation(folder: ModelFolder) -> Iterator[Fault]:
+    """It is known where an answer ends."""
+    inside = (folder.get(CONFIG, *path, "eos_token_id") for path in ((), _text_path(folder)))
+    if folder.get("generation_config.json", "eos_token_id") is ABSENT and all(v in (ABSENT, None) for v in inside):
+        yield Fault(warning("generation_config.json", "no eos_token_id", remedy="answers may run to the length limit"))
+
+
+def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
+    """A model that sees has its image processor in the form of both versions."""
+    if folder.get(CONFIG, "vision_config") is ABSENT:
+        return
+    if not folder.has(IMAGES) and folder.get(PROCESSOR, "image_processor") is ABSENT:
+        remedy = "copy preprocessor_config.json of the model that was trained"
+        yield Fault(error(IMAGES, "none, nor an image_processor in processor_config.json", remedy=remedy))
+    for part, file in PARTS.items():
+        nested = folder.get(PROCESSOR, part)
+        if not isinstance(nested, dict):
+            continue
+        if folder.has(file) and (bound := _bound(nested)) != (other := _bound(folder.document(file))):
+            found = f"at most {other} pixels, and {bound} in {PROCESSOR}"
+            yield Fault(error(file, found, expected="one bound", remedy="`--max-pixels N --fix` sets both"))
+            continue
+        own = {**nested, "processor_class": folder.get(PROCESSOR, "processor_class")}
+        made = Edit(file, (), {key: value for key, value in own.items() if value is not ABSENT})
+        edits = (*(() if folder.has(file) else (made,)), Edit(PROCESSOR, (part,), ABSENT))
+        expected = f"it in {file}, which both versions read: transformers below 4.57 does not load this"
+        yield Fault(warning(f"{PROCESSOR}: {part}", "the processor's part here", expected=expected), edits)
+
+
+def _bound(processor: dict[str, Any]) -> int | None:
+    """Return the largest area in pixels: max_pixels wins over size, as in both versions."""
+    size = processor.get("size")
+    return processor.get("max_pixels") or (size.get("longest_edge") if isinstance(size, dict) else None)
+
+
+def _check_pixels(folder: ModelFolder, wanted: int | None) -> Iterator[Fault]:
+    """The processor bounds images as training did: LLaMA-Factory does not write its image_max_pixels into it."""
+    bounds: dict[str, int] = {}
+    for file, path in ((IMAGES, ()), (PROCESSOR, ("image_processor",))):
+        described = folder.get(file, *path)
+        if not isinstance(described, dict) or (bound := _bound(described)) is None:
+            continue
+        bounds[file] = bound
+        if wanted is not None and bound != wanted:
+            keys: list[tuple[str, ...]] = [("max_pixels",)] if described.get("max_pixels") else []
+            keys += [("size", "longest_edge")] if isinstance(described.get("size"), dict) else []
+            edits = tuple(Edit(file, (*path, *key), wanted) for key in keys)
+            yield Fault(error(f"{file}: max_pixels", f"{bound:,}", expected=f"{wanted:,}, as in training"), edits)
+    if wanted is None and bounds and folder.has("training_args.bin"):
+        yield Fault(
+            warning(
+                f"{next(iter(bounds))}: max_pixels",
+                f"{max(bounds.values()):,} pixels in a folder that a trainer wrote",
+                expected="what training used: image_max_pixels is not kept",
+                remedy="`lad check DIR --max-pixels N --fix` writes it",
+            )
+        )
+
+
+MODEL_CHECKS: Final[tuple[Callable[[ModelFolder], Iterator[Fault]], ...]] = (
+    _check_config,
+    _check_weights,
+    _check_layers,
+    _check_head,
+    _check_rope,
+    _check_tokenizer,
+    _check_template,
+    _check_generation,
+    _check_processor,
+)

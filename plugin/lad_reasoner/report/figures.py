@@ -1,0 +1,300 @@
+"""The paper's figures 4 to 7, drawn from one's own runs as SVG and PNG."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from matplotlib.figure import Figure
+
+from lad_reasoner.evaluation.paper import TABLE_1
+from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.report.content import Content, RunContent
+from lad_reasoner.report.page import Pictures
+from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, save_figure
+from lad_reasoner.report.training_curves import Run
+from lad_reasoner.report.training_curves import draw_lengths as plot_lengths
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import ANOMALOUS
+from lad_reasoner.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["parameter_count", "write_figures"]
+
+_PANELS: Final = 4
+_SHORTENED: Final = 420
+_LINE_POINTS: Final = 14
+_NAME_POINTS: Final = 11
+
+
+def write_figures(
+    content: Content,
+    pictures: Pictures,
+    folder: Path,
+    *,
+    training: Sequence[tuple[str, Path]] = (),
+    pair_id: str | None = None,
+) -> list[str]:
+    """Write every figure that the runs allow.
+
+    Args:
+        content: The report's content.
+        pictures: Its pictures.
+        folder: Where ``figure-N.svg`` and ``figure-N.png`` go.
+        training: Label and checkpoint folder of each GRPO run, for figure 5.
+        pair_id: The pair of figure 7; the one on which the models differ most by default.
+
+    Returns:
+        A line for each figure that was not drawn, and why.
+
+    Raises:
+        UsageError: ``pair_id`` is not among the pairs shown.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[int, Callable[[], Figure | str]] = {
+        4: lambda: draw_examples(content, pictures),
+        5: lambda: draw_lengths(training),
+        6: lambda: draw_sizes(content),
+        7: lambda: draw_variants(content, pictures, _disputed(content, pair_id)),
+    }
+    notes = []
+    for number, draw in figures.items():
+        drawn = draw()
+        if isinstance(drawn, str):
+            notes.append(f"figure {number} is not drawn: {drawn}")
+            for suffix in ("svg", "png"):  # an earlier report's would be taken for this one's
+                (folder / f"figure-{number}.{suffix}").unlink(missing_ok=True)
+            continue
+        save_figure(drawn, folder, f"figure-{number}")
+    return notes
+
+
+def draw_examples(content: Content, pictures: Pictures) -> Figure | str:
+    """Draw figure 4: anomalies that the last run finds, one a category, with its reasoning."""
+    run = content.runs[-1]
+    found: dict[str, Truth] = {}
+    for truth in sorted(content.truths, key=run.error):
+        if truth.label == ANOMALOUS and run.error(truth) < 1 and _reasoning(run, truth):
+            found.setdefault(truth.category, truth)
+    if not found:
+        return f"{run.name} finds no anomaly with reasoning"
+    chosen = list(found.values())[:_PANELS]
+    figure = Figure(figsize=(11, 2.5 * len(chosen)), layout="constrained")
+    rows = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(1, 1, 1.9))
+    for axes, truth in zip(rows, chosen, strict=True):
+        _draw_pair(axes[:2], truth, pictures)
+        _write_response(axes[2], run, truth, _response_text(run, truth, width=62))
+    return figure
+
+
+def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
+    """Draw figure 5: the length of responses over GRPO steps, a line a run."""
+    if not training:
+        return "no GRPO run was named; give --training LABEL=FOLDER"
+    runs = [Run(label, folder, read_metrics(folder)) for label, folder in training]
+    for run in runs:
+        if not run.series("response_length")[0]:
+            return f"{run.folder} logs no response length"
+    return plot_lengths(runs) or "no run logs a response length"
+
+
+def draw_sizes(content: Content) -> Figure | str:
+    """Draw figure 6: pooled accuracy and F1 against the number of parameters; the area of a bubble is the number."""
+    ours = [(run.name, parameter_count(str(run.card["model"])), run) for run in content.runs]
+    points = [
+        (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, ACCENT)
+        for name, count, run in ours
+        if count
+    ]
+    if not points:
+        return "the size of no model is known (no local weights, and no size such as 3B in a name)"
+    points += _paper_points(content)
+    largest = max(count for _, count, _, _ in points)
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    for axes, metric, label in zip(figure.subplots(1, 2), ("accuracy", "f1"), ("accuracy (%)", "F1 (%)"), strict=True):
+        for _, count, metrics, colour in points:
+            if (value := metrics[metric]) is not None:
+                area = 40 + 700 * count / largest
+                axes.scatter([count], [100 * value], s=area, color=colour, alpha=0.55, edgecolors=colour)
+        _leave_room([count for _, count, _, _ in points], axes)
+        finish_axes(axes, x="parameters", y=label)
+    figure.draw_without_rendering()  # from here on the axes keep their place
+    for axes, metric in zip(figure.axes, ("accuracy", "f1"), strict=True):
+        known = [(name, count, value) for name, count, metrics, _ in points if (value := metrics[metric]) is not None]
+        _name_bubbles(axes, known)
+    return figure
+
+
+def _leave_room(counts: Sequence[int], axes: Axes) -> None:
+    """Set limits that leave room for names to the right of the largest model."""
+    low, high = math.log10(min(counts)), math.log10(max(counts))
+    axes.set_xscale("log")
+    axes.set_xlim(10 ** (low - 0.3), 10 ** (high + max(0.9 * (high - low), 0.5)))
+    axes.margins(y=0.2)
+
+
+def _name_bubbles(axes: Axes, known: Sequence[tuple[str, int, float]]) -> None:
+    """Write each model's name beside its bubble; names that would overlap are moved apart, with a line to theirs."""
+    if not known:
+        return
+    points_per_pixel = 72 / axes.figure.dpi
+    heights = [axes.transData.transform((count, 100 * value))[1] * points_per_pixel for _, count, value in known]
+    for (name, count, value), height, moved in zip(known, heights, spread(heights, gap=_NAME_POINTS), strict=True):
+        label = axes.annotate(
+            name,
+            (count, 100 * value),
+            (22, moved - height),
+            textcoords="offset points",
+            fontsize=7.5,
+            va="center",
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+        )
+        label.set_in_layout(False)
+
+
+def spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Return places moved apart to at least a gap, in their order, as little as possible (least squares).
+
+    Example:
+        >>> spread([5.0, 5.0, 40.0], gap=10)
+        [0.0, 10.0, 40.0]
+    """
+    import numpy as np
+    from sklearn.isotonic import isotonic_regression
+
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    moved = np.empty(len(places))
+    moved[order] = isotonic_regression(np.asarray(places, dtype=np.float64)[order] - steps) + steps
+    return [float(place) for place in moved]
+
+
+def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float | None], str]]:
+    """Yield the paper's rows whose size their name tells, where they were measured on the same pairs."""
+    if content.protocol != "paper" or {truth.dataset for truth in content.truths} != {"mvtec_loco"}:
+        return
+    for row in TABLE_1:
+        name = "Qwen2.5-VL-3B" if row.model == "LAD-Reasoner" else row.model  # trained from that model
+        if count := parameter_count(name):
+            values: dict[str, float | None] = {
+                "accuracy": float(row.overall.accuracy) / 100,
+                "f1": float(row.overall.f1) / 100,
+            }
+            yield f"{row.model} (paper)", count, values, GREY
+
+
+def draw_variants(content: Content, pictures: Pictures, truth: Truth | None) -> Figure | str:
+    """Draw figure 7: what every run says about one pair."""
+    if truth is None:
+        return "there is no pair to show"
+    texts = [_response_text(run, truth, width=96) for run in content.runs]
+    lines = sum(text.count("\n") + 3 for text in texts)
+    figure = Figure(figsize=(11, max(5.4, lines * _LINE_POINTS / 72)), layout="constrained")
+    axes = figure.subplot_mosaic([["reference", "said"], ["query", "said"]], width_ratios=(1, 2.2))
+    _draw_pair((axes["reference"], axes["query"]), truth, pictures)
+    line = 0
+    for run, text in zip(content.runs, texts, strict=True):
+        _write_response(axes["said"], run, truth, text, line=line)
+        line += text.count("\n") + 3
+    return figure
+
+
+def _disputed(content: Content, pair_id: str | None) -> Truth | None:
+    """Return the named pair, or one that the last run gets right and most others get wrong; rather an anomaly."""
+    if pair_id is not None:
+        for truth in content.truths:
+            if truth.pair_id == pair_id:
+                return truth
+        raise UsageError("--pair", found=repr(pair_id), expected="the id of a pair that the report shows")
+    last, others = content.runs[-1], content.runs[:-1]
+
+    def telling(truth: Truth) -> tuple[bool, bool, int, float]:
+        right = last.error(truth) < 1
+        missed = sum(run.error(truth) >= 1 for run in others)
+        # An anomaly that everyone finds tells less than a normal pair over which they differ.
+        margin = sum(run.error(truth) for run in others) - last.error(truth)
+        return right and (missed > 0 or not others), truth.label == ANOMALOUS, missed, margin
+
+    return max(content.truths, key=telling, default=None)
+
+
+def parameter_count(model: str) -> int | None:
+    """Return how many parameters a model has: counted in its local weights, else read from a size in its name.
+
+    Example:
+        >>> parameter_count("Qwen/Qwen2.5-VL-3B-Instruct"), parameter_count("my-model")
+        (3000000000, None)
+    """
+    counted = sum(_tensor_sizes(Path(model)))
+    if counted:
+        return counted
+    size = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)B(?![a-z])", Path(model).name)
+    return round(float(size[1]) * 1e9) if size else None
+
+
+def _tensor_sizes(folder: Path) -> Iterator[int]:
+    """Yield the number of values of each tensor, from the headers of safetensors files."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                size = 1
+                for extent in tensor["shape"]:
+                    size *= extent
+                yield size
+
+
+def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: Pictures) -> None:
+    """Draw the first reference and the query."""
+    from PIL import Image
+
+    shown = pictures.by_pair[truth.pair_id]
+    query = f"query: {truth.category}, {truth.defect}".replace("_", " ")
+    for axis, name, title in zip(axes, (shown.references[0], shown.query), ("reference", query), strict=True):
+        axis.imshow(Image.open(BytesIO(pictures.read(name))))
+        axis.set_title(title, fontsize=9, loc="left", parse_math=False)
+        axis.set_axis_off()
+
+
+def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, line: int = 0) -> None:
+    """Write the run's name and verdict, and its reasoning below, from a line of the axes on."""
+    axes.set_axis_off()
+    row = run.judged.get(truth.pair_id)
+    answer = row.replies[0].answer if row else None
+    score = "" if row is None or row.replies[0].score is None else f", P(yes) {row.replies[0].score:.2f}"
+    verdict = f"{run.name}: {answer or 'no readable answer'} ({'right' if answer == truth.label else 'wrong'}{score})"
+    colour = ACCENT if answer == truth.label else WRONG
+    styles: tuple[tuple[int, str, dict[str, Any]], ...] = (
+        (line, verdict, {"weight": "bold", "color": colour}),
+        (line + 1, text, {"color": "black"}),
+    )
+    for place, words, style in styles:
+        below = (0, -place * _LINE_POINTS)
+        options = style | {"fontsize": 9, "linespacing": 1.25, "parse_math": False}
+        axes.annotate(words, (0, 1), below, "axes fraction", "offset points", va="top", **options)
+
+
+def _response_text(run: RunContent, truth: Truth, *, width: int) -> str:
+    text = _printable(_reasoning(run, truth) or "no reasoning in the template")
+    return textwrap.fill(textwrap.shorten(text, _SHORTENED, placeholder=" ..."), width)
+
+
+def _reasoning(run: RunContent, truth: Truth) -> str:
+    predictions = run.predictions.get(truth.pair_id, ())
+    return parse(predictions[0].response).reasoning if predictions else ""
+
+
+def _printable(text: str) -> str:
+    """Return text without what an SVG file cannot hold."""
+    return "".join(character for character in text if character.isprintable() or character.isspace())

@@ -1,0 +1,282 @@
+"""From content to files: the page, its data, its pictures and its figures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lad_reasoner import __version__
+from lad_reasoner.evaluation.paper import TABLE_1
+from lad_reasoner.evaluation.table import percent, points
+from lad_reasoner.report.charts import draw_charts
+from lad_reasoner.report.content import Content, RunContent
+from lad_reasoner.report.gallery import gallery_data, script_json
+from lad_reasoner.report.headline import read_headline
+from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
+
+__all__ = ["SINGLE_FILE_PAIRS", "Pictures", "ReportOptions", "write_report"]
+
+#: More pairs than this make a single file that browsers and mail servers refuse: about 20 MB.
+SINGLE_FILE_PAIRS: Final = 300
+
+_MARK: Final = '<meta name="generator" content="lad report'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """How a report is written.
+
+    Attributes:
+        title: Heading of the page.
+        edge: Longest edge of a picture in pixels.
+        image_root: Where relative image paths start; the data's folder by default.
+        masks: Root of the dataset with its ``ground_truth`` folders; none by default.
+        single_file: Whether everything goes into index.html.
+    """
+
+    title: str = "Logical anomaly detection"
+    edge: int = 448
+    image_root: Path | None = None
+    masks: Path | None = None
+    single_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of a report: their names by pair_id, and how to read one by its name."""
+
+    by_pair: Mapping[str, PairPictures]
+    read: Callable[[str], bytes]
+
+
+def write_report(
+    content: Content,
+    out: Path,
+    options: ReportOptions,
+    *,
+    advance: Callable[[int, int], object] = lambda _done, _wanted: None,
+) -> Pictures:
+    """Write ``index.html`` and what it shows into a folder.
+
+    Args:
+        content: What to show.
+        out: An empty or absent folder, or one with an earlier report, which is replaced.
+        options: How.
+        advance: Told how many of how many pairs have their pictures.
+
+    Raises:
+        UsageError: The folder holds something else, or the single file would be too large.
+        DataError: An image cannot be read.
+    """
+    _require_own_folder(out)
+    if options.single_file and len(content.truths) > SINGLE_FILE_PAIRS:
+        remedy = f"add --limit {SINGLE_FILE_PAIRS}, which shows the worst, or leave --single-file out"
+        found, expected = f"{len(content.truths)} pairs", f"at most {SINGLE_FILE_PAIRS}"
+        raise UsageError("--single-file", found=found, expected=expected, remedy=remedy)
+    out.mkdir(parents=True, exist_ok=True)
+    store = MemoryStore() if options.single_file else FolderStore(out / "images")
+    drawn = draw_pictures(
+        content.data,
+        {truth.pair_id for truth in content.truths},
+        store,
+        edge=options.edge,
+        image_root=options.image_root or _data_folder(content.data),
+        masks=options.masks,
+        advance=advance,
+    )
+    gallery = gallery_data(content, drawn)
+    context = _context(content, options, drawn)
+    if isinstance(store, MemoryStore):
+        gallery["images"] = {name: _data_uri(name, data) for name, data in store.pictures.items()}
+        _write(out / "index.html", _render(context, inline=_data_script(gallery)))
+        return Pictures(drawn, store.pictures.__getitem__)
+    store.keep_only(set(iter_names(drawn)))
+    _write(out / "data.js", _data_script(gallery))
+    for name in ("report.css", "report.js"):
+        _write(out / name, _asset(name))
+    _write(out / "index.html", _render(context, inline=None))
+    return Pictures(drawn, lambda name: (store.folder / name).read_bytes())
+
+
+def _require_own_folder(out: Path) -> None:
+    index = out / "index.html"
+    if index.is_file() and _MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]:
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            out, found="something that is no report", expected="an empty folder", remedy="name another --out"
+        )
+
+
+def _data_folder(data: Path) -> Path:
+    return data if data.is_dir() else data.parent
+
+
+def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairPictures]) -> dict[str, Any]:
+    """Return what the template reads."""
+    categories = list(dict.fromkeys(name for run in content.runs for name in run.score.categories))
+    paper = content.protocol == "paper" and set(categories) <= set(LOCO_CATEGORIES)
+    datasets = sorted({truth.dataset for truth in content.truths})
+    return {
+        "version": __version__,
+        "title": options.title,
+        "content": content,
+        "headline": read_headline(content),
+        "categories": categories,
+        "datasets": datasets,
+        "paper": TABLE_1 if paper else (),
+        "comparable": datasets == ["mvtec_loco"],
+        "scores": [score for run in content.runs for score in (run.score, run.score.vote) if score],
+        "matrices": [_matrices(run, categories) for run in content.runs],
+        "charts": draw_charts(content.runs),
+        "defects": _defect_rows(content.runs),
+        "cards": _card_rows(content.runs),
+        "prompts": _prompts(content.runs),
+        "masks": sum(pictures.mask is not None for pictures in drawn.values()),
+        "mask_root": options.masks,
+        "kinds": sorted({truth.kind for truth in content.truths}),
+        "defect_names": sorted({truth.defect for truth in content.truths}),
+        "labels": LABELS,
+    }
+
+
+def _matrices(run: RunContent, categories: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the run's confusion matrices, pooled first: rows are the truth, columns yes, no and unparsed."""
+    matrices = []
+    for category in (None, *categories):
+        answers = run.answers(category)
+        rows = []
+        for label in LABELS:
+            total = max(sum(answers[label, said] for said in (*LABELS, None)), 1)
+            cells = [
+                {
+                    "said": said or "unparsed",
+                    "count": answers[label, said],
+                    "right": said == label,
+                    "level": round(4 * answers[label, said] / total),
+                }
+                for said in (*LABELS, None)
+            ]
+            rows.append({"label": label, "name": "anomalous" if label == ANOMALOUS else "normal", "cells": cells})
+        matrices.append({"category": category, "rows": rows})
+    return matrices
+
+
+def _defect_rows(runs: Sequence[RunContent]) -> list[dict[str, Any]]:
+    """Return a row a defect: category, name, pairs, and each run's share of right answers (None where not asked)."""
+    shares = [{share.name: share for share in run.shown.defects} for run in runs]
+    rows = []
+    for name in sorted({name for found in shares for name in found}):
+        category, _, defect = name.partition("/")
+        own = [found.get(name) for found in shares]
+        pairs = max(share.pairs for share in own if share)
+        rows.append({"category": category, "defect": defect, "pairs": pairs, "shares": own})
+    return rows
+
+
+def _card_rows(runs: Sequence[RunContent]) -> list[tuple[str, list[str]]]:
+    """Return the run cards as rows: what, and each run's value; nothing known is said so."""
+    fields: list[tuple[str, Callable[[Mapping[str, Any]], object]]] = [
+        ("model", lambda card: card.get("model")),
+        ("model digest", lambda card: _short(card.get("model_digest"))),
+        ("backend", lambda card: " ".join(str(card[key]) for key in ("backend", "dtype") if card.get(key))),
+        ("hardware", lambda card: card.get("hardware")),
+        ("sampling", _sampling),
+        ("pixels", lambda card: _pixels(card["sampling"])),
+        ("samples a pair", lambda card: card.get("samples")),
+        ("prompt hash", lambda card: _short(card["prompt_sha256"])),
+        ("data", lambda card: card.get("data")),
+        ("data hash", lambda card: _short(card["data_sha256"])),
+        ("versions", lambda card: ", ".join(f"{name} {value}" for name, value in card.get("versions", {}).items())),
+        ("started", lambda card: card.get("started")),
+        ("predictions", lambda card: card.get("file")),
+    ]
+    return [(name, [str(read(run.card) or "not recorded") for run in runs]) for name, read in fields]
+
+
+def _short(digest: str | None) -> str | None:
+    return digest[:16] if digest else None
+
+
+def _sampling(card: Mapping[str, Any]) -> str:
+    sampling = card["sampling"]
+    temperature = sampling["temperature"]
+    drawn = "greedy" if temperature == 0 else f"temperature {temperature:g}, seed {sampling['seed']}"
+    held = ", held to the template" if sampling["structured"] else ""
+    return f"{drawn}, at most {sampling['max_new_tokens']} tokens{held}"
+
+
+def _pixels(sampling: Mapping[str, Any]) -> str:
+    if sampling["min_pixels"] is None and sampling["max_pixels"] is None:
+        return "as the server decides"
+    return f"{sampling['min_pixels']:,} to {sampling['max_pixels']:,} an image"
+
+
+def _prompts(runs: Sequence[RunContent]) -> list[str]:
+    """Return the distinct prompt templates."""
+    return list(dict.fromkeys(text for run in runs if isinstance(text := run.card.get("prompt_template"), str)))
+
+
+def _render(context: Mapping[str, Any], *, inline: str | None) -> str:
+    """Render the page; ``inline`` is the data script of a single file."""
+    environment = Environment(
+        loader=PackageLoader("lad_reasoner.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": _typeset_points, "abbreviate": abbreviate}
+    style = scripts = None
+    if inline is not None:
+        style, scripts = _asset("report.css"), [inline, _asset("report.js")]
+    policy = _policy(style, scripts)
+    return environment.get_template("index.html.jinja").render(context, style=style, scripts=scripts, policy=policy)
+
+
+def _typeset_points(value: float | None) -> str:
+    return points(value).replace("-", "\N{MINUS SIGN}")
+
+
+def _policy(style: str | None, scripts: Sequence[str] | None) -> str:
+    """Return the page's content security policy: nothing from the network, no script or style but its own."""
+    own = "'self' file:"  # a page opened from disk has no origin of its own in some browsers
+    styles = own if style is None else _digest(style)
+    allowed = own if scripts is None else " ".join(map(_digest, scripts))
+    return (
+        f"default-src 'none'; img-src {own} data:; style-src {styles}; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _asset(name: str) -> str:
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _data_script(gallery: Mapping[str, Any]) -> str:
+    return f"globalThis.ladReport = {script_json(gallery)};\n"
+
+
+def _data_uri(name: str, data: bytes) -> str:
+    return f"data:image/{name.rpartition('.')[2]};base64,{base64.b64encode(data).decode()}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,1 @@
+"""Errors, findings, files, progress and processes: what every layer uses."""

@@ -1,0 +1,63 @@
+"""Every error a user can cause, as one small tree.
+
+    LadError                 exit 1   the root: catch this to catch them all
+    ├── UsageError           exit 2   a wrong option, config key or combination of them
+    ├── DataError            exit 1   a file or folder that is missing, broken or not what was expected
+    └── RunError             exit 1   a trainer, server or stage that did not finish
+
+Each prints as one or two sentences: where, what is wrong, what to do. No traceback is needed.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DataError", "LadError", "RunError", "UsageError"]
+
+
+class LadError(Exception):
+    """A fault that the user can fix.
+
+    Args:
+        problem: What is wrong, as a sentence without its full stop.
+        where: The path, option, key or stage at fault, if the sentence does not name it.
+        remedy: What to do, as a sentence without its full stop.
+        found: Deprecated: what was there. ``problem`` is then the place.
+        expected: Deprecated: what should have been there.
+
+    Example:
+        >>> from lad_reasoner.support.errors import DataError
+        >>> print(DataError("the file has no rows", where="pairs.parquet", remedy="Use a wider recipe"))
+        pairs.parquet: the file has no rows. Use a wider recipe.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, problem: object, *, where: object = "", remedy: str = "", found: str = "", expected: str = ""
+    ) -> None:
+        self.where, self.problem, self.remedy = str(where), str(problem), remedy
+        self._mould = ""
+        if found:
+            self.where, self.problem = str(problem), f"found {found}"
+            self._mould = f"{problem}: found {found}" + (f", expected {expected}" if expected else "")
+            self._mould += f"; {remedy}" if remedy else ""
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if self._mould:
+            return " ".join(self._mould.split())
+        line = f"{self.where}: {self.problem}" if self.where else self.problem
+        return " ".join((f"{line}. {self.remedy}." if self.remedy else line).split())
+
+
+class UsageError(LadError):
+    """A wrong option, config key or combination of them."""
+
+    exit_code = 2
+
+
+class DataError(LadError):
+    """A file or folder that is missing, broken or not what was expected."""
+
+
+class RunError(LadError):
+    """A trainer, server or stage that did not finish."""

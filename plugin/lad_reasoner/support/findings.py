@@ -1,0 +1,97 @@
+"""What a build or check has to tell: each finding a line on stderr the moment it is made, and a count at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Finding", "Findings", "error", "note", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        severity: An error ends the run or makes it worthless; a warning is a likely mistake; a note is no fault.
+        where: The config key or path at fault.
+        found: What was there.
+        expected: What should have been there, if that is not plain.
+        remedy: What to do.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    where: str
+    found: str
+    expected: str = ""
+    remedy: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it must stop the run."""
+        return self.severity == "error"
+
+    def __str__(self) -> str:
+        found = self.found if self.severity == "note" else f"found {self.found}"
+        line = f"{self.severity}: {self.where}: {found}"
+        line += f", expected {self.expected}" if self.expected else ""
+        return line + (f"; {self.remedy}" if self.remedy else "")
+
+
+def error(where: str, found: str, *, expected: str = "", remedy: str = "") -> Finding:
+    """Return a finding that must stop the run."""
+    return Finding("error", where, found, expected, remedy)
+
+
+def warning(where: str, found: str, *, expected: str = "", remedy: str = "") -> Finding:
+    """Return a finding that the user should know."""
+    return Finding("warning", where, found, expected, remedy)
+
+
+def note(where: str, found: str, *, remedy: str = "") -> Finding:
+    """Return what the user may want to know; nothing is wrong."""
+    return Finding("note", where, found, remedy=remedy)
+
+
+class Findings:
+    """A log of named findings, by kind.
+
+    Args:
+        quiet: Keep the lines without printing them.
+
+    Attributes:
+        counts: Findings of each kind.
+        lines: Every line, in order.
+
+    Example:
+        >>> findings = Findings(quiet=True)
+        >>> findings.add("repaired", "cable/test/good/001.png: EXIF rotation")
+        >>> findings.summary()
+        'repaired 1'
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: list[str] = []
+        self._told: set[str] = set()
+        self._quiet = quiet
+
+    def add(self, kind: str, line: str) -> None:
+        """Tell one finding; the same one again (a reference that is met twice) is not repeated."""
+        if (told := f"{kind}: {line}") in self._told:
+            return
+        self._told.add(told)
+        self.counts[kind] += 1
+        self.lines.append(told)
+        if not self._quiet:
+            print(self.lines[-1], file=sys.stderr)
+
+    def of(self, kind: str) -> list[str]:
+        """Return the lines of one kind."""
+        return [line for line in self.lines if line.startswith(f"{kind}: ")]
+
+    def summary(self) -> str:
+        """Return the counts in one line, or an empty text."""
+        return ", ".join(f"{kind} {count}" for kind, count in sorted(self.counts.items()))

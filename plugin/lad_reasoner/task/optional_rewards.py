@@ -1,0 +1,258 @@
+"""Rewards beside the paper's two: off unless their weight is given. docs/rewards.md says when each is worth it.
+
+    soft_length_reward     reasoning of a length people read, neither collapsed nor rambling
+    overlong_penalty       DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13)
+    defect_naming_reward   the reasoning names what is wrong: LogiCls's task (arXiv 2602.03530)
+
+The first and the third are paid for right answers only, so that no length and no list of words pays by itself.
+Standard library only, as `lad_reasoner.task.rewards`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, Final, Self
+
+from lad_reasoner.task.response import Response
+from lad_reasoner.task.rewards import accuracy_reward, read_gold
+from lad_reasoner.task.task import ANOMALOUS, Label
+from lad_reasoner.task.violations import gold_violations, named_violations
+
+__all__ = [
+    "MOST_NAMED",
+    "OptionError",
+    "OptionalRewards",
+    "can_be_named",
+    "check_weight",
+    "defect_naming_reward",
+    "overlong_penalty",
+    "soft_length_reward",
+]
+
+#: Who names more different violations than these has listed, not looked. Our choice: an anomaly of MVTec LOCO AD has
+#: one violation, seldom two.
+MOST_NAMED: Final = 3
+
+#: DAPO's own share: a buffer of 4,096 in 20,480 tokens.
+_BUFFER_SHARE: Final = 5
+
+
+class OptionError(ValueError):
+    """A reward option that is unknown, of the wrong type or out of bounds.
+
+    Attributes:
+        name: The option.
+        found: What it was.
+        expected: What it should have been.
+    """
+
+    def __init__(self, name: str, *, found: str, expected: str) -> None:
+        super().__init__(f"reward option {name}: found {found}, expected {expected}")
+        self.name, self.found, self.expected = name, found, expected
+
+
+def soft_length_reward(length: int, *, shortest: int, longest: int) -> float:
+    """Return 1.0 between the two lengths, less in proportion below and above, 0.0 from twice the longest on.
+
+    Args:
+        length: Of the response, in tokens.
+        shortest: From here on it is long enough.
+        longest: Up to here it is short enough.
+
+    Example:
+        >>> [soft_length_reward(tokens, shortest=50, longest=300) for tokens in (10, 50, 300, 450, 900)]
+        [0.2, 1.0, 1.0, 0.5, 0.0]
+    """
+    if length < shortest:
+        return length / shortest
+    return max(0.0, min(1.0, 2.0 - length / longest))
+
+
+def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
+    """Return 0.0 up to ``limit - buffer`` tokens, then less in proportion, -1.0 from the limit on (DAPO, eq. 13).
+
+    A response that is cut at ``data.max_response_length`` has no answer, and its reward tells nothing about why. The
+    penalty says so before the cut.
+
+    Args:
+        length: Of the response, in tokens.
+        limit: Where responses are cut.
+        buffer: Over how many tokens before the limit the penalty grows.
+
+    Example:
+        >>> [overlong_penalty(tokens, limit=1000, buffer=200) for tokens in (800, 900, 1000)]
+        [0.0, -0.5, -1.0]
+    """
+    return min(0.0, max(-1.0, (limit - buffer - length) / buffer))
+
+
+def defect_naming_reward(reasoning: str, *, label: Label, kind: str, defect: str) -> float:
+    """Return the share of the violations that the reasoning names which are the query's, 0.0 if it lists many.
+
+    Nothing is ever paid for a normal query: there, naming a defect is wrong.
+
+    Args:
+        reasoning: Of the response.
+        label: Of the gold answer.
+        kind: Of the anomaly, such as "existence".
+        defect: Its name, such as "missing_cable".
+
+    Example:
+        >>> gold = {"label": "yes", "kind": "existence", "defect": "missing_cable"}
+        >>> defect_naming_reward("The third cable is absent.", **gold)
+        1.0
+        >>> defect_naming_reward("A cable is absent and another one is bent.", **gold)
+        0.5
+        >>> defect_naming_reward("Something is missing, scratched, bent, stained or broken.", **gold)
+        0.0
+    """
+    if label != ANOMALOUS:
+        return 0.0
+    wanted, phrase = gold_violations(kind, defect)
+    named = named_violations(reasoning, also=phrase)
+    if not named or len(named - {phrase}) > MOST_NAMED:
+        return 0.0
+    return len(named & (wanted | {phrase})) / len(named)
+
+
+def can_be_named(gold: Mapping[str, str]) -> bool:
+    """Return whether a gold answer tells what is wrong, by its kind or its defect."""
+    return gold["label"] == ANOMALOUS and any(gold_violations(*_kind_and_defect(gold)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionalRewards:
+    """The optional rewards of a run, as ``worker.reward.reward_function_kwargs`` gives them.
+
+    A weight of 0 measures without paying; without its weight a reward is not even measured.
+
+    Attributes:
+        soft_length_weight: Of `soft_length_reward`.
+        soft_length_shortest: In tokens. Our choice: two sentences.
+        soft_length_longest: In tokens. Our choice: a paragraph.
+        overlong_weight: Of `overlong_penalty`.
+        overlong_limit: In tokens; the config's ``data.max_response_length``.
+        overlong_buffer: In tokens; a fifth of the limit by default, as in DAPO.
+        naming_weight: Of `defect_naming_reward`.
+    """
+
+    soft_length_weight: float | None = None
+    soft_length_shortest: int = 50
+    soft_length_longest: int = 300
+    overlong_weight: float | None = None
+    overlong_limit: int | None = None
+    overlong_buffer: int | None = None
+    naming_weight: float | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> Self:
+        """Return the options, checked.
+
+        Raises:
+            OptionError: One is unknown, of the wrong type or out of bounds, or has no effect without another.
+        """
+        known = [field.name for field in fields(cls)]
+        for name, value in options.items():
+            if name not in known:
+                near = get_close_matches(name, [*known, "structure_weight", "accuracy_weight"], n=1, cutoff=0.0)
+                raise OptionError(name, found="no such option", expected=f"{near[0]}, if that was meant")
+            (check_weight if name.endswith("_weight") else _check_tokens)(name, value)
+        for name in options:
+            weight = f"{name.rpartition('_')[0]}_weight"
+            if weight not in options:
+                raise OptionError(name, found=f"no {weight}", expected="both, or neither")
+        if "overlong_weight" in options and "overlong_limit" not in options:
+            raise OptionError("overlong_limit", found="none", expected="data.max_response_length")
+        read = cls(**options)
+        read._check_order()
+        return read
+
+    def _check_order(self) -> None:
+        """Refuse lengths that cross."""
+        if self.soft_length_shortest > self.soft_length_longest:
+            raise OptionError(
+                "soft_length_shortest",
+                found=str(self.soft_length_shortest),
+                expected=f"at most soft_length_longest, {self.soft_length_longest}",
+            )
+        if self.overlong_limit and self.overlong_buffer and self.overlong_buffer > self.overlong_limit:
+            raise OptionError(
+                "overlong_buffer",
+                found=str(self.overlong_buffer),
+                expected=f"at most overlong_limit, {self.overlong_limit}",
+            )
+
+    @property
+    def buffer(self) -> int:
+        """Tokens over which the overlong penalty grows."""
+        return self.overlong_buffer or max(1, (self.overlong_limit or 0) // _BUFFER_SHARE)
+
+    def parts(self, response: Response, gold: str, length: int | None) -> tuple[float, dict[str, float]]:
+        """Score one response.
+
+        Args:
+            response: The parsed response.
+            gold: The gold JSON.
+            length: Of the response, in tokens; needed by the two rewards of length.
+
+        Returns:
+            What to add to the reward, and the parts: ``soft_length`` and ``overlong`` on every row, ``naming`` on the
+            rows of anomalous queries that have a name. A part without a weight is not there.
+
+        Raises:
+            ValueError: The gold has no label of yes or no, or the length is needed and not known.
+        """
+        extra, parts = 0.0, {}
+        right = accuracy_reward(response, read_gold(gold))
+        if self.soft_length_weight is not None:
+            known = _needed(length, "soft_length_weight")
+            reward = soft_length_reward(known, shortest=self.soft_length_shortest, longest=self.soft_length_longest)
+            parts["soft_length"] = right * reward
+            extra += self.soft_length_weight * parts["soft_length"]
+        if self.overlong_weight is not None and self.overlong_limit is not None:
+            known = _needed(length, "overlong_weight")
+            parts["overlong"] = overlong_penalty(known, limit=self.overlong_limit, buffer=self.buffer)
+            extra += self.overlong_weight * parts["overlong"]
+        if self.naming_weight is not None and (named := _named(gold)) is not None:
+            parts["naming"] = right * defect_naming_reward(
+                response.reasoning, label=ANOMALOUS, kind=named[0], defect=named[1]
+            )
+            extra += self.naming_weight * parts["naming"]
+        return extra, parts
+
+
+@lru_cache(maxsize=16384)
+def _named(gold: str) -> tuple[str, str] | None:
+    """Return kind and defect of a gold answer; None if it is normal or neither tells anything."""
+    value = json.loads(gold)
+    return _kind_and_defect(value) if can_be_named(value) else None
+
+
+def _kind_and_defect(gold: Mapping[str, str]) -> tuple[str, str]:
+    return str(gold.get("kind") or ""), str(gold.get("defect") or "")
+
+
+def _needed(length: int | None, option: str) -> int:
+    if length is None:
+        raise ValueError(f"{option} needs the length of the response in tokens, which only EasyR1 and `easyr1` give")
+    return length
+
+
+def check_weight(name: str, value: object) -> None:
+    """Refuse what is no weight.
+
+    Raises:
+        OptionError: It is not a finite number from 0 on.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise OptionError(name, found=repr(value), expected="a number from 0 on")
+
+
+def _check_tokens(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise OptionError(name, found=repr(value), expected="a whole number of tokens, at least 1")

@@ -1,0 +1,133 @@
+"""The one parser of model responses: rewards and evaluation both use it, so that what is trained is what is measured.
+
+It is total (any string gives a result, nothing raises), strict (docs/rewards.md lists every decision with its reason)
+and linear in the length of the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from lad_reasoner.task.task import LABELS, Label
+
+__all__ = ["Response", "parse", "read_outcome"]
+
+#: The template's tags, in its order.
+_TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
+_OPENING: Final = _TAGS[0]
+
+#: Longest text after the reasoning that is remembered: the tags, and room for an answer of a few words.
+_LONGEST_ENDING: Final = 64
+
+_LABEL_OF: Final[dict[str, Label]] = {label: label for label in LABELS}
+_LONGEST_LABEL: Final = max(map(len, LABELS))
+
+
+# A tuple, because a frozen dataclass takes twice as long to make, and a training step makes thousands.
+class Response(NamedTuple):
+    """What a model's text says.
+
+    Attributes:
+        reasoning: The text of the think block, stripped; empty where there is not exactly one.
+        answer: "yes", "no", or None where the text does not hold exactly one readable answer.
+        well_formed: Whether the text is one non-empty think block, one non-empty answer block, and nothing else.
+    """
+
+    reasoning: str
+    answer: Label | None
+    well_formed: bool
+
+
+#: Stands for words that nobody asked for.
+_WORDS: Final = "-"
+
+#: What a text without any tag says.
+_NOTHING: Final = Response("", None, False)
+
+
+def parse(text: str) -> Response:
+    """Read a response.
+
+    Example:
+        >>> parse("<think> one pin is missing </think><answer> yes </answer>")
+        Response(reasoning='one pin is missing', answer='yes', well_formed=True)
+        >>> parse("yes").answer is None
+        True
+    """
+    said = read_outcome(text)
+    if said.reasoning != _WORDS or not text.startswith(_OPENING):
+        return said
+    start = len(_OPENING)
+    return said._replace(reasoning=text[start : _next_tag(text, start)].strip())
+
+
+def read_outcome(text: str) -> Response:
+    """Read a response as `parse` does, for who does not ask what the reasoning is: ``-`` may stand for it.
+
+    Example:
+        >>> read_outcome("<think> one pin is missing </think><answer> yes </answer>")
+        Response(reasoning='-', answer='yes', well_formed=True)
+    """
+    start = len(_OPENING) if text.startswith(_OPENING) else 0
+    end = _next_tag(text, start)
+    if end < 0:
+        return _NOTHING
+    if len(text) - end > _LONGEST_ENDING:
+        return _read(text)
+    # Responses differ in the words before their first (other) tag, and end in one of a few ways.
+    return _read_ending(start, end > start and not text[start:end].isspace(), text[end:])
+
+
+@lru_cache(maxsize=1024)
+def _read_ending(start: int, words: bool, ending: str) -> Response:
+    """Read a text of which only the ending matters, a dash standing for the words before it."""
+    return _read(f"{_OPENING[:start]}{_WORDS * words}{ending}")
+
+
+def _next_tag(text: str, start: int) -> int:
+    """Return where the next tag of the template stands, -1 if there is none."""
+    # find() skips to a letter many times faster than a regular expression does.
+    place = text.find("<", start)
+    while place >= 0 and not text.startswith(_TAGS, place):
+        place = text.find("<", place + 1)
+    return place
+
+
+def _read(text: str) -> Response:
+    """Read any text."""
+    places, tags = [], []
+    place = _next_tag(text, 0)
+    while place >= 0:
+        places.append(place)
+        tags.append(text[place : text.index(">", place) + 1])
+        place = _next_tag(text, place + 1)
+    reasoning, answer = _block(text, places, tags, "think"), _block(text, places, tags, "answer")
+    return Response(reasoning, _label(answer), bool(reasoning and answer) and _is_template(text, places, tags))
+
+
+def _block(text: str, places: Sequence[int], tags: Sequence[str], name: str) -> str:
+    """Return the text of the only block called ``name``; empty if none, several, or inside the other block."""
+    opening, closing = f"<{name}>", f"</{name}>"
+    if tags.count(opening) != 1 or tags.count(closing) != 1:
+        return ""
+    place = tags.index(opening)
+    if tags[place + 1 : place + 2] != [closing]:
+        return ""
+    if place and not tags[place - 1].startswith("</"):  # inside a block of the other name
+        return ""
+    return text[places[place] + len(opening) : places[place + 1]].strip()
+
+
+def _is_template(text: str, places: Sequence[int], tags: Sequence[str]) -> bool:
+    """Whether the tags are the template's, each once and in order, with only white space outside the blocks."""
+    if tuple(tags) != _TAGS:
+        return False
+    outside = text[: places[0]], text[places[1] + len(tags[1]) : places[2]], text[places[3] + len(tags[3]) :]
+    return not any(part.strip() for part in outside)
+
+
+def _label(answer: str) -> Label | None:
+    # lower(), not casefold(): casefold would turn look-alikes such as "ye\u017f" into a label.
+    return _LABEL_OF.get(answer.lower()) if len(answer) <= _LONGEST_LABEL else None

@@ -1,0 +1,142 @@
+"""The rewards of GRPO (arXiv 2504.12749, eq. 7): structure and accuracy, weighted 0.5 and 0.5.
+
+The third term of eq. 7, the KL penalty, is the trainer's: ``algorithm.disable_kl=false`` with ``use_kl_loss=false``
+puts it in the reward as the paper writes it. Standard library only, so that any trainer can load this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from lad_reasoner.task.response import Response, parse
+from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
+
+__all__ = [
+    "ACCURACY_WEIGHT",
+    "STRUCTURE_WEIGHT",
+    "accuracy_reward",
+    "combined_reward",
+    "read_gold",
+    "rlad_reward",
+    "structure_reward",
+]
+
+STRUCTURE_WEIGHT: Final = 0.5
+ACCURACY_WEIGHT: Final = 0.5
+
+_EXPECTED_GOLD: Final = 'expected JSON such as {"label": "yes"}'
+
+
+def structure_reward(response: Response) -> float:
+    """Return 1.0 if the response keeps to the template, else 0.0 (the paper's Structure Reward).
+
+    Example:
+        >>> structure_reward(parse("<think> all parts match </think><answer> no </answer>"))
+        1.0
+    """
+    return float(response.well_formed)
+
+
+def accuracy_reward(response: Response, label: Label) -> float:
+    """Return 1.0 if and only if the answer is exactly the label, else 0.0 (the paper's Accuracy Reward).
+
+    Example:
+        >>> accuracy_reward(parse("<answer> no </answer>"), "no")
+        1.0
+    """
+    return float(response.answer == label)
+
+
+def rlad_reward(
+    text: str,
+    gold: str | Mapping[str, str],
+    *,
+    structure_weight: float = STRUCTURE_WEIGHT,
+    accuracy_weight: float = ACCURACY_WEIGHT,
+) -> dict[str, float]:
+    """Score one response.
+
+    Args:
+        text: The response, without special tokens.
+        gold: The column ``answer`` of the pair parquet: a JSON object, or that object read, with ``label``.
+        structure_weight: Weight of the structure reward in ``overall``.
+        accuracy_weight: Weight of the accuracy reward in ``overall``.
+
+    Returns:
+        What `combined_reward` gives.
+
+    Raises:
+        ValueError: ``gold`` has no label of yes or no.
+
+    Example:
+        >>> rlad_reward("<think> a cable is missing </think><answer> yes </answer>", '{"label": "yes"}')["overall"]
+        1.0
+    """
+    return combined_reward(parse(text), gold, structure_weight=structure_weight, accuracy_weight=accuracy_weight)
+
+
+def combined_reward(
+    response: Response,
+    gold: str | Mapping[str, str],
+    *,
+    structure_weight: float = STRUCTURE_WEIGHT,
+    accuracy_weight: float = ACCURACY_WEIGHT,
+) -> dict[str, float]:
+    """Score a response that was parsed; its reasoning is not read.
+
+    Args:
+        response: The parsed response.
+        gold: As `rlad_reward` has it.
+        structure_weight: Weight of the structure reward in ``overall``.
+        accuracy_weight: Weight of the accuracy reward in ``overall``.
+
+    Returns:
+        ``overall`` (the weighted sum), ``structure``, ``accuracy`` and the confusion indicators ``tp fp tn fn``, each
+        0.0 or 1.0 but ``overall``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
+
+    Raises:
+        ValueError: ``gold`` has no label of yes or no.
+    """
+    label = read_gold(gold)
+    structure, accuracy = structure_reward(response), accuracy_reward(response, label)
+    right, anomalous = bool(accuracy), label == ANOMALOUS
+    return {
+        "overall": structure_weight * structure + accuracy_weight * accuracy,
+        "structure": structure,
+        "accuracy": accuracy,
+        "tp": float(right and anomalous),
+        "fp": float(not right and not anomalous),
+        "tn": float(right and not anomalous),
+        "fn": float(not right and anomalous),
+    }
+
+
+def read_gold(gold: str | Mapping[str, str]) -> Label:
+    """Return the label of a gold answer.
+
+    Raises:
+        ValueError: It is not a JSON object with a label of yes or no.
+    """
+    return _read_gold_json(gold) if isinstance(gold, str) else _label_of(gold, gold)
+
+
+@lru_cache(maxsize=16384)  # the samples of a prompt, and every epoch, ask for the same gold answer
+def _read_gold_json(gold: str) -> Label:
+    try:
+        value = json.loads(gold)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}") from error
+    return _label_of(value, gold)
+
+
+def _label_of(value: object, gold: object) -> Label:
+    """Return the label in a gold answer that was read; ``gold`` is what the error shows."""
+    if not isinstance(value, Mapping) or "label" not in value:
+        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}")
+    for known in LABELS:
+        if value["label"] == known:
+            return known
+    raise ValueError(f"gold answer {gold!r:.200}: label is {value['label']!r}, expected one of {', '.join(LABELS)}")

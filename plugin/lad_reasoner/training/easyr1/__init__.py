@@ -1,0 +1,1 @@
+"""What EasyR1 reads and loads."""

@@ -1,0 +1,277 @@
+"""The command line of the `easyr1` command: EasyR1's own grammar, checked before anything heavy is imported.
+
+``config=FILE`` is laid over EasyR1's defaults, ``key=value`` words over that; a key that EasyR1 does not have, or a
+value of the wrong type, is an error that names the key. Paths become absolute, because the trainers' workers run in
+folders of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.training.easyr1.keys import Key, nearest_key, read_snapshot, read_source
+from lad_reasoner.training.installed import Trainer
+
+__all__ = ["EasyR1Config", "load_config", "read_keys", "resolve_path"]
+
+#: EasyR1's annotations as types that OmegaConf checks values against.
+_TYPES: Final[Mapping[str, Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "Optional[str]": str | None,
+    "Optional[int]": int | None,
+    "Optional[float]": float | None,
+    "dict": dict[str, Any],
+    "dict[str, Any]": dict[str, Any],
+    "tuple[float, float]": tuple[float, float],
+    "Tuple[str]": tuple[str],
+}
+
+#: Keys whose value is a path on this machine, if it is given and exists.
+PATH_KEYS: Final = (
+    "data.image_dir",
+    "data.format_prompt",
+    "data.override_chat_template",
+    "worker.actor.model.model_path",
+    "worker.actor.model.tokenizer_path",
+    "worker.critic.model.model_path",
+    "worker.critic.model.tokenizer_path",
+    "trainer.load_checkpoint_path",
+    "trainer.ray_timeline",
+)
+
+#: Examples name this package's files as a checkout has them; without a checkout they are the installed ones.
+PACKAGE_PREFIX: Final = "plugin/lad_reasoner/"
+
+#: Values that a file may stand for, aliases followed; EasyR1 has some 190 keys.
+LARGEST_CONFIG: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class EasyR1Config:
+    """A complete EasyR1 configuration.
+
+    Attributes:
+        values: Dotted key to value, for every key that a user may set.
+        given: The keys that the file or the command line set.
+        source: The file, or None.
+    """
+
+    values: Mapping[str, Any]
+    given: frozenset[str]
+    source: Path | None
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    @property
+    def run_dir(self) -> Path:
+        """The checkpoint folder: logs, metrics and checkpoints of the run."""
+        return Path(self["trainer.save_checkpoint_path"])
+
+    def replace(self, **changes: object) -> EasyR1Config:
+        """Return a copy with other values; ``__`` in a name stands for a dot."""
+        dotted = {name.replace("__", "."): value for name, value in changes.items()}
+        return EasyR1Config({**self.values, **dotted}, self.given | set(dotted), self.source)
+
+    def as_tree(self) -> dict[str, Any]:
+        """Return the configuration as EasyR1's YAML nests it."""
+        tree: dict[str, Any] = {}
+        for name, value in self.values.items():
+            *parents, last = name.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+        return tree
+
+
+def read_keys(trainer: Trainer | None = None) -> dict[str, Key]:
+    """Return EasyR1's keys: the installed EasyR1's, else those of the snapshot."""
+    if trainer is not None and trainer.name == "easyr1":
+        return read_source(trainer.package)
+    return read_snapshot()
+
+
+def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> EasyR1Config:
+    """Read ``config=FILE key=value ...``.
+
+    Args:
+        words: The command line.
+        keys: EasyR1's keys; the snapshot's by default.
+
+    Raises:
+        UsageError: A word is not ``key=value``, a key is unknown, or a value has the wrong type.
+        DataError: The file is missing or is not YAML.
+    """
+    keys = read_snapshot() if keys is None else keys
+    for word in words:
+        if "=" not in word or word.startswith("-"):
+            raise UsageError(word, found="a word that is not key=value", remedy="see `easyr1 --help`")
+    with _translated_errors("command line", keys):
+        given = OmegaConf.from_dotlist(list(words))
+    file = given.pop("config", None)
+    source = None if file is None else Path(str(file))
+    layers = [given] if source is None else [_read_yaml(source), given]
+    names = {name for layer in layers for name in _iter_leaves(layer, set(keys))}
+    for name in sorted(names):
+        _refuse_unknown(name, keys)
+    with _translated_errors(source or "command line", keys):
+        merged = OmegaConf.merge(OmegaConf.structured(_schema(keys)), *layers)
+        tree = OmegaConf.to_container(merged, resolve=True)
+    values = {name: _get(tree, name) for name, key in keys.items() if key.settable}
+    return EasyR1Config(_resolve_paths(values), frozenset(names), source)
+
+
+def resolve_path(path: str) -> Path:
+    """Return a path of a config as an absolute one: from here, or from this package if it is the package's own."""
+    local = Path(path).expanduser()
+    if not local.exists() and path.startswith(PACKAGE_PREFIX):
+        shipped = Path(str(files("lad_reasoner") / path.removeprefix(PACKAGE_PREFIX)))
+        if shipped.exists():
+            return shipped
+    return local.absolute()
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise DataError(path, found="no such file", remedy="give config=FILE the path of an EasyR1 YAML")
+    expected = "EasyR1's keys: data, worker, algorithm, trainer"
+    try:
+        # OmegaConf copies an alias wherever it stands: a few lines of them would fill the memory.
+        if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:
+            raise DataError(path, found="aliases that stand for too many values", expected=expected)
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise DataError(path, found=f"no YAML: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise DataError(path, found="YAML that is nested too deeply", expected=expected) from error
+    except OSError as error:  # OmegaConf's word for a lone number or text, too
+        found = error.strerror or "no mapping"
+        raise DataError(path, found=found, expected=expected) from error
+    if not isinstance(loaded, DictConfig):
+        raise DataError(path, found="a list", expected=expected)
+    return loaded
+
+
+def _count_nodes(node: Any, counted: dict[int, float]) -> float:
+    """Return how many values a YAML node stands for, aliases followed; infinitely many if it holds itself."""
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        value = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in value for part in pair] if isinstance(node, yaml.MappingNode) else value
+        counted[id(node)] = 1 + sum(_count_nodes(part, counted) for part in parts)
+    return counted[id(node)]
+
+
+@contextmanager
+def _translated_errors(where: object, keys: Mapping[str, Key]) -> Iterator[None]:
+    """Turn OmegaConf's errors into ours, with the type that EasyR1 declares."""
+    try:
+        yield
+    except ValidationError as error:
+        key = keys.get(error.full_key or "")
+        raise UsageError(
+            error.full_key or where, found=_first_line(error), expected=key.type if key else ""
+        ) from error
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UsageError(where, found=_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def _refuse_unknown(name: str, keys: Mapping[str, Key]) -> None:
+    """Refuse a key that a user cannot set.
+
+    Raises:
+        UsageError: It is unknown, a group of keys, or one that EasyR1 computes.
+    """
+    if name in keys:
+        if not keys[name].settable:
+            raise UsageError(name, found="a key that EasyR1 computes itself", remedy="remove it")
+        return
+    if member := next((known for known in keys if known.startswith(f"{name}.")), None):
+        raise UsageError(name, found="a value", expected=f"a group of keys, such as {member}")
+    hint = nearest_key(name, keys)
+    raise UsageError(name, found="no such key in EasyR1", remedy=f"did you mean {hint}?" if hint else "")
+
+
+def _iter_leaves(node: DictConfig, known: set[str], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of what is set; a free dict is one leaf."""
+    for part in node:
+        name = f"{prefix}{part!s}"
+        value = node._get_node(part)  # noqa: SLF001 - reading it must not resolve interpolations
+        if name not in known and isinstance(value, DictConfig) and not value._is_none():  # noqa: SLF001
+            yield from _iter_leaves(value, known, f"{name}.")
+        else:
+            yield name
+
+
+def _schema(keys: Mapping[str, Key]) -> type:
+    """Build the dataclass tree that OmegaConf checks against."""
+    tree: dict[str, Any] = {}
+    for key in keys.values():
+        *parents, last = key.name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = key
+    return _dataclass("EasyR1", tree)
+
+
+def _dataclass(name: str, tree: Mapping[str, Any]) -> type:
+    members: list[tuple[str, Any, Any]] = []
+    for part, node in tree.items():
+        if isinstance(node, Key):
+            default = tuple(node.default) if node.type.lower().startswith("tuple") else node.default
+            members.append((part, _TYPES[node.type], field(default_factory=partial(copy, default))))
+        else:
+            group = _dataclass(part, node)
+            members.append((part, group, field(default_factory=group)))
+    return make_dataclass(name, members)
+
+
+def _get(tree: Any, name: str) -> Any:
+    for part in name.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _resolve_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Make paths absolute, as EasyR1 does, and fill in what it derives from other keys."""
+    resolved = dict(values)
+    for key in PATH_KEYS:
+        if (value := values[key]) is not None and (path := resolve_path(value)).exists():
+            resolved[key] = str(path)
+    for key in ("data.train_files", "data.val_files"):
+        path, at, split = values[key].partition("@")
+        if path and (found := resolve_path(path)).exists():
+            resolved[key] = f"{found}{at}{split}"
+    if (reward := values["worker.reward.reward_function"]) is not None:
+        path, colon, function = reward.rpartition(":") if ":" in reward else (reward, ":", "main")
+        resolved["worker.reward.reward_function"] = f"{resolve_path(path)}{colon}{function}"
+    for role in ("actor", "critic"):
+        model = f"worker.{role}.model"
+        resolved[f"{model}.tokenizer_path"] = resolved[f"{model}.tokenizer_path"] or resolved[f"{model}.model_path"]
+    folder = values["trainer.save_checkpoint_path"]
+    if folder is None:
+        folder = str(Path("checkpoints") / values["trainer.project_name"] / values["trainer.experiment_name"])
+    resolved["trainer.save_checkpoint_path"] = str(Path(folder).expanduser().absolute())
+    return resolved

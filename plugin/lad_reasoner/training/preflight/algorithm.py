@@ -1,0 +1,300 @@
+"""Values that contradict each other or that EasyR1 would refuse once everything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Final
+
+from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.model_size import attention_heads, context_length
+
+__all__ = ["ALGORITHM_CHECKS", "CHOICES"]
+
+#: Keys of which EasyR1 knows only these values; it looks at most of them long after the start.
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "algorithm.adv_estimator": ("grpo", "grpo_passk", "rloo", "reinforce_plus_plus", "remax", "gae"),
+    "algorithm.kl_penalty": ("kl", "abs", "mse", "low_var_kl", "full"),
+    "algorithm.kl_type": ("fixed", "adaptive"),
+    "worker.actor.loss_avg_mode": ("token", "seq"),
+    "worker.actor.loss_type": ("default", "gspo", "gspo_token", "cispo", "sapo"),
+    "worker.actor.strategy": ("fsdp",),
+    "worker.actor.optim.strategy": ("adamw", "adamw_bf16"),
+    "worker.actor.optim.lr_scheduler_type": ("constant", "cosine"),
+    "worker.rollout.name": ("vllm",),
+    "worker.rollout.dtype": ("bf16", "fp16", "fp32"),
+    **{
+        f"worker.{role}.fsdp.mp_{kind}_dtype": ("bf16", "fp16", "fp32")
+        for role in ("actor", "ref")
+        for kind in ("param", "reduce", "buffer")
+    },
+}
+
+#: How EasyR1 lets a precision be written.
+PRECISIONS: Final = ("bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
+
+#: The ranks that vLLM has kernels for (its ``MaxLoRARanks``; releases before 0.12 lack 1). EasyR1 hands the rank over
+#: as it is; verl rounds it up.
+LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
+
+#: vLLM's sampling parameters. EasyR1 silently ignores any other in val_override_config.
+SAMPLING: Final = (
+    *("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids", "bad_words", "ignore_eos"),
+    *("max_tokens", "min_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs"),
+    *("prompt_logprobs", "detokenize", "skip_special_tokens", "logit_bias", "include_stop_str_in_output"),
+)
+
+#: Keys and the bounds that they must keep: lowest, highest.
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "data.max_prompt_length": (1, float("inf")),
+    "data.max_response_length": (1, float("inf")),
+    "data.rollout_batch_size": (1, float("inf")),
+    "worker.actor.global_batch_size": (1, float("inf")),
+    "worker.actor.micro_batch_size_per_device_for_update": (1, float("inf")),
+    "worker.actor.micro_batch_size_per_device_for_experience": (1, float("inf")),
+    "worker.actor.clip_ratio_low": (0, 1),
+    "worker.actor.clip_ratio_high": (0, 10),
+    "worker.actor.ppo_epochs": (1, float("inf")),
+    "worker.actor.ulysses_size": (1, float("inf")),
+    "worker.actor.model.lora.rank": (0, float("inf")),
+    "worker.rollout.n": (1, float("inf")),
+    "worker.rollout.temperature": (0, 10),
+    "worker.rollout.top_p": (1e-9, 1),
+    "worker.rollout.top_k": (-1, float("inf")),
+    "worker.rollout.gpu_memory_utilization": (1e-9, 1),
+    "worker.rollout.tensor_parallel_size": (1, float("inf")),
+    "algorithm.kl_coef": (0, float("inf")),
+    "worker.actor.optim.lr_warmup_ratio": (0, 1),
+    "worker.rollout.limit_images": (0, float("inf")),
+    "trainer.nnodes": (1, float("inf")),
+    "trainer.n_gpus_per_node": (1, float("inf")),
+}
+
+
+def check_choices(known: Known) -> Iterator[Finding]:
+    """Names are ones that EasyR1 knows."""
+    for key, names in CHOICES.items():
+        if known[key] not in names:
+            yield error(key, repr(known[key]), expected=" or ".join(names))
+
+
+def check_precisions(known: Known) -> Iterator[Finding]:
+    """What weights are kept in is a precision that EasyR1 knows; it looks when the model is loaded."""
+    for role in ("actor", "ref"):
+        key = f"worker.{role}.fsdp.torch_dtype"
+        if known[key] is not None and known[key] not in PRECISIONS:
+            yield error(key, repr(known[key]), expected=f"null or one of {', '.join(PRECISIONS)}")
+
+
+def check_bounds(known: Known) -> Iterator[Finding]:
+    """Numbers are possible ones."""
+    for key, (low, high) in BOUNDS.items():
+        value = known[key]
+        if not low <= value <= high:
+            expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+            yield error(key, str(value), expected=expected)
+    if known["worker.actor.optim.lr"] <= 0:
+        yield error("worker.actor.optim.lr", str(known["worker.actor.optim.lr"]), expected="above zero")
+    if known["data.val_batch_size"] < 1 and known["data.val_batch_size"] != -1:
+        yield error("data.val_batch_size", str(known["data.val_batch_size"]), expected="at least 1, or -1 for all")
+    ratio = known["worker.actor.optim.min_lr_ratio"]
+    if ratio is not None and not 0 <= ratio <= 1:
+        yield error("worker.actor.optim.min_lr_ratio", str(ratio), expected="0 to 1")
+
+
+def check_group(known: Known) -> Iterator[Finding]:
+    """Relative advantages need several, different samples a prompt."""
+    estimator, n = known["algorithm.adv_estimator"], known["worker.rollout.n"]
+    if estimator in {"grpo", "grpo_passk", "rloo"} and n < 2:
+        yield error("worker.rollout.n", str(n), expected=f"at least 2 with {estimator}", remedy="8 is usual")
+    elif known["worker.rollout.temperature"] == 0:
+        yield error(
+            "worker.rollout.temperature", "0", expected="above zero: equal samples have no advantage", remedy="1.0"
+        )
+
+
+def check_batch_sizes(known: Known) -> Iterator[Finding]:
+    """Batches divide into mini batches, micro batches and GPUs, by EasyR1's own rules."""
+    prompts, mini = known["data.rollout_batch_size"], known["worker.actor.global_batch_size"]
+    n, world = known["worker.rollout.n"], known.world_size
+    experience = known["worker.actor.micro_batch_size_per_device_for_experience"]
+    if min(prompts, mini, n, world, experience, known["worker.actor.ulysses_size"]) < 1:
+        return  # said by check_bounds
+    if prompts % mini:
+        yield error("data.rollout_batch_size", str(prompts), expected=f"a multiple of global_batch_size, {mini}")
+    if prompts * n % experience:
+        yield error(
+            "worker.actor.micro_batch_size_per_device_for_experience",
+            str(experience),
+            expected=f"a divisor of rollout_batch_size x n, {prompts * n}",
+        )
+    if prompts * n % world:
+        yield error("trainer.n_gpus_per_node", f"{world} GPUs", expected=f"a divisor of {prompts * n} samples a step")
+    yield from _check_experience(known, prompts * n)
+    yield from _check_update(known, mini * n)
+
+
+def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
+    """Each GPU's part of a step divides into micro batches, unless these are cut by tokens."""
+    micro = known["worker.actor.micro_batch_size_per_device_for_experience"]
+    ranks = max(known.world_size // known["worker.actor.ulysses_size"], 1)
+    if samples % micro or samples % ranks or known["worker.actor.dynamic_batching"]:
+        return  # said above, or nothing is to divide
+    if samples // ranks % micro:
+        yield error(
+            "worker.actor.micro_batch_size_per_device_for_experience",
+            str(micro),
+            expected=f"a divisor of {samples // ranks}, the samples of a step on one GPU",
+            remedy="or set worker.actor.dynamic_batching=true",
+        )
+
+
+def _check_update(known: Known, samples: int) -> Iterator[Finding]:
+    micro = known["worker.actor.micro_batch_size_per_device_for_update"]
+    ranks = known.world_size // known["worker.actor.ulysses_size"]
+    per_device = samples // ranks if ranks else 0
+    if not per_device:
+        yield error("worker.actor.global_batch_size", f"{samples} samples", expected=f"at least one for {ranks} ranks")
+    elif samples % ranks:
+        yield error(
+            "worker.actor.global_batch_size", f"{samples} samples an update", expected=f"a multiple of {ranks} ranks"
+        )
+    elif micro >= 1 and per_device % micro:
+        yield error(
+            "worker.actor.micro_batch_size_per_device_for_update",
+            str(micro),
+            expected=f"a divisor of {per_device}, the samples of an update on one GPU",
+        )
+    elif known["worker.actor.fsdp.enable_cpu_offload"] and per_device != micro:
+        yield error(
+            "worker.actor.fsdp.enable_cpu_offload",
+            "true with gradient accumulation",
+            remedy="use worker.actor.offload.offload_params instead",
+        )
+
+
+def check_critic(known: Known) -> Iterator[Finding]:
+    """The critic's batches, which only gae has, divide as the actor's do."""
+    if known["algorithm.adv_estimator"] != "gae":
+        return
+    prompts, size = known["data.rollout_batch_size"], known["worker.critic.global_batch_size"]
+    if size < 1 or prompts % size:
+        yield error(
+            "worker.critic.global_batch_size", str(size), expected=f"a divisor of rollout_batch_size, {prompts}"
+        )
+    key, samples = "worker.critic.micro_batch_size_per_device_for_experience", prompts * known["worker.rollout.n"]
+    if known[key] < 1 or samples % known[key]:
+        yield error(key, str(known[key]), expected=f"a divisor of rollout_batch_size x n, {samples}")
+
+
+def check_mini_rollouts(known: Known) -> Iterator[Finding]:
+    """A step is generated in whole parts."""
+    part, prompts = known["data.mini_rollout_batch_size"], known["data.rollout_batch_size"]
+    if part is not None and (part < 1 or prompts % part):
+        yield error("data.mini_rollout_batch_size", str(part), expected=f"a divisor of rollout_batch_size, {prompts}")
+
+
+def check_lengths(known: Known) -> Iterator[Finding]:
+    """The rollout engine has room for prompt and response."""
+    total = known["data.max_prompt_length"] + known["data.max_response_length"]
+    for key in ("worker.rollout.max_num_batched_tokens", "worker.rollout.max_model_len"):
+        if known[key] is not None and known[key] < total:
+            yield error(key, str(known[key]), expected=f"at least {total}, prompt and response together")
+    length, most = known["worker.rollout.max_model_len"] or total, context_length(known)
+    if most is not None and length > most:
+        key = "worker.rollout.max_model_len" if known["worker.rollout.max_model_len"] else "data.max_response_length"
+        yield error(key, f"{length} tokens", expected=f"at most {most}, the model's max_position_embeddings")
+
+
+def check_parallelism(known: Known) -> Iterator[Finding]:
+    """GPUs divide into tensor-parallel groups."""
+    size = known["worker.rollout.tensor_parallel_size"]
+    if size > known.world_size or (size > 0 and known.world_size % size):
+        yield error(
+            "worker.rollout.tensor_parallel_size",
+            str(size),
+            expected=f"a divisor of {known.world_size}, the number of GPUs",
+            remedy="1 is right for models up to 7B",
+        )
+    for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
+        size = known[key]
+        # As many shards as GPUs, or more, is what is done without the key.
+        if size > 1 and known.world_size % size and (key.endswith("ulysses_size") or size < known.world_size):
+            yield error(key, str(size), expected=f"a divisor of {known.world_size}, the number of GPUs")
+    if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
+        yield error("worker.actor.padding_free", "false with ulysses_size above 1", remedy="set it to true")
+
+
+def check_heads(known: Known) -> Iterator[Finding]:
+    """Attention heads divide among the GPUs that share a sequence or a model; both find out once it is loaded."""
+    heads = attention_heads(known)
+    for key in ("worker.rollout.tensor_parallel_size", "worker.actor.ulysses_size"):
+        if heads is not None and known[key] > 1 and heads % known[key]:
+            yield error(key, str(known[key]), expected=f"a divisor of {heads}, the model's attention heads")
+
+
+def check_validation_sampling(known: Known) -> Iterator[Finding]:
+    """Validation says how many samples it draws: without n, the training's number meets single prompts."""
+    key, own = "worker.rollout.val_override_config", known["worker.rollout.val_override_config"]
+    if "n" not in own and known["worker.rollout.n"] > 1:
+        yield error(key, "no n", expected="n: 1", remedy="add it: EasyR1 stops at its first validation otherwise")
+    for name in own:
+        if name not in SAMPLING:
+            near = next(iter(get_close_matches(name, SAMPLING, n=1)), "")
+            remedy = f"did you mean {near}?" if near else "EasyR1 would silently ignore it"
+            yield error(f"{key}.{name}", "no sampling parameter of vLLM", remedy=remedy)
+    if "temperature" not in own:
+        yield warning(key, "no temperature", expected="temperature: 0.0", remedy="validation would be sampled")
+
+
+def check_kl(known: Known) -> Iterator[Finding]:
+    """The KL keys do not contradict each other."""
+    if known["algorithm.disable_kl"] and known["algorithm.use_kl_loss"]:
+        yield warning("algorithm.use_kl_loss", "true with disable_kl=true", remedy="no KL is applied: set one of them")
+    if known["algorithm.kl_type"] == "adaptive" and known["algorithm.kl_horizon"] <= 0:
+        yield error("algorithm.kl_horizon", str(known["algorithm.kl_horizon"]), expected="above zero with adaptive")
+    if not known["algorithm.disable_kl"] and known["algorithm.kl_coef"] == 0:
+        yield warning("algorithm.kl_coef", "0", remedy="the reference model is run for nothing: set disable_kl=true")
+
+
+def check_online_filtering(known: Known) -> Iterator[Finding]:
+    """The bounds of the filter leave something."""
+    if known["algorithm.online_filtering"] and known["algorithm.filter_low"] >= known["algorithm.filter_high"]:
+        yield error(
+            "algorithm.filter_low", str(known["algorithm.filter_low"]), expected="less than algorithm.filter_high"
+        )
+
+
+def check_lora(known: Known) -> Iterator[Finding]:
+    """The rollout engine can load the adapters: of this rank, and none of the vision tower."""
+    lora = "worker.actor.model.lora"
+    rank, with_verl = known[f"{lora}.rank"], known.trainer is not None and known.trainer.name == "verl"
+    if rank > max(LORA_RANKS) or (rank > 0 and rank not in LORA_RANKS and not with_verl):
+        expected = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
+        yield error(f"{lora}.rank", str(rank), expected=expected, remedy="vLLM has kernels for no other")
+    everything = known[f"{lora}.target_modules"] == "all-linear" and known[f"{lora}.exclude_modules"] is None
+    if known[f"{lora}.rank"] > 0 and everything:
+        yield warning(
+            f"{lora}.exclude_modules",
+            "none with target_modules=all-linear",
+            remedy="set it to .*visual.*: vLLM has no adapters for the vision tower",
+        )
+
+
+ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    check_choices,
+    check_precisions,
+    check_bounds,
+    check_group,
+    check_batch_sizes,
+    check_critic,
+    check_mini_rollouts,
+    check_lengths,
+    check_parallelism,
+    check_heads,
+    check_validation_sampling,
+    check_kl,
+    check_online_filtering,
+    check_lora,
+)

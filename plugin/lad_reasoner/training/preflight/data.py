@@ -1,0 +1,248 @@
+"""What the data holds against what the config says of it: markers, images, labels, prompt lengths, batches."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from packaging.version import Version
+
+from lad_reasoner.pairs.tokens import TrainerPixels
+from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.task.task import IMAGE_MARKER
+from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.pair_file import PairFile, Sample, pair_image_tokens
+from lad_reasoner.training.preflight.reward import is_ours
+
+__all__ = ["DATA_CHECKS", "prompt_tokens"]
+
+#: Tokens of Qwen's chat template around a turn: system prompt, roles, generation prompt.
+CHAT_TOKENS: Final = 20
+
+#: Each image stands between a start and an end token.
+TOKENS_AROUND_IMAGE: Final = 2
+
+#: English text has at least this many characters a token in Qwen's vocabulary, so that lengths are not underrated.
+CHARACTERS_PER_TOKEN: Final = 3
+
+#: A last, dropped batch of more than this share of the data is worth saying.
+LOST_SHARE_WORTH_SAYING: Final = 0.1
+
+
+def _files(known: Known) -> Iterator[tuple[str, PairFile]]:
+    for key, file in (("data.train_files", known.train), ("data.val_files", known.val)):
+        if file is not None and not file.problem:
+            yield key, file
+
+
+def check_not_empty(known: Known) -> Iterator[Finding]:
+    """Both files have rows."""
+    for key, file in _files(known):
+        if file.rows == 0:
+            yield error(key, f"no rows in {file.path}", expected="at least one pair", remedy="widen the recipe")
+
+
+def check_columns(known: Known) -> Iterator[Finding]:
+    """The columns that the config names exist; a file without images is read as text."""
+    for key, file in _files(known):
+        for name in ("data.prompt_key", "data.answer_key", "data.image_key"):
+            if known[name] not in file.columns:
+                names = ", ".join(file.columns[:12])
+                yield error(name, f"{known[name]!r}, which {file.path} lacks ({key})", expected=f"one of: {names}")
+
+
+def check_verl_columns(known: Known) -> Iterator[Finding]:
+    """Verl takes the gold answer and the name of its metrics from columns of its own."""
+    if known.trainer is None or known.trainer.name != "verl":
+        return
+    for key, file in _files(known):
+        if missing := [name for name in ("reward_model", "data_source") if name not in file.columns]:
+            yield error(
+                key,
+                f"no column {' and '.join(missing)} in {file.path}",
+                remedy="build it with `lad build`: verl needs it",
+            )
+
+
+def check_markers(known: Known) -> Iterator[Finding]:
+    """Each prompt has as many markers as images; too few are accepted silently, too many end the run."""
+    for key, file in _files(known):
+        if file.mismatched:
+            yield error(
+                key,
+                f"{file.mismatched} of {file.rows} rows of {file.path} whose number of <image> is not that of images",
+                remedy="build the file again with `lad build`",
+            )
+
+
+def check_images_readable(known: Known) -> Iterator[Finding]:
+    """The sampled images have readable headers."""
+    for key, file in _files(known):
+        if file.bad_image:
+            yield error(key, f"in {file.path}, {file.bad_image}", expected="PNG, JPEG or WebP")
+
+
+def check_image_storage(known: Known) -> Iterator[Finding]:
+    """Images are stored as the trainer reads them: bytes, or paths as plain strings."""
+    easyr1 = known.trainer is None or known.trainer.name == "easyr1"
+    for key, file in _files(known):
+        if file.hollow and easyr1 and not file.bad_image:
+            yield error(
+                key,
+                f"images of {file.path} that are a path without bytes",
+                expected="bytes, or paths as plain strings",
+                remedy="EasyR1 reads the bytes only: build the file with `lad build`, with --images embed or path",
+            )
+        if "Image" in file.features:
+            yield warning(
+                key,
+                f"{file.path} with Image features",
+                remedy="decoded images travel through Ray, some ten times larger: build it with `lad build`",
+            )
+
+
+def check_features(known: Known) -> Iterator[Finding]:
+    """The installed datasets library knows the feature types that the file asks for."""
+    try:
+        installed = Version(version("datasets"))
+    except PackageNotFoundError:
+        return
+    for key, file in _files(known):
+        if "List" in file.features and installed < Version("4.0"):
+            yield error(
+                key,
+                f"{file.path} written by datasets 4 or later, and datasets {installed} installed",
+                remedy="build it with `lad build`, which both read",
+            )
+
+
+def check_limit_images(known: Known) -> Iterator[Finding]:
+    """The rollout engine is told how many images a prompt has; its own default is one."""
+    most = max((max(file.images, default=0) for _, file in _files(known)), default=0)
+    limit = known["worker.rollout.limit_images"]
+    if most > max(limit, 1):
+        yield error("worker.rollout.limit_images", str(limit), expected=f"at least {most}", remedy=f"set it to {most}")
+
+
+def check_gold(known: Known) -> Iterator[Finding]:
+    """Our reward can read every gold answer, and both labels occur."""
+    if not is_ours(known):
+        return
+    for key, file in _files(known):
+        if file.bad_gold:
+            yield error(key, f"in {file.path}, {file.bad_gold}", remedy="set data.answer_key, or build the file again")
+        elif len(file.labels) == 1 and file.rows > 1:
+            (label,) = file.labels
+            yield warning(key, f"only the label {label}", expected="yes and no", remedy="one answer would always pay")
+
+
+def check_leakage(known: Known) -> Iterator[Finding]:
+    """No MVTec LOCO AD image is trained on: the paper's evaluation would mean nothing."""
+    if known.train is not None and (rows := known.train.datasets.get("mvtec_loco", 0)):
+        yield error("data.train_files", f"{rows} pairs of mvtec_loco", expected="none: it is the evaluation set")
+    if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
+        yield warning("data.val_files", "the training file", remedy="validate on pairs that are not trained on")
+
+
+def check_pixels(known: Known) -> Iterator[Finding]:
+    """The pixel bounds are in order, and small images are not blown up."""
+    low, high = known["data.min_pixels"], known["data.max_pixels"]
+    if low is not None and high is not None and low > high:
+        yield error("data.min_pixels", str(low), expected=f"at most data.max_pixels, {high}")
+        return
+    for key, file in _files(known):
+        sizes = [size for sample in file.samples for size in sample.sizes]
+        small = [size for size in sizes if low is not None and size[0] * size[1] < low]
+        if len(small) > len(sizes) / 2:
+            width, height = small[0]
+            yield warning(
+                "data.min_pixels",
+                f"{low}: most images of {key} are smaller ({width} x {height}) and would be enlarged",
+                remedy=f"set it to {56 * 56}, or to null",
+            )
+
+
+def check_prompt_length(known: Known) -> Iterator[Finding]:
+    """Prompts fit into max_prompt_length: EasyR1 drops those that do not, or cuts through their images."""
+    limit = known["data.max_prompt_length"]
+    for key, file in _files(known):
+        lengths = _lengths_by_category(known, file)
+        over = {name: values for name, values in lengths.items() if max(values) > limit}
+        if not over:
+            continue
+        count = sum(length > limit for values in over.values() for length in values)
+        worst = ", ".join(f"{name} {max(values)}" for name, values in sorted(over.items())[:6])
+        longest = max(max(values) for values in over.values())
+        remedy = f"set it to {math.ceil(longest / 64) * 64}"
+        if pixels := _pixels_that_fit(known, file):
+            remedy += f", or data.max_pixels to {pixels}"
+        found = f"{limit}: {count} of {len(file.samples)} sampled prompts of {key} are longer (tokens: {worst})"
+        if not known["data.filter_overlong_prompts"]:
+            yield error("data.max_prompt_length", found, expected="room for every prompt", remedy=remedy)
+        elif count == len(file.samples):
+            yield error("data.max_prompt_length", f"{found}, so none is left", remedy=remedy)
+        else:
+            yield warning("data.max_prompt_length", f"{found} and would be dropped", remedy=remedy)
+
+
+def check_batches_of_data(known: Known) -> Iterator[Finding]:
+    """There is a full batch, and the last, dropped one is not much of the data."""
+    key, size = "data.rollout_batch_size", known["data.rollout_batch_size"]
+    if known.train is None or known.train.problem or not known.train.rows or size < 1:
+        return
+    if known.train.rows < size:
+        yield error(key, str(size), expected=f"at most {known.train.rows}, the pairs of data.train_files")
+        return
+    lost = known.train.rows % size
+    if lost > LOST_SHARE_WORTH_SAYING * known.train.rows:
+        yield warning(
+            key,
+            f"{size}: {lost} of {known.train.rows} pairs are dropped in every epoch",
+            remedy="choose a size that divides the number of pairs more closely",
+        )
+
+
+def prompt_tokens(known: Known, sample: Sample, pixels: TrainerPixels) -> int:
+    """Return the tokens of a pair's prompt: images exactly, text from its characters and never too few."""
+    characters = len(known.render(sample.text).replace(IMAGE_MARKER, ""))
+    around = TOKENS_AROUND_IMAGE * len(sample.sizes) + CHAT_TOKENS
+    text = math.ceil(characters / CHARACTERS_PER_TOKEN)
+    return pair_image_tokens(sample, pixels, known.processor) + text + around
+
+
+def _lengths_by_category(known: Known, file: PairFile) -> dict[str, list[int]]:
+    pixels = TrainerPixels(known["data.min_pixels"], known["data.max_pixels"])
+    lengths: defaultdict[str, list[int]] = defaultdict(list)
+    for sample in file.samples:
+        lengths[sample.category].append(prompt_tokens(known, sample, pixels))
+    return lengths
+
+
+def _pixels_that_fit(known: Known, file: PairFile) -> int | None:
+    """Return the largest max_pixels, in steps of 100 tokens an image, at which no sampled prompt is too long."""
+    for tokens in range(4000, 99, -100):
+        pixels = TrainerPixels(known["data.min_pixels"], tokens * 28 * 28)
+        longest = max(prompt_tokens(known, sample, pixels) for sample in file.samples)
+        if longest <= known["data.max_prompt_length"]:
+            return tokens * 28 * 28
+    return None
+
+
+DATA_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    check_not_empty,
+    check_columns,
+    check_verl_columns,
+    check_markers,
+    check_images_readable,
+    check_image_storage,
+    check_features,
+    check_limit_images,
+    check_gold,
+    check_leakage,
+    check_pixels,
+    check_prompt_length,
+    check_batches_of_data,
+)

@@ -1,0 +1,199 @@
+"""What is installed and what the machine has. Memory is estimated, so it only warns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from packaging.requirements import Requirement
+
+from lad_reasoner.pairs.tokens import QWEN3_VL
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.findings import Finding, error, note, warning
+from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
+from lad_reasoner.training.preflight.algorithm import CHOICES
+from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.model_size import GIB, Memory, gigabytes, training_memory
+from lad_reasoner.training.verl.overrides import translate
+
+__all__ = ["MACHINE_CHECKS", "describe_memory"]
+
+#: What EasyR1 needs and does not declare, or declares too widely.
+EASYR1_NEEDS: Final = (
+    "omegaconf<2.4",
+    "transformers>=4.54,<5",
+    "vllm>=0.8",
+    "flash-attn",
+    "einops",
+    "msgspec",
+    "qwen-vl-utils",
+    "torch",
+)
+#: What verl needs and does not declare; the rollout engine only with a GPU.
+VERL_NEEDS: Final = ("torch", "transformers>=5.5.3", "TransferQueue>=0.1.10", "cachetools", "qwen-vl-utils")
+VERL_GPU_NEEDS: Final = ("vllm",)
+#: The first releases with Qwen3-VL.
+QWEN3_VL_NEEDS: Final = ("transformers>=4.57", "vllm>=0.11")
+
+
+def check_trainer(known: Known) -> Iterator[Finding]:
+    """A trainer is installed."""
+    if known.trainer is None:
+        yield error(
+            "trainer",
+            "neither EasyR1 nor verl installed",
+            remedy="pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
+        )
+
+
+def check_translation(known: Known) -> Iterator[Finding]:
+    """What is installed can do what the config asks for: verl lacks some of EasyR1's keys."""
+    if known.trainer is None or known.trainer.name != "verl":
+        return
+    try:
+        translate(known.config, known.keys)
+    except UsageError as fault:
+        if not _is_said_before(known, fault.where):
+            yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
+    except OSError:
+        return  # a file that is missing, said by its own check
+
+
+def _is_said_before(known: Known, key: str) -> bool:
+    """Whether EasyR1 would refuse the value too, which has a check of its own."""
+    names = CHOICES.get(key)
+    return known.config.values.get(key, "") is None or (names is not None and known[key] not in names)
+
+
+def check_packages(known: Known) -> Iterator[Finding]:
+    """The trainer's undeclared requirements are met."""
+    if known.trainer is None:
+        return
+    needs = EASYR1_NEEDS if known.trainer.name == "easyr1" else VERL_NEEDS + VERL_GPU_NEEDS * known.gpu
+    if known.trainer.name == "easyr1" and known.processor == QWEN3_VL:
+        needs += QWEN3_VL_NEEDS
+    for need in map(Requirement, needs):
+        try:
+            found = version(need.name)
+        except PackageNotFoundError:
+            yield error(need.name, "it not installed", expected=str(need), remedy=f"pip install '{need}'")
+            continue
+        if not need.specifier.contains(found, prereleases=True):
+            yield error(need.name, found, expected=str(need), remedy=f"pip install '{need}'")
+
+
+def check_gpus(known: Known) -> Iterator[Finding]:
+    """There are as many GPUs as the run asks for, unless a cluster has them."""
+    if joins_cluster() or known["trainer.nnodes"] > 1:
+        return
+    here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
+    if known.gpu and here < asked:
+        yield error("trainer.n_gpus_per_node", str(asked), expected=f"at most {here}, the GPUs of this machine")
+    elif not known.gpu and asked > 1:
+        yield warning(
+            "trainer.n_gpus_per_node", f"{asked} and no GPU here", remedy=f"verl would run {asked} ranks on the CPU"
+        )
+
+
+def check_nodes(known: Known) -> Iterator[Finding]:
+    """Several nodes need a running cluster."""
+    if known["trainer.nnodes"] > 1 and not joins_cluster():
+        yield error(
+            "trainer.nnodes",
+            str(known["trainer.nnodes"]),
+            expected="RAY_ADDRESS in the environment",
+            remedy="start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`",
+        )
+
+
+def check_cpus(known: Known) -> Iterator[Finding]:
+    """Ray has as many CPUs as EasyR1 reserves; with fewer it waits for ever and says nothing."""
+    if known.trainer is None or known.trainer.name != "easyr1" or joins_cluster():
+        return
+    here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
+    asked = 1 + rewards + known["trainer.n_gpus_per_node"]
+    if asked > here:
+        yield error(
+            "worker.reward.num_cpus",
+            f"{here} CPUs here",
+            expected=f"at least {asked}: 1 for the runner, {rewards} for rewards, 1 a GPU",
+            remedy="EasyR1 would wait for them for ever",
+        )
+
+
+def check_memory(known: Known) -> Iterator[Finding]:
+    """Say what the run takes, and whether this machine has it. An estimate."""
+    memory = training_memory(known)
+    if memory is None:
+        return
+    if sum(memory.update.values()) >= GIB:
+        yield note("memory", describe_memory(memory))
+    if joins_cluster():
+        return  # this machine may not be one that trains; the launch asks each node
+    if not known.gpu:
+        parts = sum(memory.update.values()) - memory.update["activations"]
+        yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "train on GPUs")
+    elif (have := gpu_memory()) is not None:
+        yield from _check_gpu_memory(known, memory, have)
+        yield from _check_host_memory(memory.host, "of memory", "use fewer GPUs of a host, or offload less")
+
+
+def describe_memory(memory: Memory) -> str:
+    """Return an estimate in words."""
+    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in memory.update.items() if size)
+    update = gigabytes(sum(memory.update.values()))
+    beside = f"{gigabytes(memory.stays)} stay beside the rollout engine"
+    return f"an update takes about {update} a GPU ({parts}); {beside}; {gigabytes(memory.host)} a host (estimated)"
+
+
+def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Finding]:
+    """An update fits on a GPU, and so does the rollout engine beside what stays there."""
+    key, share = "worker.rollout.gpu_memory_utilization", known["worker.rollout.gpu_memory_utilization"]
+    need, free = sum(memory.update.values()), 1 - memory.stays / have
+    if need > have:
+        yield warning(
+            "worker.actor.model.model_path",
+            f"GPUs of {gigabytes(have)}",
+            expected=f"about {gigabytes(need)} for an update (estimated)",
+            remedy="see the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
+        )
+    if share > free:
+        yield warning(
+            key,
+            str(share),
+            expected=f"at most {max(free, 0):.2f}, what the trained model leaves of {gigabytes(have)} (estimated)",
+            remedy="lower it, or set worker.actor.offload.offload_params and offload_optimizer",
+        )
+    if share * have < memory.engine:
+        yield warning(
+            key,
+            f"{share} of {gigabytes(have)}",
+            expected=f"more than {gigabytes(memory.engine)}, the weights of the rollout engine (estimated)",
+            remedy="raise it, or worker.rollout.tensor_parallel_size",
+        )
+
+
+def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]:
+    import psutil
+
+    have = psutil.virtual_memory().total
+    if need > have:
+        yield warning(
+            "worker.actor.model.model_path",
+            f"{gigabytes(have)} {what}",
+            expected=f"about {gigabytes(need)} for weights, gradients and moments (estimated)",
+            remedy=f"{remedy}, or train a smaller model",
+        )
+
+
+MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    check_trainer,
+    check_translation,
+    check_packages,
+    check_nodes,
+    check_gpus,
+    check_cpus,
+    check_memory,
+)

@@ -1,0 +1,164 @@
+"""How large a model is, from its folder or its name, and what training it takes. Estimates, and called so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_reasoner.training.preflight.context import Known
+
+__all__ = [
+    "GIB",
+    "Memory",
+    "attention_heads",
+    "checkpoint_bytes",
+    "context_length",
+    "gigabytes",
+    "parameters",
+    "training_memory",
+]
+
+GIB = 1024**3
+
+#: Qwen2.5-VL-3B's text model, for one of which only the name is known: the larger ones differ by a third.
+QWEN: Final[Mapping[str, int]] = {"vocab_size": 151_936, "num_hidden_layers": 36, "hidden_size": 2_048}
+
+#: Attention heads of the published models, for one of which only the name is known (their ``config.json``).
+HEADS: Final[Mapping[str, int]] = {
+    "qwen2.5-vl-3b": 16,
+    "qwen2.5-vl-7b": 28,
+    "qwen3-vl-4b": 32,
+    "qwen3-vl-8b": 32,
+}
+
+#: Bytes of logits, once in bf16 and twice in fp32, for each word of the vocabulary.
+BYTES_A_LOGIT: Final = 10
+
+#: Values of a layer's activations for each of its width, in bf16: with gradient checkpointing and without.
+KEPT_WITH_CHECKPOINTING: Final = 1
+KEPT_WITHOUT: Final = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An estimate of what a run takes, in bytes.
+
+    The rollout engine sleeps during an update, and what is offloaded is away while it is awake: so there are two times
+    at which a GPU must hold all that is on it.
+
+    Attributes:
+        update: What is on each GPU during an update, by name.
+        stays: What stays on each GPU beside the rollout engine, which takes ``gpu_memory_utilization``.
+        engine: The rollout engine's weights on each GPU, in ``gpu_memory_utilization``.
+        host: What lies in the memory of each host.
+    """
+
+    update: Mapping[str, float]
+    stays: float
+    engine: float
+    host: float
+
+
+def gigabytes(size: float) -> str:
+    """Return a size in words.
+
+    Example:
+        >>> gigabytes(3 * 1024**3)
+        '3.0 GiB'
+    """
+    return f"{size / GIB:.1f} GiB"
+
+
+def parameters(known: Known) -> float | None:
+    """Return the number of parameters: from the weights' size at two bytes each, or from a name such as ...-3B-...
+
+    The published names round: Qwen2.5-VL-3B has 3.75 billion, of which 0.67 are the vision tower.
+    """
+    path = str(known["worker.actor.model.model_path"] or "")
+    if Path(path).is_dir():
+        sizes = [file.stat().st_size for file in Path(path).glob("*.safetensors")]
+        return sum(sizes) / 2 if sizes else None
+    billions = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", path)
+    return float(billions[1]) * 1.25e9 if billions else None
+
+
+def attention_heads(known: Known) -> int | None:
+    """Return the attention heads of the text model, None where they are not known."""
+    if isinstance(heads := _text_config(known).get("num_attention_heads"), int):
+        return heads
+    name = str(known["worker.actor.model.model_path"] or "").lower()
+    return next((heads for model, heads in HEADS.items() if model in name), None)
+
+
+def context_length(known: Known) -> int | None:
+    """Return the longest sequence that the model has positions for, None where its config is not known."""
+    most = _text_config(known).get("max_position_embeddings")
+    return most if isinstance(most, int) else None
+
+
+def _text_config(known: Known) -> Mapping[str, Any]:
+    """Return the part of the model's config that is about text; older releases have it at the top."""
+    text = known.model_config.get("text_config")
+    return text if isinstance(text, dict) else known.model_config
+
+
+def checkpoint_bytes(known: Known) -> float | None:
+    """Return the size of one checkpoint: weights as trained, and two moments unless only the model is saved."""
+    count = parameters(known)
+    if count is None:
+        return None
+    copies = 1 if known["trainer.save_model_only"] else 3
+    if known["worker.actor.model.lora.rank"] > 0:
+        return count * _bytes_each(known, "actor")  # frozen; the adapter's moments are small beside them
+    return count * _bytes_each(known, "actor") * copies
+
+
+def training_memory(known: Known) -> Memory | None:
+    """Estimate what a run takes of each GPU and each host; None where the model's size or the GPUs are not known."""
+    count, gpus = parameters(known), known.world_size
+    if count is None or gpus < 1:
+        return None
+    actor, lora = "worker.actor", known["worker.actor.model.lora.rank"] > 0
+    each = _bytes_each(known, "actor")
+    shard = count / (size if 1 < (size := known[f"{actor}.fsdp.fsdp_size"]) < gpus else gpus)
+    # What a LoRA adapter adds is small beside the frozen weights, and these are its reference too.
+    weights, gradients = shard * each, 0.0 if lora else shard * each
+    moments = 0.0 if lora else shard * each * 2
+    reference = 0.0 if lora or known["algorithm.disable_kl"] else count / gpus * _bytes_each(known, "ref")
+    engine = count * 2 / max(known["worker.rollout.tensor_parallel_size"], 1)
+    update = {"weights": weights, "gradients": gradients, "moments": moments}
+    away, host = 0.0, 0.0
+    if known[f"{actor}.fsdp.enable_cpu_offload"]:
+        host, update = sum(update.values()), {}
+    else:
+        away += weights if known[f"{actor}.offload.offload_params"] else 0.0
+        away += moments if known[f"{actor}.offload.offload_optimizer"] else 0.0
+    if known["worker.ref.fsdp.enable_cpu_offload"] or known["worker.ref.offload.offload_params"]:
+        host, reference = host + reference, 0.0
+    stays = sum(update.values()) - update.get("gradients", 0.0) - away + reference
+    return Memory(
+        update={**update, "reference": reference, "activations": _activation_bytes(known)},
+        stays=stays,
+        engine=engine,
+        # The engine's weights are kept on the host while it sleeps; what is offloaded is there while it is awake.
+        host=known["trainer.n_gpus_per_node"] * (host + max(engine, away)),
+    )
+
+
+def _activation_bytes(known: Known) -> float:
+    length = known["data.max_prompt_length"] + known["data.max_response_length"]
+    tokens = length * known["worker.actor.micro_batch_size_per_device_for_update"]
+    config = _text_config(known)
+    vocabulary, layers, width = (int(config.get(name) or default) for name, default in QWEN.items())
+    checkpointing = known["worker.actor.model.enable_gradient_checkpointing"]
+    kept = layers * width * 2 * (KEPT_WITH_CHECKPOINTING if checkpointing else KEPT_WITHOUT)
+    return float(tokens * (vocabulary * BYTES_A_LOGIT + kept) / max(known["worker.actor.ulysses_size"], 1))
+
+
+def _bytes_each(known: Known, role: str) -> int:
+    """Return the bytes of a weight: EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise."""
+    default = "fp32" if role == "actor" else "bf16"
+    return 4 if str(known[f"worker.{role}.fsdp.torch_dtype"] or default) in {"fp32", "float32"} else 2

@@ -1,0 +1,227 @@
+"""What a run's parquet holds, as far as it can be told in a second or two: text columns whole, images by sample."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels, image_tokens
+from lad_reasoner.task.optional_rewards import can_be_named
+from lad_reasoner.task.rewards import read_gold
+from lad_reasoner.task.task import ANOMALOUS, IMAGE_MARKER
+from lad_reasoner.training.easyr1.config import EasyR1Config
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+__all__ = ["PairFile", "Sample", "pair_image_tokens"]
+
+#: How many pairs' images are looked at, spread over the file, beside one or more of each category. The text columns
+#: are read whole.
+SAMPLED_PAIRS: Final = 64
+
+#: Places of the file that are looked into: reading an image that is not in the disk's cache takes time. Our choice.
+MOST_PLACES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A pair whose images were looked at.
+
+    Attributes:
+        category: Of the pair, or "?".
+        text: The problem, without the format prompt.
+        sizes: Width and height of each image, in pixels.
+    """
+
+    category: str
+    text: str
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairFile:
+    """A readable parquet file.
+
+    Attributes:
+        path: Where.
+        rows: How many pairs.
+        columns: Names.
+        problem: Why it could not be read; empty if it could. Everything below is then empty.
+        markers: Number of image markers in a prompt, and how many rows have so many.
+        images: Number of images of a row, and how many rows have so many.
+        mismatched: Rows whose markers and images differ in number.
+        labels: Label, and how many rows have it; of our gold answers.
+        datasets: Dataset, and how many rows are from it.
+        first_gold: The first row's gold answer.
+        bad_gold: The first unreadable gold answer, or empty.
+        nameless: Rows of anomalous queries whose gold answer tells neither kind nor defect.
+        samples: Pairs whose images were looked at.
+        bad_image: The first image that could not be read, or empty.
+        hollow: Whether an image of the samples is a struct of a path without bytes.
+        features: The Hugging Face feature types that the file asks to be read with, such as "Image"; often none.
+    """
+
+    path: Path
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    problem: str = ""
+    markers: Mapping[int, int] = field(default_factory=dict)
+    images: Mapping[int, int] = field(default_factory=dict)
+    mismatched: int = 0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    datasets: Mapping[str, int] = field(default_factory=dict)
+    first_gold: str = ""
+    bad_gold: str = ""
+    nameless: int = 0
+    samples: tuple[Sample, ...] = ()
+    bad_image: str = ""
+    hollow: bool = False
+    features: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, path: Path, config: EasyR1Config) -> PairFile:
+        """Look at a parquet file with the column names of a config."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            # Mapped, because only the first images of some row groups are read.
+            with pq.ParquetFile(path, memory_map=True) as file:
+                return cls._read(path, file, config)
+        except (pa.ArrowException, OSError) as error:
+            return cls(path, problem=str(error).split("\n", 1)[0] or type(error).__name__)
+
+    @classmethod
+    def _read(cls, path: Path, file: pq.ParquetFile, config: EasyR1Config) -> PairFile:
+        columns = tuple(file.schema_arrow.names)
+        prompt, answer, image = (config[f"data.{name}_key"] for name in ("prompt", "answer", "image"))
+        wanted = [name for name in (prompt, answer, "dataset") if name in columns]
+        rows = file.read(columns=wanted).to_pydict()
+        markers = [str(text).count(IMAGE_MARKER) for text in rows.get(prompt, [])]
+        counts = _image_counts(file, image) if image in columns else []
+        place = Path(config["data.image_dir"] or "")
+        samples, bad_image, hollow = _sample(file, image, prompt, place) if image in columns else ((), "", False)
+        labels, nameless, bad_gold = _read_golds(rows.get(answer, []))
+        return cls(
+            path,
+            rows=file.metadata.num_rows,
+            columns=columns,
+            markers=Counter(markers),
+            images=Counter(counts),
+            mismatched=sum(a != b for a, b in zip(markers, counts, strict=False)),
+            labels=labels,
+            datasets=Counter(rows.get("dataset", [])),
+            first_gold=str(next(iter(rows.get(answer, [])), "")),
+            bad_gold=bad_gold,
+            nameless=nameless,
+            samples=samples,
+            bad_image=bad_image,
+            hollow=hollow,
+            features=_features(file),
+        )
+
+
+def pair_image_tokens(sample: Sample, trainer: TrainerPixels, processor: ProcessorPixels) -> int:
+    """Return the image tokens of a pair after both resizes; an image too long to process counts none."""
+    total = 0
+    for width, height in sample.sizes:
+        with suppress(ValueError):
+            total += image_tokens(width, height, trainer=trainer, processor=processor)
+    return total
+
+
+def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:
+    """Return how many rows have each label, how many anomalous ones are nameless, and the first unreadable one."""
+    labels: Counter[str] = Counter()
+    nameless, bad = 0, ""
+    for gold in golds:
+        try:
+            labels[label := read_gold(gold)] += 1
+        except ValueError as error:
+            bad = bad or str(error)
+        else:
+            nameless += label == ANOMALOUS and not can_be_named(json.loads(gold) if isinstance(gold, str) else gold)
+    return labels, nameless, bad
+
+
+def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
+    """Return the number of images of each row, without reading the images if a smaller member tells it."""
+    members = [file.schema.column(i).path for i in range(len(file.schema))]
+    leaves = [path for path in members if path.split(".")[0] == column]
+    small = next((path for path in leaves if path.endswith(".path")), leaves[0])
+    values = file.read(columns=[small]).column(column).to_pylist()
+    return [len(value) if value is not None else 0 for value in values]
+
+
+def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[tuple[Sample, ...], str, bool]:
+    """Read the header of the images of some pairs, of every category.
+
+    Returns:
+        The samples, the first unreadable image, and whether an image is a struct without bytes.
+    """
+    columns = [name for name in (image, prompt, "category") if name in file.schema_arrow.names]
+    samples: list[Sample] = []
+    bad, hollow = "", False
+    for group, count in _places(file).items():
+        for row in _iter_first(file, group, columns, count):
+            sizes = []
+            for index, value in enumerate(row[image] or []):
+                hollow |= isinstance(value, dict) and not value.get("bytes")
+                try:
+                    sizes.append(_size(value, root))
+                except (OSError, ValueError, TypeError) as error:
+                    bad = bad or f"image {index + 1} of a pair of {row.get('category', '?')}: {error}"
+            samples.append(Sample(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
+    return tuple(samples), bad, hollow
+
+
+def _places(file: pq.ParquetFile) -> dict[int, int]:
+    """Return the row groups to look into, and how many of their first rows: of all the file, and of each category."""
+    last = file.num_row_groups - 1
+    spread = sorted({0, last // 2, last} & set(range(file.num_row_groups)))
+    counts = {group: SAMPLED_PAIRS // len(spread) for group in spread}
+    if "category" not in file.schema_arrow.names:
+        return counts
+    categories = file.read(columns=["category"]).column(0).to_pylist()
+    nearest: dict[str, tuple[int, int]] = {}
+    start = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        for offset, category in enumerate(categories[start:end]):
+            nearest[category] = min((offset, group), nearest.get(category, (offset, group)))
+        start = end
+    for offset, group in list(nearest.values())[:MOST_PLACES]:
+        counts[group] = max(counts.get(group, 0), offset + 1)
+    return dict(sorted(counts.items()))
+
+
+def _features(file: pq.ParquetFile) -> frozenset[str]:
+    """Return the names of Hugging Face feature types in the file's metadata."""
+    stored = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
+    return frozenset(re.findall(r'"_type":\s*"(\w+)"', stored.decode("utf-8", "replace")))
+
+
+def _iter_first(file: pq.ParquetFile, group: int, columns: list[str], limit: int) -> Iterator[dict[str, Any]]:
+    """Yield the first rows of a row group."""
+    for batch in file.iter_batches(batch_size=limit, row_groups=[group], columns=columns):
+        yield from batch.to_pylist()[:limit]
+        return
+
+
+def _size(value: Any, root: Path) -> tuple[int, int]:
+    """Return width and height of an image, from its header alone."""
+    from PIL import Image
+
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
+    source = io.BytesIO(data) if data else root / str(path)
+    with Image.open(source) as picture:
+        width, height = picture.size
+    return width, height

@@ -1,0 +1,205 @@
+"""The course of the run: how long, what is logged, from where it resumes, what it writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from lad_reasoner.support.findings import Finding, error, note, warning
+from lad_reasoner.training.metrics import attempts_of
+from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.model_size import checkpoint_bytes, gigabytes
+from lad_reasoner.training.run.checkpoints import TRACKERS, find_last, step_of
+
+__all__ = ["RUN_CHECKS"]
+
+#: Logger, and the package that it needs.
+LOGGERS: Final[dict[str, str | None]] = {
+    "console": None,
+    "file": None,
+    "mlflow": "mlflow",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
+
+#: Keys that may not change between the attempts at one run: shapes of what is stored, or what is trained.
+FIXED_KEYS: Final = (
+    "worker.actor.model.model_path",
+    "worker.actor.model.lora.rank",
+    "data.train_files",
+    "data.rollout_batch_size",
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+)
+
+
+def check_loggers(known: Known) -> Iterator[Finding]:
+    """Loggers exist and their packages are installed."""
+    for name in known["trainer.logger"]:
+        if not isinstance(name, str) or name not in LOGGERS:
+            yield error("trainer.logger", repr(name), expected=f"a list of {', '.join(LOGGERS)}")
+        elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
+            yield error("trainer.logger", f"{name}, which is not installed", remedy=f"pip install {package}")
+        elif name in {"wandb", "swanlab"} and not _has_key(name):
+            variable = name.upper()
+            yield warning(
+                "trainer.logger",
+                f"{name}, but no {variable}_API_KEY",
+                remedy=f"log in, or set {variable}_MODE=offline: a worker cannot ask for the key",
+            )
+
+
+def _has_key(logger: str) -> bool:
+    """Whether a service's logger has its key, in the environment or where logging in leaves it, or needs none."""
+    mode = os.environ.get(f"{logger.upper()}_MODE", "")
+    if os.environ.get(f"{logger.upper()}_API_KEY") or mode in {"offline", "disabled", "local"}:
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    homes = [netrc, Path("~/.swanlab/.netrc").expanduser()]
+    return any(home.is_file() and logger in home.read_text(encoding="utf-8", errors="replace") for home in homes)
+
+
+def check_steps(known: Known) -> Iterator[Finding]:
+    """There is at least one step, and validation and saving fall within the run."""
+    key = "trainer.total_epochs" if known["trainer.max_steps"] is None else "trainer.max_steps"
+    total = known.total_steps
+    if total is None:
+        return
+    if total < 1:
+        yield error(key, f"{known[key]}, which makes {total} steps", expected="at least one step")
+        return
+    for name in ("trainer.save_freq", "trainer.val_freq"):
+        if known[name] > total:
+            yield warning(name, str(known[name]), remedy=f"the run has {total} steps: only the last one counts")
+    if (warmup := known["worker.actor.optim.lr_warmup_steps"]) is not None and warmup >= total:
+        yield warning(
+            "worker.actor.optim.lr_warmup_steps",
+            str(warmup),
+            expected=f"less than {total}, the steps of the run",
+            remedy="the learning rate is never reached",
+        )
+
+
+def check_epochs(known: Known) -> Iterator[Finding]:
+    """Say how long the run is in steps and in epochs: a large batch leaves few steps, and drops what is left over."""
+    per_epoch, batch = known.steps_per_epoch, known["data.rollout_batch_size"]
+    if not per_epoch or known.train is None or batch < 1:
+        return
+    pairs, lost = known.train.rows, known.train.rows - per_epoch * batch
+    epoch = f"{pairs} pairs at {batch} a step are {per_epoch} steps an epoch"
+    epoch += f", {lost} pairs left over each time" if lost else ""
+    if (steps := known["trainer.max_steps"]) is not None:
+        yield note("trainer.max_steps", f"{epoch}; {steps} steps are {steps / per_epoch:.1f} epochs")
+    else:
+        epochs = known["trainer.total_epochs"]
+        yield note("trainer.total_epochs", f"{epoch}; {epochs} epochs are {epochs * per_epoch} steps")
+
+
+def check_val_only(known: Known) -> Iterator[Finding]:
+    """A run that only validates does validate."""
+    if known["trainer.val_only"] and not known["trainer.val_before_train"]:
+        yield error("trainer.val_only", "true with val_before_train=false", remedy="EasyR1 would train: set both")
+
+
+def check_resume(known: Known) -> Iterator[Finding]:
+    """What an existing checkpoint folder means: EasyR1 resumes from it without being asked."""
+    if known["trainer.load_checkpoint_path"] is not None:
+        yield from _check_given_checkpoint(Path(known["trainer.load_checkpoint_path"]))
+        return
+    run_dir, name = known.config.run_dir, known.trainer.name if known.trainer else "easyr1"
+    for other, tracker in TRACKERS.items():
+        if other != name and (run_dir / tracker).is_file():
+            yield warning(
+                "trainer.save_checkpoint_path",
+                f"checkpoints of {other} in {run_dir}",
+                remedy=f"{name} cannot resume from them: choose another folder",
+            )
+    last = find_last(run_dir, name)
+    if last is None:
+        return
+    if not known["trainer.find_last_checkpoint"]:
+        yield warning("trainer.find_last_checkpoint", f"false, but {last} exists", remedy="it may be overwritten")
+        return
+    step, total = step_of(last), known.total_steps
+    if total is not None and step >= total:
+        yield error(
+            "trainer.find_last_checkpoint",
+            f"{last} of step {step}: nothing is left of {total} steps",
+            remedy="choose another trainer.save_checkpoint_path, or more trainer.max_steps",
+        )
+    yield from _check_unchanged(known, last)
+
+
+def _check_given_checkpoint(path: Path) -> Iterator[Finding]:
+    key = "trainer.load_checkpoint_path"
+    try:
+        step_of(path)
+    except ValueError:
+        yield error(key, str(path), expected="a folder named global_step_<n>, not its actor folder")
+        return
+    if not (path / "actor").is_dir():
+        yield error(key, f"no actor folder in {path}", expected="a checkpoint of EasyR1 or verl")
+
+
+def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
+    copies = [attempt / "easyr1.yaml" for attempt in attempts_of(known.config.run_dir)]
+    copies = [copy for copy in copies if copy.is_file()]
+    if not copies:
+        return
+    before: Any = yaml.safe_load(copies[-1].read_text(encoding="utf-8"))
+    for key in FIXED_KEYS:
+        value: Any = before
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None and value != known[key]:
+            yield warning(
+                key,
+                f"{known[key]!r}, but the run that {last} belongs to has {value!r}",
+                remedy="choose another trainer.save_checkpoint_path for another run",
+            )
+
+
+def check_save_path(known: Known) -> Iterator[Finding]:
+    """The checkpoint folder can be written to."""
+    folder = known.config.run_dir
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield error("trainer.save_checkpoint_path", f"{existing}, which cannot be written to")
+
+
+def check_disk(known: Known) -> Iterator[Finding]:
+    """The disk has room for the checkpoints that will be kept."""
+    size = checkpoint_bytes(known)
+    total, every, limit = known.total_steps, known["trainer.save_freq"], known["trainer.save_limit"]
+    if size is None or total is None or total < 1:
+        return
+    count = 1 if every < 1 else -(-total // every)
+    kept = min(count, limit + 1) if limit > 0 else count
+    folder = known.config.run_dir
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if size * kept > free:
+        yield warning(
+            "trainer.save_checkpoint_path",
+            f"{gigabytes(free)} free on the disk",
+            expected=f"about {gigabytes(size * kept)} for {kept} checkpoints (estimated)",
+            remedy="lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true",
+        )
+
+
+RUN_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+    check_loggers,
+    check_steps,
+    check_epochs,
+    check_val_only,
+    check_resume,
+    check_save_path,
+    check_disk,
+)

@@ -1,0 +1,251 @@
+"""What would make a LLaMA-Factory SFT run fail, or train something else than meant, found before it starts.
+
+The facts about LLaMA-Factory 0.9.5 with transformers 5 behind each check are in docs/sft.md. Nothing of it is
+imported: names of keys are read from its installed source.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.training.preflight.sft_data import check_data
+
+__all__ = ["EFFECTIVE_BATCH", "check_sft", "known_keys"]
+
+#: arXiv 2504.12749, section 4: "batch size 16".
+EFFECTIVE_BATCH: Final = 16
+
+#: Keys whose value may be a word that YAML reads as a boolean: no, off.
+_WORDS: Final = ("save_strategy", "eval_strategy", "logging_strategy", "report_to", "hub_strategy", "flash_attn")
+
+_FROZEN: Final = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model")
+
+#: Templates by what a model's name or path holds.
+_TEMPLATES: Final = (
+    (re.compile(r"qwen3[-_.]?vl", re.IGNORECASE), ("qwen3_vl", "qwen3_vl_nothink")),
+    (re.compile(r"qwen2([._-]?5)?[-_.]?vl", re.IGNORECASE), ("qwen2_vl",)),
+)
+
+_CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
+
+Config = Mapping[str, Any]
+
+
+def check_sft(path: Path) -> list[Finding]:
+    """Return what is wrong with a LLaMA-Factory YAML, errors first.
+
+    Relative paths in it are meant from the working directory, as LLaMA-Factory has it.
+
+    Raises:
+        DataError: The file is no YAML mapping.
+    """
+    config = _read(path)
+    findings = [finding for check in _CHECKS for finding in check(config)]
+    return sorted(findings, key=lambda finding: not finding.is_error)
+
+
+def _read(path: Path) -> Config:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise DataError(path, found=f"no readable YAML ({fault})", expected="a LLaMA-Factory config") from fault
+    if not isinstance(value, dict):
+        raise DataError(path, found=type(value).__name__, expected="keys and values")
+    return value
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Return every key that the installed LLaMA-Factory accepts; empty if it is not installed."""
+    package, transformers = find_spec("llamafactory"), find_spec("transformers")
+    if package is None or transformers is None or not (package.origin and transformers.origin):
+        return frozenset()
+    sources = [
+        *Path(package.origin).parent.joinpath("hparams").glob("*_args.py"),
+        Path(transformers.origin).with_name("training_args.py"),
+        Path(transformers.origin).with_name("training_args_seq2seq.py"),
+    ]
+    names = set[str]()
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                fields = (item.target for item in node.body if isinstance(item, ast.AnnAssign))
+                names |= {target.id for target in fields if isinstance(target, ast.Name)}
+    return frozenset(names)
+
+
+def _check_keys(config: Config) -> Iterator[Finding]:
+    """Every key is one that LLaMA-Factory knows: it refuses others only after loading half a minute of imports."""
+    known = known_keys()
+    if not known:
+        yield warning("llamafactory", "not installed here", remedy="keys were not checked")
+        return
+    for key in config:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            yield error(str(key), "a key that LLaMA-Factory does not know", expected=near[0] if near else "")
+
+
+def _check_words(config: Config) -> Iterator[Finding]:
+    """`no` without quotes is a boolean in YAML, and another value than the word."""
+    for key in _WORDS:
+        if isinstance(config.get(key), bool):
+            yield error(key, f"the boolean {config[key]}", expected="a word", remedy='write it in quotes, as in "no"')
+
+
+def _check_stage(config: Config) -> Iterator[Finding]:
+    """It trains, and only trains."""
+    if config.get("stage") != "sft":
+        yield error("stage", repr(config.get("stage")), expected="sft")
+    if config.get("do_train") is not True:
+        yield error("do_train", repr(config.get("do_train")), expected="true", remedy="nothing would be trained")
+    if config.get("do_predict") or config.get("predict_with_generate"):
+        key = "do_predict" if config.get("do_predict") else "predict_with_generate"
+        remedy = "predict with `lad predict`: on transformers 5, LLaMA-Factory generates wrong text for Qwen2.5-VL"
+        yield error(key, "true", remedy=remedy)
+
+
+def _check_frozen(config: Config) -> Iterator[Finding]:
+    """Full-parameter training trains every part only if each part is said not to be frozen."""
+    if config.get("finetuning_type", "lora") != "full":
+        return
+    for key in _FROZEN:
+        if key not in config:
+            yield error(key, "nothing; the default may freeze it", expected="false, as in the paper, or true")
+        elif config[key]:
+            yield warning(key, "true", remedy="the paper trains all parameters")
+
+
+def _check_template(config: Config) -> Iterator[Finding]:
+    """The template is the model's."""
+    name, template = str(config.get("model_name_or_path", "")), config.get("template")
+    if not name:
+        yield error("model_name_or_path", "nothing", expected="a folder or a name on the Hub")
+    if template is None:
+        yield error("template", "nothing", expected="qwen2_vl for Qwen2.5-VL")
+        return
+    fitting = next((names for pattern, names in _TEMPLATES if pattern.search(name)), None)
+    if fitting and template not in fitting:
+        yield error("template", repr(template), expected=f"{' or '.join(fitting)} for {name}")
+
+
+def _check_resume(config: Config) -> Iterator[Finding]:
+    """Resuming does not load the language model's weights, so the checkpoint must be the model as well."""
+    if config.get("finetuning_type", "lora") != "full":
+        return
+    if config.get("load_best_model_at_end"):
+        remedy = "choose a checkpoint by hand: loading it into a running Qwen2.5-VL loses the language model's weights"
+        yield error("load_best_model_at_end", "true", remedy=remedy)
+    model, checkpoint = config.get("model_name_or_path"), config.get("resume_from_checkpoint")
+    if checkpoint and str(model).rstrip("/") != str(checkpoint).rstrip("/"):
+        remedy = "set model_name_or_path to the checkpoint too; resuming alone leaves the language model at its start"
+        yield error("resume_from_checkpoint", f"{checkpoint} beside the model {model}", remedy=remedy)
+    last = _last_checkpoint(config)
+    if last is None or checkpoint or config.get("overwrite_output_dir"):
+        return
+    if str(model).rstrip("/") != str(last).rstrip("/"):
+        remedy = (
+            f"to go on, set model_name_or_path and resume_from_checkpoint to {last}; "
+            "to start anew, set overwrite_output_dir or another output_dir"
+        )
+        yield error("output_dir", f"{last}, from which LLaMA-Factory resumes by itself", remedy=remedy)
+
+
+def _last_checkpoint(config: Config) -> Path | None:
+    folder = Path(str(config.get("output_dir", "")))
+    if "output_dir" not in config or not folder.is_dir():
+        return None
+    steps = [
+        (int(m[1]), path) for path in folder.iterdir() if path.is_dir() and (m := _CHECKPOINT.fullmatch(path.name))
+    ]
+    return max(steps)[1] if steps else None
+
+
+def _check_output(config: Config) -> Iterator[Finding]:
+    """There is a place for the result."""
+    if not config.get("output_dir"):
+        yield error("output_dir", "nothing", expected="a folder for the trained model")
+
+
+def _check_pixels(config: Config) -> Iterator[Finding]:
+    """Images are as large as in GRPO and evaluation; the saved processor does not remember."""
+    if "image_max_pixels" not in config:
+        remedy = "set it to the max_pixels of GRPO and evaluation"
+        yield warning("image_max_pixels", "nothing; the default is 589824", remedy=remedy)
+    low, high = config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768)
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        yield error("image_min_pixels", f"{low}, above image_max_pixels {high}")
+
+
+def _check_batch(config: Config) -> Iterator[Finding]:
+    """The batch can be the paper's on some number of GPUs."""
+    each, steps = config.get("per_device_train_batch_size", 8), config.get("gradient_accumulation_steps", 1)
+    if not (isinstance(each, int) and isinstance(steps, int) and each > 0 and steps > 0):
+        yield error("per_device_train_batch_size", f"{each!r} x {steps!r}", expected="whole numbers from 1")
+    elif EFFECTIVE_BATCH % (each * steps):
+        yield warning(
+            "per_device_train_batch_size",
+            f"{each} x gradient_accumulation_steps {steps}, which no number of GPUs makes {EFFECTIVE_BATCH}",
+            remedy=f"the paper's batch is {EFFECTIVE_BATCH}",
+        )
+
+
+def _check_deepspeed(config: Config) -> Iterator[Finding]:
+    """DeepSpeed's file is there, is JSON, and leaves to the trainer what the trainer decides."""
+    name = config.get("deepspeed")
+    if not name:
+        return
+    if find_spec("deepspeed") is None:
+        yield warning("deepspeed", "a config, but no such package here", remedy="pip install deepspeed")
+    path = Path(str(name))
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        stage = settings["zero_optimization"]["stage"]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        yield error(
+            "deepspeed", f"{path}: {type(fault).__name__}: {fault}", expected="JSON with zero_optimization.stage"
+        )
+        return
+    for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        if settings.get(key, "auto") != "auto":
+            yield error(f"{path}: {key}", repr(settings[key]), expected='"auto", so that the YAML decides')
+    if stage == 3 and not settings["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
+        yield error(
+            f"{path}: stage3_gather_16bit_weights_on_model_save", "false", expected="true, or no whole model is saved"
+        )
+
+
+def _check_environment(_: Config) -> Iterator[Finding]:
+    """Ray is not asked to start what torchrun starts better."""
+    if os.environ.get("USE_RAY", "0").lower() in {"1", "true"}:
+        remedy = "unset it; on several GPUs FORCE_TORCHRUN=1. Ray asks for 10 CPUs a worker and waits for ever"
+        yield error("USE_RAY", os.environ["USE_RAY"], remedy=remedy)
+
+
+_CHECKS: Final[tuple[Callable[[Config], Iterator[Finding]], ...]] = (
+    _check_keys,
+    _check_words,
+    _check_stage,
+    _check_frozen,
+    _check_template,
+    _check_resume,
+    _check_output,
+    _check_pixels,
+    _check_batch,
+    _check_deepspeed,
+    _check_environment,
+    check_data,
+)

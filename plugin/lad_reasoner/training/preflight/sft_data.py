@@ -1,0 +1,197 @@
+"""The data of a LLaMA-Factory run: that it is found, read as meant, and not cut."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, TrainerPixels, image_tokens
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.task.task import IMAGE_MARKER
+
+__all__ = ["MAX_ROWS", "check_data"]
+
+#: Looked at from the start of each file: opening every image of a large set would take minutes.
+MAX_ROWS: Final = 1000
+
+#: Of the chat template around a turn, a system prompt included, and of the marks around an image.
+_CHAT_TOKENS, _IMAGE_MARKS = 40, 2
+
+#: English text has at least this many characters a token in Qwen's vocabulary, so that lengths are not underrated.
+_CHARACTERS_PER_TOKEN: Final = 3
+
+_TAGS: Final = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """An entry of ``dataset_info.json`` with the file it names."""
+
+    name: str
+    file: Path
+    messages: str
+    images: str
+    tags: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What was met in a file."""
+
+    rows: int = 0
+    without_answer: int = 0
+    mismatched: int = 0
+    longest: int = 0
+    over: int = 0
+    images_over: int = 0
+
+
+def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every dataset is registered, present, whole, and short enough."""
+    names = [name.strip() for name in str(config.get("dataset") or "").split(",") if name.strip()]
+    if not names:
+        yield error("dataset", "nothing", expected="a name in dataset_info.json, such as lad_sft")
+        return
+    folder = Path(str(config.get("dataset_dir", "data")))
+    info_file = folder / "dataset_info.json"
+    try:
+        info = json.loads(info_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        yield error("dataset_dir", f"no readable {info_file} ({fault})", remedy="build it with `lad build sft`")
+        return
+    for name in [*names, *(n.strip() for n in str(config.get("eval_dataset") or "").split(",") if n.strip())]:
+        yield from _check_dataset(name, info, folder, config)
+
+
+def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> Iterator[Finding]:
+    if name not in info:
+        yield error("dataset", name, expected=f"one of {', '.join(info)}")
+        return
+    entry = info[name]
+    columns = entry.get("columns", {})
+    if entry.get("formatting") != "sharegpt":
+        yield error(f"{name}: formatting", repr(entry.get("formatting")), expected="sharegpt")
+        return
+    tags = entry.get("tags", {})
+    missing = [tag for tag in _TAGS if tag not in tags]
+    if missing:
+        yield error(f"{name}: tags", f"no {', '.join(missing)}", expected="all of them: the defaults are others")
+        return
+    dataset = _Dataset(
+        name,
+        folder / str(entry.get("file_name", "")),
+        str(columns.get("messages", "conversations")),
+        str(columns.get("images", "")),
+        tags,
+    )
+    try:
+        counts = _count(dataset, folder, config)
+    except DataError as fault:
+        yield error(str(fault.where), fault.found, expected=fault.expected, remedy=fault.remedy)
+        return
+    yield from _judge(dataset, counts, config)
+
+
+def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Iterator[Finding]:
+    cutoff = int(config.get("cutoff_len", 2048))
+    if not counts.rows:
+        yield error(str(dataset.file), "no rows", expected="at least one")
+    if counts.without_answer:
+        remedy = "LLaMA-Factory would skip them with a warning and go on"
+        yield error(str(dataset.file), f"{counts.without_answer} rows without an assistant's turn", remedy=remedy)
+    if counts.mismatched:
+        found = f"{counts.mismatched} rows whose number of {IMAGE_MARKER} is not that of images"
+        yield error(str(dataset.file), found, remedy="build it again with `lad build sft`")
+    if counts.images_over:
+        found = f"{cutoff}, which the images of {counts.images_over} rows alone exceed (up to {counts.longest} tokens)"
+        yield error("cutoff_len", found, remedy=f"raise it to {_round_up(counts.longest)} or lower image_max_pixels")
+    elif counts.over:
+        found = f"{cutoff}; {counts.over} rows may be longer (up to about {counts.longest} tokens) and lose their end"
+        yield warning("cutoff_len", found, remedy=f"raise it to {_round_up(counts.longest)}")
+
+
+def _round_up(tokens: int) -> int:
+    return math.ceil(tokens / 128) * 128
+
+
+def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Counts:
+    """Look at the first rows.
+
+    Raises:
+        DataError: The file or an image is unreadable, or a row lacks a column.
+    """
+    counts = _Counts()
+    cutoff = int(config.get("cutoff_len", 2048))
+    media = Path(str(config.get("media_dir") or folder))
+    for row in islice(_iter_rows(dataset), MAX_ROWS):
+        counts.rows += 1
+        try:
+            messages = [
+                (message[dataset.tags["role_tag"]], str(message[dataset.tags["content_tag"]]))
+                for message in row[dataset.messages]
+            ]
+        except (KeyError, TypeError) as fault:
+            raise DataError(
+                dataset.file, found=f"row {counts.rows} without {fault}", expected=f"a list under {dataset.messages!r}"
+            ) from fault
+        images = (row.get(dataset.images) or []) if dataset.images else []
+        text = "".join(content for _, content in messages)
+        counts.without_answer += all(role != dataset.tags["assistant_tag"] for role, _ in messages)
+        counts.mismatched += text.count(IMAGE_MARKER) != len(images)
+        pictures = sum(_tokens(image, media, config) + _IMAGE_MARKS for image in images)
+        total = pictures + math.ceil(len(text) / _CHARACTERS_PER_TOKEN) + _CHAT_TOKENS
+        counts.longest = max(counts.longest, total)
+        counts.over += total > cutoff
+        counts.images_over += pictures > cutoff
+    return counts
+
+
+def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
+    if not dataset.file.is_file():
+        raise DataError(dataset.file, found="no such file", remedy="build it with `lad build sft`")
+    try:
+        if dataset.file.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(dataset.file) as file:
+                for batch in file.iter_batches(batch_size=16):
+                    yield from batch.to_pylist()
+        elif dataset.file.suffix == ".jsonl":
+            with dataset.file.open(encoding="utf-8") as lines:
+                yield from (json.loads(line) for line in lines if line.strip())
+        else:
+            yield from json.loads(dataset.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise DataError(
+            dataset.file, found=f"no readable rows ({fault})", expected="json, jsonl or parquet"
+        ) from fault
+
+
+def _tokens(image: Any, media: Path, config: Mapping[str, Any]) -> int:
+    """Return the tokens of an image as LLaMA-Factory scales it and the processor after it."""
+    from PIL import Image, UnidentifiedImageError
+
+    data = image.get("bytes") if isinstance(image, Mapping) else None
+    name = image.get("path") if isinstance(image, Mapping) else image
+    source: Any = BytesIO(data) if data else _find(str(name), media)
+    try:
+        with Image.open(source) as opened:
+            width, height = opened.size
+    except (OSError, UnidentifiedImageError) as fault:
+        raise DataError(name or "an image", found=f"no readable image ({fault})", expected="an image") from fault
+    pixels = TrainerPixels(config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768))
+    processor = QWEN3_VL if str(config.get("template", "")).startswith("qwen3_vl") else QWEN2_5_VL
+    return image_tokens(width, height, trainer=pixels, processor=processor)
+
+
+def _find(name: str, media: Path) -> Path:
+    """Return an image's path: as it is, or from the media folder, in the order in which LLaMA-Factory looks."""
+    beside: Sequence[Path] = (media / name, Path(name))
+    return next((path for path in beside if path.is_file()), Path(name))

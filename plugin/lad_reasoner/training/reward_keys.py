@@ -1,0 +1,102 @@
+"""The keys that both trainers' reward adapters give: the reward, its parts, and the same parts by category.
+
+Trainers average a key over the rows that have it. ``tp fp tn fn`` and their ``_<category>`` twins therefore are
+shares of one whole, from which F1 follows: 2 tp / (2 tp + fp + fn).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError, check_weight
+from lad_reasoner.task.response import Response, parse, read_outcome
+from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
+from lad_reasoner.task.task import Label
+
+__all__ = ["BY_CATEGORY", "read_options", "score_response"]
+
+#: The parts that are also given by category, where there are such parts: ``naming`` is optional.
+BY_CATEGORY: Final = ("accuracy", "structure", "tp", "fp", "tn", "fn", "naming")
+
+_BASE_WEIGHTS: Final = ("structure_weight", "accuracy_weight")
+
+
+def score_response(
+    response: str,
+    ground_truth: str,
+    *,
+    response_length: int | None = None,
+    structure_weight: float = STRUCTURE_WEIGHT,
+    accuracy_weight: float = ACCURACY_WEIGHT,
+    **optional: float,
+) -> dict[str, float]:
+    """Score one response; `lad_reasoner.task.rewards.rlad_reward` says how.
+
+    Args:
+        response: The text, without special tokens.
+        ground_truth: The gold JSON; its ``category``, if any, names the extra keys.
+        response_length: In tokens; read by the optional rewards of length alone.
+        structure_weight: Weight of the structure reward.
+        accuracy_weight: Weight of the accuracy reward.
+        optional: See `lad_reasoner.task.optional_rewards.OptionalRewards`; none by default.
+
+    Raises:
+        ValueError: The gold has no label of yes or no, or an option is wrong.
+
+    Example:
+        >>> gold = '{"label": "no", "category": "pushpins"}'
+        >>> score_response("<answer> no </answer>", gold)["accuracy_pushpins"]
+        1.0
+    """
+    said = parse(response) if optional else read_outcome(response)
+    scores = _scores(said.answer, said.well_formed, ground_truth, structure_weight, accuracy_weight).copy()
+    if optional:
+        extra, parts = _optional(tuple(optional.items())).parts(said, ground_truth, response_length)
+        scores["overall"] += extra
+        scores |= _by_category(parts, ground_truth)
+    return scores
+
+
+def read_options(options: Mapping[str, Any]) -> OptionalRewards:
+    """Check every option of ``worker.reward.reward_function_kwargs``, and return those of the optional rewards.
+
+    Raises:
+        OptionError: One is unknown, of the wrong type or out of bounds, or all weights are zero.
+    """
+    for name in _BASE_WEIGHTS:
+        check_weight(name, options.get(name, 0.5))
+    optional = OptionalRewards.read({name: value for name, value in options.items() if name not in _BASE_WEIGHTS})
+    paid = [value for name, value in options.items() if name.endswith("_weight") and value]
+    if not paid and set(_BASE_WEIGHTS) <= set(options):
+        raise OptionError("accuracy_weight", found="0, as every weight", expected="a reward that pays for something")
+    return optional
+
+
+@lru_cache
+def _optional(options: tuple[tuple[str, float], ...]) -> OptionalRewards:
+    return OptionalRewards.read(dict(options))
+
+
+@lru_cache(maxsize=16384)  # the responses to a pair differ in their words, but only six outcomes are possible
+def _scores(
+    answer: Label | None, well_formed: bool, ground_truth: str, structure_weight: float, accuracy_weight: float
+) -> dict[str, float]:
+    """Return the keys of an outcome; the caller must copy them."""
+    scores = combined_reward(
+        Response("", answer, well_formed),
+        ground_truth,
+        structure_weight=structure_weight,
+        accuracy_weight=accuracy_weight,
+    )
+    return _by_category(scores, ground_truth)
+
+
+def _by_category(scores: dict[str, float], ground_truth: str) -> dict[str, float]:
+    """Return scores with those of `BY_CATEGORY` once more under the category's name."""
+    if not (category := json.loads(ground_truth).get("category")):
+        return scores
+    name = str(category).replace("/", "_")  # EasyR1's loggers nest keys at a slash
+    return scores | {f"{part}_{name}": scores[part] for part in BY_CATEGORY if part in scores}

@@ -1,0 +1,1 @@
+"""A GRPO run: planned, started and followed."""

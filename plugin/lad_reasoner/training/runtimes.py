@@ -1,0 +1,42 @@
+"""The CPU runtimes that another package provides, found through the entry point group ``lad_reasoner.runtimes``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from lad_reasoner.support.errors import RunError
+
+__all__ = ["CpuRuntime", "cpu_runtime"]
+
+#: The group in which a package names a module with the functions of `CpuRuntime`, under the name of its trainer.
+ENTRY_POINT_GROUP: Final = "lad_reasoner.runtimes"
+
+
+class CpuRuntime(Protocol):
+    """What a run of verl needs on a machine without a GPU."""
+
+    def cpu_overrides(self, *, ranks: int = 1, nodes: int = 1, own_ray: bool = True) -> dict[str, object]:
+        """Return the overrides to lay over the translated config: Hydra key to value."""
+        ...
+
+    def cpu_environment(self, folder: Path, *, threads: int | None = None) -> Mapping[str, str]:
+        """Return the trainer's environment variables for a run that starts its own Ray in ``folder``."""
+        ...
+
+    def cluster_environment(self, *, threads: int | None = None) -> Mapping[str, str]:
+        """Return the environment variables that each process needs on a running Ray cluster."""
+        ...
+
+
+def cpu_runtime(trainer: str = "verl") -> CpuRuntime:
+    """Return the CPU runtime of a trainer.
+
+    Raises:
+        RunError: No installed package provides one.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=trainer):
+        return cast("CpuRuntime", entry.load())
+    raise RunError(trainer, found="no CPU runtime installed", remedy="install lad-reasoner again, or use a GPU")

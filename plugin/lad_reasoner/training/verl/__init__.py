@@ -1,0 +1,1 @@
+"""What verl reads and loads."""

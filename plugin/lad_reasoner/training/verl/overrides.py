@@ -1,0 +1,411 @@
+"""EasyR1's config in verl's words, key by key.
+
+Every key of EasyR1 stands in exactly one of three tables: RULES (translated), HARMLESS (has no counterpart, and
+nothing changes without it) and REFUSED (has no counterpart, and only the default is accepted). A contract test holds
+the tables against EasyR1's keys and verl's own configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lad_reasoner.support.errors import UsageError
+from lad_reasoner.training.easyr1.config import EasyR1Config
+from lad_reasoner.training.easyr1.keys import Key
+
+__all__ = ["HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "run_overrides", "translate"]
+
+ACTOR: Final = "actor_rollout_ref.actor"
+REF: Final = "actor_rollout_ref.ref"
+ROLLOUT: Final = "actor_rollout_ref.rollout"
+MODEL: Final = "actor_rollout_ref.model"
+
+#: EasyR1 always saves its last step; verl does so only if a frequency is set: one that no step count reaches.
+LAST_STEP_ONLY: Final = 1_000_000_000
+
+#: What verl writes into a checkpoint.
+SAVE_CONTENTS: Final = f"{ACTOR}.checkpoint.save_contents"
+
+Overrides = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """EasyR1 keys that are translated together.
+
+    Attributes:
+        keys: The EasyR1 keys.
+        translate: From the whole config to verl's overrides; a name that opens with ``++`` is new to verl.
+    """
+
+    keys: tuple[str, ...]
+    translate: Callable[[EasyR1Config], Overrides]
+
+
+def _to(key: str, *targets: str, by: Callable[[Any], object] = lambda value: value) -> Rule:
+    """The common rule: one key, the same value (or a function of it) under verl's name(s)."""
+    return Rule((key,), lambda config: dict.fromkeys(targets, by(config[key])))
+
+
+def _choice(key: str, *targets: str, **names: str) -> Rule:
+    """A key of a few known values, each with verl's name for it.
+
+    Raises:
+        UsageError: (when translated) The value is not one of them.
+    """
+
+    def translate(config: EasyR1Config) -> Overrides:
+        value = str(config[key])
+        if value not in names:
+            raise UsageError(key, found=value, expected=f"one of {', '.join(names)}: verl has no other")
+        return dict.fromkeys(targets, names[value])
+
+    return Rule((key,), translate)
+
+
+def _files(value: str) -> object:
+    """A parquet path; EasyR1's ``@train`` is what a file holds anyway."""
+    path, _, split = value.partition("@")
+    if split not in {"", "train"}:
+        raise UsageError(value, found=f"split {split}", expected="a parquet file: verl reads whole files")
+    return path
+
+
+def _steps(config: EasyR1Config) -> Overrides:
+    # EasyR1 ignores the epochs when max_steps is given; verl stops at whichever comes first, and an epoch has a step.
+    epochs, steps = config["trainer.total_epochs"], config["trainer.max_steps"]
+    return {"trainer.total_epochs": max(epochs, steps or 0), "trainer.total_training_steps": steps}
+
+
+def _batching(config: EasyR1Config) -> Overrides:
+    # EasyR1 states a micro batch in samples, and its token budget as that many samples of full length.
+    length = config["data.max_prompt_length"] + config["data.max_response_length"]
+    update = config["worker.actor.micro_batch_size_per_device_for_update"]
+    experience = config["worker.actor.micro_batch_size_per_device_for_experience"]
+    return {
+        f"{ACTOR}.use_dynamic_bsz": config["worker.actor.dynamic_batching"],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": update,
+        f"{ACTOR}.ppo_max_token_len_per_gpu": update * length,
+        f"{REF}.log_prob_micro_batch_size_per_gpu": experience,
+        f"{REF}.log_prob_max_token_len_per_gpu": experience * length,
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": experience,
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": experience * length,
+    }
+
+
+def _kl(config: EasyR1Config) -> Overrides:
+    """One coefficient and one estimator serve two places in EasyR1: the reward (eq. 7) or the loss."""
+    on, in_loss = not config["algorithm.disable_kl"], config["algorithm.use_kl_loss"]
+    penalty, coefficient = config["algorithm.kl_penalty"], config["algorithm.kl_coef"]
+    if on and penalty not in {"kl", "abs", "mse", "low_var_kl"}:
+        raise UsageError("algorithm.kl_penalty", found=penalty, expected="kl, abs, mse or low_var_kl with verl")
+    return {
+        "algorithm.use_kl_in_reward": on and not in_loss,
+        "algorithm.kl_penalty": penalty,
+        "algorithm.kl_ctrl.type": config["algorithm.kl_type"],
+        "algorithm.kl_ctrl.kl_coef": coefficient,
+        "algorithm.kl_ctrl.horizon": config["algorithm.kl_horizon"],
+        "algorithm.kl_ctrl.target_kl": config["algorithm.kl_target"],
+        f"{ACTOR}.use_kl_loss": on and in_loss,
+        f"{ACTOR}.kl_loss_coef": coefficient,
+        f"{ACTOR}.kl_loss_type": penalty,
+    }
+
+
+def _reward(config: EasyR1Config) -> Overrides:
+    if config["worker.reward.reward_function"] is None:
+        raise UsageError("worker.reward.reward_function", found="none", expected="path.py:function")
+    options = {
+        "reward_function": config["worker.reward.reward_function"],
+        "reward_function_kwargs": config["worker.reward.reward_function_kwargs"],
+        "skip_special_tokens": config["worker.reward.skip_special_tokens"],
+    }
+    return {
+        "reward.reward_manager.source": "importlib",
+        "reward.reward_manager.name": "EasyR1RewardManager",
+        "reward.reward_manager.module.path": "pkg://lad_reasoner.training.verl.reward_manager",
+        "++reward.custom_reward_function.reward_kwargs": options,
+    }
+
+
+def _validation_sampling(config: EasyR1Config) -> Overrides:
+    """EasyR1 validates with its training samples' parameters, but for what val_override_config says."""
+    own = dict(config["worker.rollout.val_override_config"])
+    known = ("temperature", "top_p", "top_k", "n")
+    if strangers := sorted(set(own) - set(known)):
+        raise UsageError(
+            f"worker.rollout.val_override_config.{strangers[0]}",
+            found=repr(own[strangers[0]]),
+            expected=f"one of {', '.join(known)}: verl sets no other for validation",
+        )
+    used = {name: own.get(name, config[f"worker.rollout.{name}"]) for name in known}
+    return {
+        **{f"{ROLLOUT}.val_kwargs.{name}": value for name, value in used.items()},
+        f"{ROLLOUT}.val_kwargs.do_sample": used["temperature"] > 0,
+    }
+
+
+def _lora(config: EasyR1Config) -> Overrides:
+    lora = "worker.actor.model.lora"
+    modules = config[f"{lora}.target_modules"].strip()
+    overrides: Overrides = {
+        f"{MODEL}.lora_rank": config[f"{lora}.rank"],
+        f"{MODEL}.lora_alpha": config[f"{lora}.alpha"],
+        f"{MODEL}.target_modules": modules
+        if modules == "all-linear"
+        else [name.strip() for name in modules.split(",") if name.strip()],
+        f"{MODEL}.exclude_modules": config[f"{lora}.exclude_modules"],
+    }
+    if config[f"{lora}.rank"] > 0:
+        overrides[f"{ROLLOUT}.load_format"] = "safetensors"  # the engine gets only the adapter from the trainer
+    return overrides
+
+
+def _fsdp(role: str, target: str, default_dtype: str) -> Rule:
+    """The FSDP keys of the actor or the reference model."""
+    source, place = f"worker.{role}.fsdp", f"{target}.fsdp_config"
+    names = ("enable_full_shard", "use_orig_params", "fsdp_size", "torch_dtype")
+    precisions = ("mp_param_dtype", "mp_reduce_dtype", "mp_buffer_dtype")
+
+    def translate(config: EasyR1Config) -> Overrides:
+        return {
+            f"{place}.reshard_after_forward": config[f"{source}.enable_full_shard"],
+            f"{place}.use_orig_params": config[f"{source}.use_orig_params"],
+            f"{place}.fsdp_size": config[f"{source}.fsdp_size"],
+            f"{place}.model_dtype": config[f"{source}.torch_dtype"] or default_dtype,
+            f"++{place}.mixed_precision": {
+                name.removeprefix("mp_"): config[f"{source}.{name}"] for name in precisions
+            },
+        }
+
+    return Rule(tuple(f"{source}.{name}" for name in (*names, *precisions)), translate)
+
+
+def _resume(config: EasyR1Config) -> Overrides:
+    if (path := config["trainer.load_checkpoint_path"]) is not None:
+        return {"trainer.resume_mode": "resume_path", "trainer.resume_from_path": path}
+    return {"trainer.resume_mode": "auto" if config["trainer.find_last_checkpoint"] else "disable"}
+
+
+def _chat_template(path: str | None) -> object:
+    return None if path is None else Path(path).read_text(encoding="utf-8")
+
+
+_OPTIM: Final = "worker.actor.optim"
+
+RULES: Final[tuple[Rule, ...]] = (
+    # Data: read by our dataset class, which prepares rows as EasyR1 does.
+    _to("data.train_files", "data.train_files", by=_files),
+    _to("data.val_files", "data.val_files", by=_files),
+    _to("data.prompt_key", "data.prompt_key"),
+    _to("data.image_key", "data.image_key"),
+    _to("data.image_dir", "++data.image_dir"),
+    _to("data.format_prompt", "++data.format_prompt"),
+    _to("data.min_pixels", "++data.min_pixels"),
+    _to("data.max_pixels", "++data.max_pixels"),
+    _to("data.max_prompt_length", "data.max_prompt_length"),
+    _to("data.max_response_length", "data.max_response_length"),
+    _to("data.rollout_batch_size", "data.train_batch_size"),
+    _to("data.mini_rollout_batch_size", "data.gen_batch_size"),
+    _to("data.val_batch_size", "data.val_batch_size", by=lambda size: None if size == -1 else size),
+    _to("data.override_chat_template", f"{MODEL}.custom_chat_template", by=_chat_template),
+    _to("data.shuffle", "data.shuffle"),
+    _to("data.seed", "data.seed"),
+    _to("data.filter_overlong_prompts", "data.filter_overlong_prompts"),
+    _to("data.filter_overlong_prompts_workers", "data.filter_overlong_prompts_workers"),
+    # Actor. Both trainers count global_batch_size in prompts and multiply it by n themselves.
+    _to("worker.actor.global_batch_size", f"{ACTOR}.ppo_mini_batch_size"),
+    Rule(
+        (
+            "worker.actor.micro_batch_size_per_device_for_update",
+            "worker.actor.micro_batch_size_per_device_for_experience",
+            "worker.actor.dynamic_batching",
+        ),
+        _batching,
+    ),
+    _to("worker.actor.max_grad_norm", f"{ACTOR}.grad_clip", f"{ACTOR}.optim.clip_grad"),
+    _to("worker.actor.clip_ratio_low", f"{ACTOR}.clip_ratio", f"{ACTOR}.clip_ratio_low"),
+    _to("worker.actor.clip_ratio_high", f"{ACTOR}.clip_ratio_high"),
+    _to("worker.actor.clip_ratio_dual", f"{ACTOR}.clip_ratio_c"),
+    _choice("worker.actor.loss_avg_mode", f"{ACTOR}.loss_agg_mode", token="token-mean", seq="seq-mean-token-mean"),  # noqa: S106
+    _choice(
+        "worker.actor.loss_type",
+        f"{ACTOR}.policy_loss.loss_mode",
+        default="vanilla",
+        gspo="gspo",
+        cispo="cispo",
+        sapo="sapo",
+    ),
+    _to("worker.actor.ppo_epochs", f"{ACTOR}.ppo_epochs"),
+    _to("worker.actor.padding_free", f"{MODEL}.use_remove_padding"),
+    _to("worker.actor.ulysses_size", f"{ACTOR}.ulysses_sequence_parallel_size"),
+    _to("worker.actor.use_torch_compile", f"{ACTOR}.use_torch_compile", f"{ACTOR}.fsdp_config.use_torch_compile"),
+    _to("worker.actor.tau_positive", f"{ACTOR}.tau_pos"),
+    _to("worker.actor.tau_negative", f"{ACTOR}.tau_neg"),
+    # Model.
+    _to("worker.actor.model.model_path", f"{MODEL}.path"),
+    _to("worker.actor.model.tokenizer_path", f"{MODEL}.tokenizer_path"),
+    _to("worker.actor.model.override_config", f"++{MODEL}.override_config"),
+    _to("worker.actor.model.enable_gradient_checkpointing", f"{MODEL}.enable_gradient_checkpointing"),
+    _to("worker.actor.model.trust_remote_code", f"{MODEL}.trust_remote_code", "data.trust_remote_code"),
+    _to("worker.actor.model.freeze_vision_tower", f"{ACTOR}.freeze_vision_tower"),
+    Rule(
+        tuple(f"worker.actor.model.lora.{name}" for name in ("rank", "alpha", "target_modules", "exclude_modules")),
+        _lora,
+    ),
+    # Optimiser.
+    _to(f"{_OPTIM}.lr", f"{ACTOR}.optim.lr"),
+    _to(f"{_OPTIM}.betas", f"{ACTOR}.optim.betas"),
+    _to(f"{_OPTIM}.weight_decay", f"{ACTOR}.optim.weight_decay"),
+    _to(f"{_OPTIM}.lr_warmup_ratio", f"{ACTOR}.optim.lr_warmup_steps_ratio"),
+    _to(f"{_OPTIM}.lr_warmup_steps", f"{ACTOR}.optim.lr_warmup_steps", by=lambda n: -1 if n is None else n),
+    _to(f"{_OPTIM}.min_lr_ratio", f"{ACTOR}.optim.min_lr_ratio", by=lambda ratio: ratio or 0.0),
+    _choice(f"{_OPTIM}.lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type", constant="constant", cosine="cosine"),
+    # Sharding. EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise.
+    _fsdp("actor", ACTOR, "fp32"),
+    _fsdp("ref", REF, "bf16"),
+    _to("worker.actor.offload.offload_params", f"{ACTOR}.fsdp_config.param_offload"),
+    _to("worker.actor.offload.offload_optimizer", f"{ACTOR}.fsdp_config.optimizer_offload"),
+    _to("worker.ref.offload.offload_params", f"{REF}.fsdp_config.param_offload"),
+    # Rollout.
+    _choice("worker.rollout.name", f"{ROLLOUT}.name", vllm="vllm"),
+    _to("worker.rollout.n", f"{ROLLOUT}.n"),
+    _to("worker.rollout.temperature", f"{ROLLOUT}.temperature"),
+    _to("worker.rollout.top_p", f"{ROLLOUT}.top_p"),
+    _to("worker.rollout.top_k", f"{ROLLOUT}.top_k"),
+    _to("worker.rollout.seed", f"{ROLLOUT}.seed"),
+    _to("worker.rollout.limit_images", f"++{ROLLOUT}.limit_images", by=lambda limit: limit or None),
+    _choice("worker.rollout.dtype", f"{ROLLOUT}.dtype", bf16="bfloat16", fp16="float16", fp32="float32"),
+    _to("worker.rollout.gpu_memory_utilization", f"{ROLLOUT}.gpu_memory_utilization"),
+    _to("worker.rollout.ignore_eos", f"{ROLLOUT}.ignore_eos"),
+    _to("worker.rollout.enforce_eager", f"{ROLLOUT}.enforce_eager"),
+    _to("worker.rollout.enable_chunked_prefill", f"{ROLLOUT}.enable_chunked_prefill"),
+    _to("worker.rollout.tensor_parallel_size", f"{ROLLOUT}.tensor_model_parallel_size"),
+    _to("worker.rollout.max_model_len", f"{ROLLOUT}.max_model_len"),
+    _to("worker.rollout.max_num_batched_tokens", f"{ROLLOUT}.max_num_batched_tokens"),
+    _to("worker.rollout.disable_log_stats", f"{ROLLOUT}.disable_log_stats"),
+    Rule(("worker.rollout.val_override_config",), _validation_sampling),
+    # Reward.
+    Rule(
+        tuple(
+            f"worker.reward.{name}" for name in ("reward_function", "reward_function_kwargs", "skip_special_tokens")
+        ),
+        _reward,
+    ),
+    # Algorithm.
+    _to("algorithm.gamma", "algorithm.gamma"),
+    _to("algorithm.lam", "algorithm.lam"),
+    _choice(
+        "algorithm.adv_estimator",
+        "algorithm.adv_estimator",
+        grpo="grpo",
+        grpo_passk="grpo_passk",
+        rloo="rloo",
+        reinforce_plus_plus="reinforce_plus_plus",
+    ),
+    Rule(
+        tuple(
+            f"algorithm.{name}"
+            for name in ("disable_kl", "use_kl_loss", "kl_penalty", "kl_coef", "kl_type", "kl_horizon", "kl_target")
+        ),
+        _kl,
+    ),
+    # Trainer.
+    Rule(("trainer.total_epochs", "trainer.max_steps"), _steps),
+    _to("trainer.project_name", "trainer.project_name"),
+    _to("trainer.experiment_name", "trainer.experiment_name"),
+    _to("trainer.logger", "trainer.logger"),
+    _to("trainer.nnodes", "trainer.nnodes"),
+    _to("trainer.n_gpus_per_node", "trainer.n_gpus_per_node"),
+    _to("trainer.critic_warmup", "trainer.critic_warmup"),
+    # EasyR1 validates once more at the end even at -1, which it documents as "no validation"; verl does not.
+    _to("trainer.val_freq", "trainer.test_freq"),
+    _to("trainer.val_before_train", "trainer.val_before_train"),
+    _to("trainer.val_only", "trainer.val_only"),
+    _to("trainer.val_generations_to_log", "trainer.log_val_generations"),
+    _to("trainer.save_freq", "trainer.save_freq", by=lambda every: every if every > 0 else LAST_STEP_ONLY),
+    _to("trainer.save_limit", "trainer.max_actor_ckpt_to_keep", by=lambda limit: limit if limit > 0 else None),
+    _to(
+        "trainer.save_model_only",
+        SAVE_CONTENTS,
+        by=lambda only: ["model"] if only else ["model", "optimizer", "extra"],
+    ),
+    _to("trainer.save_checkpoint_path", "trainer.default_local_dir"),
+    Rule(("trainer.load_checkpoint_path", "trainer.find_last_checkpoint"), _resume),
+    _to("trainer.ray_timeline", "ray_kwargs.timeline_json_file"),
+)
+
+#: Keys that verl lacks and does not need, each with the reason. ``group.*`` stands for all keys of a group.
+HARMLESS: Final[Mapping[str, str]] = {
+    "worker.critic.*": "only read with adv_estimator=gae, which is refused",
+    "algorithm.filter_key": "only read with online_filtering, which is refused",
+    "algorithm.filter_low": "only read with online_filtering, which is refused",
+    "algorithm.filter_high": "only read with online_filtering, which is refused",
+    "trainer.max_try_make_batch": "only read with online_filtering, which is refused",
+    "worker.actor.fsdp.enable_rank0_init": "how weights are loaded, not what is trained",
+    "worker.ref.fsdp.enable_rank0_init": "how weights are loaded, not what is trained",
+    "worker.ref.fsdp.enable_cpu_offload": "verl always keeps the reference model's weights on the CPU",
+    "worker.ref.offload.offload_optimizer": "the reference model has no optimizer",
+    "worker.reward.num_cpus": "a reservation for EasyR1's reward actors; verl's are others",
+    "worker.rollout.disable_tqdm": "a progress bar",
+}
+
+#: Keys of which verl can only do EasyR1's default, each with what to do instead.
+REFUSED: Final[Mapping[str, str]] = {
+    "data.answer_key": "verl reads the gold answer from the column reward_model, which `lad build` writes beside it",
+    "data.video_key": "verl is given images only here",
+    "data.video_fps": "verl is given images only here",
+    "worker.hybrid_engine": "EasyR1 itself knows no other",
+    "worker.actor.strategy": "EasyR1 itself knows no other",
+    "worker.ref.strategy": "EasyR1 itself knows no other",
+    "worker.actor.optim.strategy": "verl has no counterpart to adamw_bf16",
+    "worker.actor.fsdp.enable_cpu_offload": "use worker.actor.offload.offload_params",
+    "algorithm.online_filtering": "verl filters groups by another rule; train with EasyR1, or without it",
+}
+
+
+def translate(config: EasyR1Config, keys: Mapping[str, Key]) -> Overrides:
+    """Return verl's overrides for an EasyR1 config.
+
+    Raises:
+        UsageError: A key or value has no counterpart in verl.
+    """
+    for name, remedy in REFUSED.items():
+        if config[name] != keys[name].default:
+            expected = f"{keys[name].default!r}: verl has no counterpart"
+            raise UsageError(name, found=repr(config[name]), expected=expected, remedy=remedy)
+    covered = {key for rule in RULES for key in rule.keys} | set(REFUSED)
+    for name, value in config.values.items():
+        if name not in covered and not _is_harmless(name) and value != keys[name].default:
+            raise UsageError(name, found=repr(value), expected=f"{keys[name].default!r}: verl has no counterpart")
+    overrides: Overrides = {}
+    for rule in RULES:
+        overrides |= rule.translate(config)
+    return overrides
+
+
+def run_overrides(config: EasyR1Config, attempt: Path) -> Overrides:
+    """Return what every run under our command adds: our dataset class, where metrics go, and no stray folders.
+
+    Args:
+        config: The EasyR1 config.
+        attempt: Folder of this attempt at the run.
+    """
+    return {
+        "data.custom_cls.path": "pkg://lad_reasoner.training.verl.dataset",
+        "data.custom_cls.name": "PairDataset",
+        "trainer.logger": sorted({*config["trainer.logger"], "file"}),
+        "++ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(attempt / "verl.jsonl"),
+        "trainer.v1.sampler.custom_sampler.path": "pkg://lad_reasoner.training.verl.replay_buffer",
+        "trainer.v1.sampler.custom_sampler.name": "RewardReplayBuffer",
+        "++trainer.v1.sampler.sampler_kwargs.reward_log": str(attempt / "rewards.jsonl"),
+        "hydra.run.dir": str(attempt),
+        "hydra.output_subdir": "hydra",
+    }
+
+
+def _is_harmless(name: str) -> bool:
+    return name in HARMLESS or any(name.startswith(group[:-1]) for group in HARMLESS if group.endswith(".*"))

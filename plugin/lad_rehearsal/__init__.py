@@ -1,0 +1,1 @@
+"""Training without a GPU: rehearsals, CPU runtimes for verl and EasyR1, synthetic data and the demo."""

@@ -1,0 +1,1 @@
+"""The verbs of `lad` and `easyr1` that this package adds."""

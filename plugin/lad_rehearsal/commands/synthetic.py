@@ -1,0 +1,42 @@
+"""`lad build synthetic`: mounted by ``lad_datasets.commands.build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["synthetic"]
+
+
+def synthetic(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to draw into; it must be empty or absent.")],
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and sizes: same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=42, max=2100, help="Edge of a picture in pixels, a multiple of 3.")] = 84,
+    train: Annotated[int, typer.Option(min=1, help="Normal training images a category.")] = 8,
+    test: Annotated[int, typer.Option(min=16, help="Test images a category of the MVTec AD and VisA trees.")] = 40,
+    loco_test: Annotated[
+        int, typer.Option(min=12, help="Normal and logically anomalous test images a category of the LOCO tree.")
+    ] = 40,
+    sft: Annotated[int, typer.Option(min=1, help="Questions and answers for SFT.")] = 400,
+) -> None:
+    """Draw seeded trees in the layouts of MVTec AD, VisA and MVTec LOCO AD, and QA for SFT.
+
+    Example: lad build synthetic --out synthetic --seed 0 --loco-test 220
+    """
+    from rich.console import Console
+
+    from lad_reasoner.support.errors import UsageError
+    from lad_rehearsal.synthetic.trees import Sizes, draw_trees
+
+    if size % 3:
+        raise UsageError("--size", found=str(size), expected="a multiple of 3")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(out, found="something there already", expected="an empty folder", remedy="name another --out")
+    sizes = Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size)
+    with Console(stderr=True).status("drawing") as status:
+        counts = draw_trees(out, seed=seed, sizes=sizes, report=lambda name: status.update(f"drawing {name}"))
+    for name, count in counts.items():
+        typer.echo(f"{out / name}\t{count}")

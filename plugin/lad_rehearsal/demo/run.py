@@ -1,0 +1,62 @@
+"""Run the demonstration and show what it found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_rehearsal.demo.chain import Chain, iter_examples
+from lad_rehearsal.demo.stages import run_stages
+
+__all__ = ["run_demo"]
+
+
+def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
+    """Run what is not done yet; write ``summary.json`` and the plots; return the summary.
+
+    Args:
+        out: Folder for everything; a folder of an earlier demonstration is taken up.
+        seed: Of the drawn data, the trainers and the sampled answers.
+
+    Raises:
+        UsageError: The folder holds something else.
+        DataError: The example configs are not installed.
+        RunError: A stage failed.
+    """
+    console = Console(stderr=True, highlight=False)
+    folder = _own_folder(out.resolve())
+    chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
+    records = run_stages(chain.stages(), folder, console)
+
+    # Imported when the long part is over: it costs seconds, and nothing before needs it.
+    from lad_rehearsal.demo.figures import draw_training
+    from lad_rehearsal.demo.summary import summarize
+
+    summary = summarize(chain, records)
+    path = folder / "summary.json"
+    path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    figure = draw_training(summary["grpo"], folder / "training.png")
+    console.print(f"figures of every step: {figure}\neverything measured:   {path}", soft_wrap=True)
+    return summary
+
+
+def _own_folder(folder: Path) -> Path:
+    marker = folder / "stages"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(folder, found="a file", expected="a folder", remedy="name another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not marker.is_dir():
+        raise UsageError(folder, found="other files", expected="an empty folder or an earlier demonstration's")
+    marker.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _find_examples() -> Path:
+    places = list(iter_examples())
+    for place in places:
+        if (place / "demo" / "grpo.yaml").is_file():
+            return place
+    raise DataError(places[-1], found="no example configs", remedy="install the package again, or use a checkout")

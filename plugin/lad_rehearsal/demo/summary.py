@@ -1,0 +1,156 @@
+"""What the demonstration found: ``summary.json``, and the same as a table."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import psutil
+from rich import box
+from rich.table import Table
+
+from lad_reasoner.evaluation.compare import compare_outcomes
+from lad_reasoner.evaluation.score import Estimate, RunScore, read_outcomes, score_run
+from lad_reasoner.training.metrics import read_metrics
+from lad_rehearsal.demo.chain import VARIANTS, Chain
+from lad_rehearsal.demo.stages import StageRecord
+
+__all__ = ["results_table", "summarize"]
+
+#: The packages whose versions decide the figures.
+PACKAGES: Final = (
+    "lad-reasoner",
+    "torch",
+    "transformers",
+    "verl",
+    "llamafactory",
+    "ray",
+    "numpy",
+    "pillow",
+    "pyarrow",
+)
+
+#: The pairs of variants whose difference is tested: what GRPO adds, to the base and to SFT.
+COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("base", "sft-grpo"))
+
+
+def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
+    """Return everything the run measured, as plain JSON values."""
+    return {
+        "variants": {name: _variant(chain, name) for name in VARIANTS},
+        "differences": [_difference(chain, first, second) for first, second in COMPARED],
+        "grpo": {name: _grpo(chain, name) for name in ("grpo", "sft-grpo")},
+        "stages": [
+            {
+                "name": record.name,
+                "title": record.title,
+                "seconds": record.seconds,
+                "peak_pss_bytes": record.peak_bytes,
+            }
+            for record in records
+        ],
+        "seconds": sum(record.seconds for record in records),
+        "peak_pss_bytes": max(record.peak_bytes for record in records),
+        "seed": chain.seed,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "machine": {
+            "platform": sys.platform,
+            "processor": platform.machine(),
+            "cores": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+    }
+
+
+def _variant(chain: Chain, name: str) -> dict[str, Any]:
+    greedy = score_run(chain.predictions(name), chain.loco, name=VARIANTS[name])
+    sampled = score_run(chain.predictions(name, sampled=True), chain.loco, name=VARIANTS[name])
+    return {
+        "name": VARIANTS[name],
+        "greedy": _scores(greedy),
+        "sampled": _scores(sampled) | {"samples": sampled.samples},
+        "categories": {category: _scores_of(score.metrics) for category, score in greedy.categories.items()},
+    }
+
+
+def _scores(run: RunScore) -> dict[str, Any]:
+    pooled = run.pooled
+    return {
+        "n": pooled.pairs,
+        **_scores_of(pooled.metrics),
+        "template_rate": pooled.template_rate,
+        "unparsed": pooled.unparsed,
+    }
+
+
+def _scores_of(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: _estimate(metrics[name]) for name in ("accuracy", "f1")}
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _difference(chain: Chain, first: str, second: str) -> dict[str, Any]:
+    """Return how much more often the second variant is right than the first, on the same pairs, answering greedily."""
+    later, earlier = (read_outcomes(chain.predictions(name), chain.loco, "paper") for name in (second, first))
+    (comparison,) = compare_outcomes([later, earlier])
+    return {
+        "from": first,
+        "to": second,
+        "n": comparison.pairs,
+        "accuracy": _estimate(comparison.accuracy),
+        "mcnemar_p": comparison.p_value,
+    }
+
+
+def _grpo(chain: Chain, name: str) -> dict[str, Any]:
+    rows = [row for row in read_metrics(chain.run_dir(name)) if "reward" in row]
+    return {
+        "start": "base" if name == "grpo" else "sft",
+        "steps": rows,
+        "first_five": _mean(rows[:5]),
+        "last_five": _mean(rows[-5:]),
+    }
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = ("reward", "structure", "accuracy", "response_length")
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names} if rows else {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def results_table(summary: Mapping[str, Any]) -> Table:
+    """Return the four variants as a table: greedy answers, the accuracy of sampled ones beside them, in percent."""
+    title = "One-shot on the drawn MVTec LOCO set: percent, [95% interval]"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for heading in ("variant", "n", "accuracy", "F1", "template", "sampled accuracy"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for variant in summary["variants"].values():
+        greedy, sampled = variant["greedy"], variant["sampled"]
+        table.add_row(
+            variant["name"],
+            str(greedy["n"]),
+            _percent(greedy["accuracy"]),
+            _percent(greedy["f1"] | {"low": None}),
+            f"{100 * greedy['template_rate']:.1f}",
+            _percent(sampled["accuracy"]),
+        )
+    return table
+
+
+def _percent(estimate: Mapping[str, float | None]) -> str:
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "n/a"
+    bounds = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f}{bounds}"

@@ -1,0 +1,141 @@
+"""Questions and answers for SFT, each about pictures drawn for it, in the annotation format of `lad build sft`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from lad_rehearsal.synthetic import qa
+from lad_rehearsal.synthetic.render import render
+from lad_rehearsal.synthetic.scenes import (
+    DEFECT_KINDS,
+    LOGICAL,
+    STRUCTURAL,
+    Layout,
+    Scene,
+    break_scene,
+    draw_dense,
+    draw_layout,
+)
+
+__all__ = [
+    "ANNOTATIONS",
+    "DATASET",
+    "Sample",
+    "draw_comparison",
+    "draw_damage",
+    "draw_pair",
+    "draw_parts",
+    "draw_samples",
+]
+__all__ += ["write_annotations"]
+
+ANNOTATIONS: Final = "annotations.jsonl"
+DATASET: Final = "synthetic_sft"
+
+#: Samples rendered at once.
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question about one or two scenes, and its answer.
+
+    Attributes:
+        category: What is asked: ``parts``, ``damage``, ``comparison`` or ``pair``.
+        defect: "good", the defect's name, or "several".
+    """
+
+    category: str
+    question: str
+    scenes: tuple[Scene, ...]
+    answer: str
+    defect: str
+
+
+def draw_parts(layout: Layout, rng: np.random.Generator) -> Sample:  # noqa: ARG001 - one signature for all
+    """Ask what stands where in one picture."""
+    scene = Scene(layout)
+    return Sample("parts", qa.PARTS_QUESTION, (scene,), qa.parts_answer(scene), "good")
+
+
+def draw_damage(layout: Layout, rng: np.random.Generator) -> Sample:
+    """Ask which slots of one picture are blemished."""
+    scene = draw_dense(Scene(layout), rng)
+    return Sample("damage", qa.DAMAGE_QUESTION, (scene,), qa.damage_answer(scene), "several")
+
+
+def draw_comparison(layout: Layout, rng: np.random.Generator, *, share: float = 0.5) -> Sample:
+    """Ask the task's question of two pictures that differ in about ``share`` of their slots."""
+    reference, query = Scene(layout), draw_dense(Scene(layout), rng, share=share)
+    return Sample("comparison", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), "several")
+
+
+def draw_pair(layout: Layout, rng: np.random.Generator, *, defects: Sequence[str] = (*LOGICAL, *STRUCTURAL)) -> Sample:
+    """Ask the task's question as it is: the query is normal, or has one of ``defects``, half the time each."""
+    reference = query = Scene(layout)
+    defect = "good" if rng.random() < 0.5 else str(rng.choice(defects))
+    if defect != "good":
+        query = break_scene(reference, defect, rng)
+    return Sample("pair", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), defect)
+
+
+#: Share of each kind of question among the annotations. Chosen by measurement: docs/demo-model.md.
+_SHARES: Final[dict[Callable[[Layout, np.random.Generator], Sample], float]] = {
+    draw_parts: 0.07,
+    draw_damage: 0.03,
+    draw_comparison: 0.3,
+    draw_pair: 0.6,
+}
+
+
+def draw_samples(count: int, *, rng: np.random.Generator, exclude: Collection[Layout] = ()) -> Iterator[Sample]:
+    """Draw questions, each about a layout of its own that is not in ``exclude``."""
+    draws = list(_SHARES)
+    for index in rng.choice(len(draws), size=count, p=list(_SHARES.values())):
+        layout = draw_layout(rng)
+        while layout in exclude:
+            layout = draw_layout(rng)
+        yield draws[index](layout, rng)
+
+
+def write_annotations(
+    out: Path, *, rows: int, pixels: int, rng: np.random.Generator, exclude: Collection[Layout]
+) -> int:
+    """Write ``annotations.jsonl`` and the pictures it names, under ``sft/``.
+
+    Returns:
+        The rows written.
+    """
+    (out / "sft").mkdir(parents=True, exist_ok=True)
+    samples = list(draw_samples(rows, rng=rng, exclude=exclude))
+    with (out / ANNOTATIONS).open("w", encoding="utf-8") as lines:
+        for start in range(0, rows, _BATCH):
+            batch = samples[start : start + _BATCH]
+            images = iter(render([scene for s in batch for scene in s.scenes], rng=rng, size=pixels).images)
+            for number, sample in enumerate(batch, start):
+                names = [f"sft/{number:05d}_{index}.png" for index in range(len(sample.scenes))]
+                for name in names:
+                    Image.fromarray(next(images)).save(out / name, compress_level=1)
+                lines.write(json.dumps(_row(number, sample, names)) + "\n")
+    return rows
+
+
+def _row(number: int, sample: Sample, images: list[str]) -> dict[str, object]:
+    return {
+        "id": f"{DATASET}/{number:05d}",
+        "images": images,
+        "question": sample.question,
+        "answer": sample.answer,
+        "dataset": DATASET,
+        "category": sample.category,
+        "kind": DEFECT_KINDS.get(sample.defect, "good" if sample.defect == "good" else "appearance"),
+        "defect": sample.defect,
+        "writer": "template",
+    }

@@ -1,0 +1,198 @@
+"""Sample n responses to each prompt of a batch, with the log-probabilities the trainer will compute.
+
+A prompt is computed and cached once for all its samples. The samples' tokens follow it in the one cache, n a step, and
+a mask lets each sample see the prompt and itself alone:
+
+    cache of a prompt   p p p p p | a1 b1 c1 | a2 b2 c2 | ...        samples a, b, c
+
+so that a step reads the prompt's keys and values once instead of n times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+    from lad_rehearsal.verl_cpu.encoding import EncodedPrompts
+
+__all__ = ["Response", "Sampling", "Vocabulary", "generate"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        samples: Responses a prompt.
+        max_new_tokens: Longest response, the end token included.
+        temperature: 0 takes the likeliest token.
+        top_p: The likeliest tokens that together reach this probability; 1 means all.
+        top_k: As many of the likeliest tokens; 0 or less means all.
+    """
+
+    samples: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens with a meaning of their own.
+
+    Attributes:
+        end: Any of them ends a response.
+        never: Not to be sampled: image and video placeholders, behind which the trainer would look for images.
+    """
+
+    end: torch.Tensor
+    never: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Response:
+    """A sampled response.
+
+    Attributes:
+        tokens: Token ids, the end token included if there is one.
+        log_probs: One a token: of the whole vocabulary at the sampling temperature (1 when greedy), whatever top-p,
+            top-k or forbidden tokens left out, since that is what the trainer recomputes.
+    """
+
+    tokens: list[int]
+    log_probs: list[float]
+
+
+@dataclass
+class _State:
+    """The P prompts with a sample still being written."""
+
+    cache: DynamicCache
+    index: torch.Tensor  # (P,) of the whole batch
+    mask: torch.Tensor  # (P, 1, samples, cached): what each sample sees
+    position: torch.Tensor  # (P,) of the next token
+    logits: torch.Tensor  # (P, samples, vocabulary) of the next token
+
+    def select(self, keep: torch.Tensor) -> None:
+        self.cache.batch_select_indices(keep)
+        self.index, self.mask = self.index[keep], self.mask[keep]
+        self.position, self.logits = self.position[keep], self.logits[keep]
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def generate(
+    model: Any, prompts: EncodedPrompts, sampling: Sampling, vocabulary: Vocabulary, generator: torch.Generator
+) -> list[Response]:
+    """Return the responses, a prompt's samples side by side."""
+    shape = (len(prompts), sampling.samples)
+    tokens = torch.zeros(*shape, sampling.max_new_tokens, dtype=torch.long)
+    log_probs = torch.zeros(*shape, sampling.max_new_tokens)
+    lengths = torch.full(shape, sampling.max_new_tokens)
+    running = torch.ones(shape, dtype=torch.bool)
+    state = _prefill(model, prompts, sampling.samples)
+    for step in range(sampling.max_new_tokens):
+        chosen, chosen_log_probs = _choose(state.logits, sampling, vocabulary.never, generator)
+        tokens[state.index, :, step], log_probs[state.index, :, step] = chosen, chosen_log_probs
+        ended = running[state.index] & torch.isin(chosen, vocabulary.end)
+        lengths[state.index] = lengths[state.index].masked_fill(ended, step + 1)
+        running[state.index] &= ~ended
+        unfinished = running[state.index].any(dim=1)
+        if step + 1 == sampling.max_new_tokens or not unfinished.any():
+            break
+        if not unfinished.all():
+            state.select(unfinished.nonzero().squeeze(1))
+            chosen = chosen[unfinished]
+        _advance(model, state, chosen)
+    rows = zip(tokens.flatten(0, 1), log_probs.flatten(0, 1), lengths.flatten().tolist(), strict=True)
+    return [Response(ids[:length].tolist(), scores[:length].tolist()) for ids, scores, length in rows]
+
+
+def _prefill(model: Any, prompts: EncodedPrompts, samples: int) -> _State:
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config.get_text_config())
+    embeddings = model.get_input_embeddings()(prompts.input_ids)
+    deep: dict[str, Any] = {}
+    if prompts.vision:
+        features = model.model.get_image_features(**prompts.vision)
+        images = torch.cat(features.pooler_output)
+        places = prompts.input_ids == model.config.image_token_id
+        embeddings = embeddings.masked_scatter(places.unsqueeze(-1), images.to(embeddings.dtype))
+        if (deepstack := getattr(features, "deepstack_features", None)) is not None:
+            # Qwen3-VL adds what earlier vision layers saw to the first language layers.
+            deep = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}
+    hidden = _forward(model, cache, embeddings, prompts.attention_mask, prompts.position_ids, **deep)
+    return _State(
+        cache=cache,
+        index=torch.arange(len(prompts)),
+        mask=prompts.attention_mask.bool()[:, None, None].expand(-1, -1, samples, -1),
+        position=prompts.next_position,
+        logits=model.lm_head(hidden[:, -1:]).float().expand(-1, samples, -1),
+    )
+
+
+def _advance(model: Any, state: _State, chosen: torch.Tensor) -> None:
+    """Append the chosen tokens, ``(P, samples)``, and compute the logits after them."""
+    prompts, samples = chosen.shape
+    itself = torch.eye(samples, dtype=torch.bool).expand(prompts, 1, -1, -1)
+    state.mask = torch.cat([state.mask, itself], dim=-1)
+    positions = state.position[None, :, None].expand(3, -1, samples)
+    hidden = _forward(model, state.cache, model.get_input_embeddings()(chosen), state.mask, positions)
+    state.logits, state.position = model.lm_head(hidden).float(), state.position + 1
+
+
+def _forward(
+    model: Any,
+    cache: DynamicCache,
+    embeddings: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    **deep: Any,
+) -> torch.Tensor:
+    """Run the language model alone: verl replaces the forward of what is around it, in the trainer's process."""
+    output = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        **deep,
+    )
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+def _choose(
+    logits: torch.Tensor, sampling: Sampling, never: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token a sample; return the tokens and their log-probabilities, ``(P, samples)`` each."""
+    scores = logits / sampling.temperature if sampling.temperature > 0 else logits
+    log_probs = scores.log_softmax(dim=-1)
+    allowed = log_probs.index_fill(-1, never, -torch.inf)
+    if sampling.temperature > 0:
+        kept = _keep_top(allowed, top_p=sampling.top_p, top_k=sampling.top_k)
+        # The first of exponential clocks that run at these rates: a multinomial draw, and faster than torch's.
+        clocks = torch.empty_like(kept).exponential_(generator=generator)
+        chosen = (kept.exp() / clocks).argmax(dim=-1)
+    else:
+        chosen = allowed.argmax(dim=-1)
+    return chosen, log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+
+
+def _keep_top(log_probs: torch.Tensor, *, top_p: float, top_k: int) -> torch.Tensor:
+    """Set the log-probability of all but the top tokens to minus infinity."""
+    if 0 < top_k < log_probs.shape[-1]:
+        smallest = log_probs.topk(top_k, dim=-1).values[..., -1:]
+        log_probs = log_probs.masked_fill(log_probs < smallest, -torch.inf)
+    if top_p < 1:
+        ordered, places = log_probs.softmax(dim=-1).sort(dim=-1, descending=True)
+        # A token goes if those before it reach top_p already; the likeliest always stays.
+        beyond = ordered.cumsum(dim=-1) - ordered >= top_p
+        log_probs = log_probs.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
+    return log_probs
