@@ -35,6 +35,7 @@ class LadError(Exception):
         self, problem: object, *, where: object = "", remedy: str = "", found: str = "", expected: str = ""
     ) -> None:
         self.where, self.problem, self.remedy = str(where), str(problem), remedy
+        self.found, self.expected = found or str(problem), expected
         self._mould = ""
         if found:
             self.where, self.problem = str(problem), f"found {found}"
