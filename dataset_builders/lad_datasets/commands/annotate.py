@@ -1,4 +1,4 @@
-"""Verbs of `lad` that write annotations and have them reviewed."""
+"""`lad annotate`: write questions and answers about test images."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ class Structured(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to `lad`."""
+    """Add `annotate` to `lad`."""
     app.command()(annotate)
-    app.command()(review)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
@@ -131,29 +130,6 @@ def annotate(
         _print_summary(annotate_with_templates(subjects, out, findings), as_json=as_json)
     else:
         _print_summary(annotate_with_model(subjects, out, options, findings), as_json=as_json)
-
-
-def review(
-    folder: Annotated[Path, typer.Argument(help="What `lad annotate` wrote.", show_default=False)],
-    *,
-    sample: Annotated[int | None, typer.Option(min=1, help="Show this many pairs, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
-    decisions: Annotated[
-        list[Path] | None, typer.Option(help="Decisions of a reviewer; twice to compare two. Prints the rates.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a page on which people accept, reject or edit annotations; print the rates of what they decided.
-
-    Example: lad review qa --sample 300, then open qa/review/index.html and save its decisions as qa/decisions.jsonl
-    """
-    from lad_datasets.annotate.review import print_rates, write_page
-
-    if decisions:
-        print_rates(folder, decisions, as_json=as_json)
-        return
-    page, shown = write_page(folder, sample=sample, seed=seed)
-    typer.echo(json.dumps({"page": str(page), "pairs": shown}) if as_json else page)
 
 
 def _prices(price_in: float | None, price_out: float | None, budget: float | None) -> Prices | None:

@@ -25,6 +25,7 @@ __all__ = ["build_app", "main", "run_app"]
 VERB_MODULES = (
     "lad_reasoner.commands.predict",
     "lad_reasoner.commands.ask",
+    "lad_reasoner.commands.serve",
     "lad_reasoner.commands.score",
     "lad_reasoner.commands.report",
     "lad_reasoner.commands.plot",

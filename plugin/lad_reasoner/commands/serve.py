@@ -1,0 +1,64 @@
+"""`lad serve`: a local page on which a model judges pairs of images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lad_reasoner.commands.model_options import (
+    BackendOption,
+    Device,
+    Dtype,
+    MaxNewTokens,
+    MaxPixels,
+    MinPixels,
+    Model,
+    load_model,
+)
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `serve` to `lad`."""
+    app.command("serve")(serve_command)
+
+
+def serve_command(
+    *,
+    model: Model,
+    backend: BackendOption = "transformers",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens the page to the network.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    max_megabytes: Annotated[int, typer.Option(min=1, max=200, help="Largest image file, in MB.")] = 20,
+    max_new_tokens: MaxNewTokens = 512,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Open a local page that compares two images and shows the verdict.
+
+    Example: lad serve --model Qwen/Qwen2.5-VL-3B-Instruct --max-pixels 401408
+    """
+    import threading
+
+    from lad_reasoner.inference.serve import serve
+
+    engine = load_model(
+        backend,
+        model,
+        max_new_tokens=max_new_tokens,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        device=device,
+        dtype=dtype,
+    )
+    with serve(engine, host=host, port=port, max_megabytes=max_megabytes) as address:
+        if host not in {"127.0.0.1", "localhost", "::1"}:
+            typer.echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
+        typer.echo(address)
+        threading.Event().wait()  # until Ctrl-C
