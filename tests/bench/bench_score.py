@@ -12,13 +12,13 @@ import time
 
 import numpy as np
 
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
 from lad_reasoner.evaluation.paper import LOCO_TEST_COUNTS
 from lad_reasoner.evaluation.score import RESAMPLES, score_outcomes
 from lad_reasoner.pairs.reader import Truth
 
 
-def draw_outcomes(seed: int) -> Outcomes:
+def draw_outcomes(seed: int) -> System:
     """Return a model that is right about two times in three, over the counts of MVTec LOCO AD."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -28,9 +28,9 @@ def draw_outcomes(seed: int) -> Outcomes:
             path = f"{category}/test/{kind}/{index:03}.png"
             defect = "good" if kind == "good" else f"defect_{index % 18}"
             score = float(np.clip(rng.normal(0.6 if label == "yes" else 0.45, 0.2), 0, 1))
-            reply = Reply("yes" if score > 0.5 else "no", well_formed=True, score=score, source="answer_token")
-            rows.append(Outcome(Truth(path, "mvtec_loco", category, label, kind, defect, path), (reply,)))
-    return Outcomes(f"model-{seed}", tuple(rows))
+            reply = Verdict("yes" if score > 0.5 else "no", well_formed=True, score=score, source="answer_token")
+            rows.append(JudgedPair(Truth(path, "mvtec_loco", category, label, kind, defect, path), (reply,)))
+    return System(f"model-{seed}", tuple(rows))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Outcomes, parquets and prediction files made from confusion matrices."""
+"""System, parquets and prediction files made from confusion matrices."""
 
 from __future__ import annotations
 

@@ -12,23 +12,23 @@ from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.compare import compare_outcomes
 from lad_reasoner.evaluation.external import read_external, read_free_text
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
 from lad_reasoner.evaluation.score import cell_counts, score_outcomes, score_run
 from lad_reasoner.pairs.reader import Truth, read_truths
 from lad_reasoner.support.errors import DataError
 
 
-def outcome(number: int, label: str, *answers: str | None, query: int | None = None, **truth: str) -> Outcome:
+def outcome(number: int, label: str, *answers: str | None, query: int | None = None, **truth: str) -> JudgedPair:
     path = f"q/{number if query is None else query}.png"
     facts = {"dataset": "d", "category": "c", "kind": "good" if label == "no" else "logical", "defect": "x"} | truth
     replies = tuple(
-        Reply(answer, answer is not None, {"yes": 0.9, "no": 0.2, None: 0.5}[answer]) for answer in answers
+        Verdict(answer, answer is not None, {"yes": 0.9, "no": 0.2, None: 0.5}[answer]) for answer in answers
     )
-    return Outcome(Truth(pair_id=f"p{number}", label=label, query_path=path, **facts), replies)
+    return JudgedPair(Truth(pair_id=f"p{number}", label=label, query_path=path, **facts), replies)
 
 
-def run(*rows: Outcome, resamples: int = 50):
-    return score_outcomes(Outcomes("m", rows), "all", resamples=resamples)
+def run(*rows: JudgedPair, resamples: int = 50):
+    return score_outcomes(System("m", rows), "all", resamples=resamples)
 
 
 def test_an_unparsed_answer_is_wrong_and_counted() -> None:
@@ -96,8 +96,8 @@ def test_references_of_one_query_widen_the_interval() -> None:
 
 
 def test_a_vote_over_references_is_compared_with_a_single_answer() -> None:
-    voted = Outcomes("a", tuple(outcome(i, "yes", "yes" if i % 3 else "no", query=i // 3) for i in range(12)))
-    single = Outcomes("b", tuple(outcome(i, "yes", "no") for i in range(4)))
+    voted = System("a", tuple(outcome(i, "yes", "yes" if i % 3 else "no", query=i // 3) for i in range(12)))
+    single = System("b", tuple(outcome(i, "yes", "no") for i in range(4)))
     (item,) = compare_outcomes([voted, single], resamples=50)
     assert (item.first, item.pairs, item.only_first, item.only_second) == ("a (vote of 3)", 4, 4, 0)
 
@@ -113,7 +113,7 @@ def test_a_metric_that_one_category_lacks_has_no_macro() -> None:
 def test_one_reply_without_a_score_leaves_the_curves_undefined() -> None:
     rows = [outcome(0, "yes", "yes"), outcome(1, "no", "no")]
     assert run(*rows).pooled.metrics["auroc"].value == 1.0
-    silent = replace(rows[0], replies=(Reply("yes"),))
+    silent = replace(rows[0], replies=(Verdict("yes"),))
     assert run(silent, rows[1]).pooled.metrics["auroc"].value is None
 
 
@@ -129,8 +129,8 @@ def test_a_query_with_two_defects_counts_for_each_and_normals_for_none() -> None
 
 
 def test_two_models_are_compared_on_the_pairs_both_answered() -> None:
-    first = Outcomes("a", tuple(outcome(i, "yes", "yes") for i in range(12)))
-    second = Outcomes("b", tuple(outcome(i, "yes", "no" if i < 6 else "yes") for i in range(10)))
+    first = System("a", tuple(outcome(i, "yes", "yes") for i in range(12)))
+    second = System("b", tuple(outcome(i, "yes", "no" if i < 6 else "yes") for i in range(10)))
     (item,) = compare_outcomes([first, second], resamples=500)
     assert (item.pairs, item.only_first, item.only_second) == (10, 6, 0)
     assert item.p_value == pytest.approx(2 / 2**6)

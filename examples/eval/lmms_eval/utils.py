@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Reply
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
 from lad_reasoner.evaluation.protocols import select
 from lad_reasoner.evaluation.score import RunScore, score_outcomes
 from lad_reasoner.pairs.reader import Truth
@@ -45,36 +45,36 @@ def doc_to_messages(doc: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Outcome]:
+def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, JudgedPair]:
     """Put a response beside the truth."""
     response = parse(results[0])
-    outcome = Outcome(_truth(doc), (Reply(response.answer, response.well_formed),))
+    outcome = JudgedPair(_truth(doc), (Verdict(response.answer, response.well_formed),))
     return dict.fromkeys(METRICS, outcome)
 
 
-def accuracy(outcomes: Sequence[Outcome]) -> float | None:
+def accuracy(outcomes: Sequence[JudgedPair]) -> float | None:
     """Return the accuracy over all pairs."""
     return _score(outcomes).pooled.metrics["accuracy"].value
 
 
-def f1(outcomes: Sequence[Outcome]) -> float | None:
+def f1(outcomes: Sequence[JudgedPair]) -> float | None:
     """Return F1 over all pairs; None where nothing is anomalous and nothing was called so."""
     return _score(outcomes).pooled.metrics["f1"].value
 
 
-def macro_f1(outcomes: Sequence[Outcome]) -> float | None:
+def macro_f1(outcomes: Sequence[JudgedPair]) -> float | None:
     """Return the mean of the categories' F1; None where one is not defined."""
     return _score(outcomes).macro["f1"].value
 
 
-def unparsed(outcomes: Sequence[Outcome]) -> float:
+def unparsed(outcomes: Sequence[JudgedPair]) -> float:
     """Return the share of responses without a readable answer."""
     pooled = _score(outcomes).pooled
     return pooled.unparsed / pooled.replies
 
 
-def _score(outcomes: Sequence[Outcome]) -> RunScore:
-    return score_outcomes(Outcomes("lmms-eval", tuple(outcomes)), "paper", resamples=1)
+def _score(outcomes: Sequence[JudgedPair]) -> RunScore:
+    return score_outcomes(System("lmms-eval", tuple(outcomes)), "paper", resamples=1)
 
 
 def _truth(doc: Mapping[str, Any]) -> Truth:

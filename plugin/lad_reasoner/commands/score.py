@@ -14,7 +14,7 @@ from lad_reasoner.support.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lad_reasoner.evaluation.outcomes import Outcomes
+    from lad_reasoner.evaluation.outcomes import System
     from lad_reasoner.evaluation.score import RunScore
 
 __all__ = ["register"]
@@ -142,7 +142,7 @@ def _read_systems(
     data: Path | None,
     protocol: Literal["paper", "all"],
     thresholds: Sequence[str],
-) -> list[Outcomes]:
+) -> list[System]:
     from lad_reasoner.evaluation.outcomes import run_names
     from lad_reasoner.evaluation.score import read_outcomes
 
@@ -153,7 +153,7 @@ def _read_systems(
 
 def _read_externals(
     named: Sequence[str], data: Path | None, protocol: Literal["paper", "all"], thresholds: Sequence[str]
-) -> list[Outcomes]:
+) -> list[System]:
     from lad_reasoner.evaluation.external import read_external
 
     files = {}
@@ -191,7 +191,7 @@ def _read_thresholds(words: Sequence[str], names: Collection[str]) -> dict[str, 
     return {name: given.get(name, given.get("", THRESHOLD)) for name in names}
 
 
-def _note_gaps(systems: Sequence[Outcomes]) -> None:
+def _note_gaps(systems: Sequence[System]) -> None:
     """Say on stderr what could not be scored."""
     for system in systems:
         _note_ids(system.name, system.missing, "pairs without a reply; not scored")

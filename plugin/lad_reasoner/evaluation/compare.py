@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Floats
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, majority, query_of
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, majority, query_of
 from lad_reasoner.evaluation.score import RESAMPLES, Estimate, cell_counts
 from lad_reasoner.evaluation.statistics import holm, interval, mcnemar, resample_counts
 from lad_reasoner.support.errors import DataError, UsageError
@@ -50,7 +50,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare_outcomes(systems: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+def compare_outcomes(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
     """Compare every two systems; of several samples or references a query, the majority vote counts.
 
     Raises:
@@ -66,7 +66,7 @@ def compare_outcomes(systems: Sequence[Outcomes], *, resamples: int = RESAMPLES,
     return [replace(item, p_holm=p_value) for item, p_value in zip(comparisons, adjusted, strict=True)]
 
 
-def _compare(first: Outcomes, second: Outcomes, *, resamples: int, rng: np.random.Generator) -> Comparison:
+def _compare(first: System, second: System, *, resamples: int, rng: np.random.Generator) -> Comparison:
     theirs = {query_of(row.truth): row for row in second.rows}
     rows = [(row, theirs[query_of(row.truth)]) for row in first.rows if query_of(row.truth) in theirs]
     if not rows:
@@ -91,7 +91,7 @@ def _compare(first: Outcomes, second: Outcomes, *, resamples: int, rng: np.rando
     )
 
 
-def _right(row: Outcome) -> bool:
+def _right(row: JudgedPair) -> bool:
     return row.replies[0].answer == row.truth.label
 
 

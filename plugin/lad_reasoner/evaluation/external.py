@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from lad_reasoner.evaluation.outcomes import Outcomes, Reply, join
+from lad_reasoner.evaluation.outcomes import System, Verdict, join
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.pairs.reader import Truth, read_truths
 from lad_reasoner.support.errors import DataError
@@ -41,7 +41,7 @@ def read_free_text(text: str) -> Label | None:
     return ANOMALOUS if found.group(1).lower() == ANOMALOUS else NORMAL
 
 
-def read_external(name: str, path: Path, data: Path, protocol: Protocol, *, threshold: float = THRESHOLD) -> Outcomes:
+def read_external(name: str, path: Path, data: Path, protocol: Protocol, *, threshold: float = THRESHOLD) -> System:
     """Read a CSV of another system.
 
     Args:
@@ -56,7 +56,7 @@ def read_external(name: str, path: Path, data: Path, protocol: Protocol, *, thre
     """
     truths = read_truths(data)
     places = _Places(truths)
-    replies: dict[str, tuple[Reply, ...]] = {}
+    replies: dict[str, tuple[Verdict, ...]] = {}
     for where, row in _rows(path):
         pair_id = places.find(row, where=where)
         if pair_id in replies:
@@ -120,7 +120,7 @@ def _tail(path: str, category: str) -> str:
     return "/".join(parts[len(parts) - 1 - parts[::-1].index(category) :])
 
 
-def _reply(row: Mapping[str, str], threshold: float, *, where: str) -> Reply:
+def _reply(row: Mapping[str, str], threshold: float, *, where: str) -> Verdict:
     score = None
     if row.get("score"):
         try:
@@ -130,7 +130,7 @@ def _reply(row: Mapping[str, str], threshold: float, *, where: str) -> Reply:
         if not math.isfinite(score):
             raise DataError(f"{where}, column score", found=repr(row["score"]), expected="a finite number")
     if "text" in row:
-        return Reply(read_free_text(row["text"]), score=score, source=None if score is None else "external")
+        return Verdict(read_free_text(row["text"]), score=score, source=None if score is None else "external")
     if score is None:
         raise DataError(f"{where}, column score", found="nothing", expected="a number")
-    return Reply(ANOMALOUS if score > threshold else NORMAL, score=score, source="external")
+    return Verdict(ANOMALOUS if score > threshold else NORMAL, score=score, source="external")

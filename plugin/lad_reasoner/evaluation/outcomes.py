@@ -14,7 +14,7 @@ from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
-__all__ = ["Outcome", "Outcomes", "Query", "Reply", "join", "majority", "query_of", "read_replies", "run_names"]
+__all__ = ["JudgedPair", "Query", "System", "Verdict", "join", "majority", "query_of", "read_replies", "run_names"]
 
 
 #: What a query is known by: its dataset and its path.
@@ -22,7 +22,7 @@ Query = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Verdict:
     """One reading of a system's output.
 
     Attributes:
@@ -39,15 +39,15 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JudgedPair:
     """A pair and the replies to it, one a sample."""
 
     truth: Truth
-    replies: tuple[Reply, ...]
+    replies: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class System:
     """What a system said about the pairs of a protocol.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcomes:
     """
 
     name: str
-    rows: tuple[Outcome, ...]
+    rows: tuple[JudgedPair, ...]
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
@@ -76,19 +76,19 @@ class Outcomes:
         return max(counts.values(), default=0)
 
 
-def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Reply, ...]]:
+def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
     """Parse responses; the replies of a pair are in the order of their samples."""
-    replies: dict[str, tuple[Reply, ...]] = {}
+    replies: dict[str, tuple[Verdict, ...]] = {}
     for prediction in sorted(predictions, key=lambda prediction: prediction.sample):
         response = parse(prediction.response)
-        reply = Reply(response.answer, response.well_formed, prediction.score, prediction.score_source)
+        reply = Verdict(response.answer, response.well_formed, prediction.score, prediction.score_source)
         replies[prediction.pair_id] = (*replies.get(prediction.pair_id, ()), reply)
     return replies
 
 
 def join(
-    name: str, replies: Mapping[str, tuple[Reply, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
-) -> Outcomes:
+    name: str, replies: Mapping[str, tuple[Verdict, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
+) -> System:
     """Put replies beside the truth.
 
     Args:
@@ -98,9 +98,9 @@ def join(
         known: Every pair of the data.
     """
     ids = {truth.pair_id for truth in known}
-    return Outcomes(
+    return System(
         name=name,
-        rows=tuple(Outcome(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
+        rows=tuple(JudgedPair(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
         missing=tuple(truth.pair_id for truth in scored if truth.pair_id not in replies),
         unknown=tuple(pair_id for pair_id in replies if pair_id not in ids),
     )
@@ -111,7 +111,7 @@ def query_of(truth: Truth) -> Query:
     return truth.dataset, truth.query_path
 
 
-def majority(outcomes: Outcomes, *, by: Literal["query", "pair"] = "query") -> Outcomes:
+def majority(outcomes: System, *, by: Literal["query", "pair"] = "query") -> System:
     """Return the outcomes of a vote: of the readable answers the more frequent one; a tie is no answer.
 
     The score is the share of yes among the readable answers, and 0.5 where there is none.
@@ -121,7 +121,7 @@ def majority(outcomes: Outcomes, *, by: Literal["query", "pair"] = "query") -> O
         by: Whether all that was asked about a query votes together, under the id of its first pair, or each pair's
             samples by themselves.
     """
-    voters: dict[object, list[Outcome]] = {}
+    voters: dict[object, list[JudgedPair]] = {}
     for row in outcomes.rows:
         voters.setdefault(query_of(row.truth) if by == "query" else row.truth.pair_id, []).append(row)
     rows = tuple(
@@ -132,11 +132,11 @@ def majority(outcomes: Outcomes, *, by: Literal["query", "pair"] = "query") -> O
     return replace(outcomes, name=f"{outcomes.name} (vote of {count})", rows=rows)
 
 
-def _vote(replies: Sequence[Reply]) -> Reply:
+def _vote(replies: Sequence[Verdict]) -> Verdict:
     votes = Counter(reply.answer for reply in replies)
     yes, no = votes[ANOMALOUS], votes[NORMAL]
     answer: Label | None = None if yes == no else (ANOMALOUS if yes > no else NORMAL)
-    return Reply(answer, score=yes / (yes + no) if yes + no else 0.5, source="vote")
+    return Verdict(answer, score=yes / (yes + no) if yes + no else 0.5, source="vote")
 
 
 def run_names(predictions: Sequence[Path]) -> list[str]:

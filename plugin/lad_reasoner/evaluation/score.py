@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, Query, join, majority, query_of, read_replies
+from lad_reasoner.evaluation.outcomes import JudgedPair, Query, System, join, majority, query_of, read_replies
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.statistics import interval, resample_aurocs, resample_counts
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
@@ -143,7 +143,7 @@ def score_run(
     return score_outcomes(outcomes, protocol, resamples=resamples, seed=seed)
 
 
-def read_outcomes(predictions: Path, data: Path | None, protocol: Protocol, *, name: str | None = None) -> Outcomes:
+def read_outcomes(predictions: Path, data: Path | None, protocol: Protocol, *, name: str | None = None) -> System:
     """Read predictions and put them beside the truth.
 
     Raises:
@@ -173,7 +173,7 @@ def data_of(predictions: Path) -> Path:
     return Path(card["data"])
 
 
-def score_outcomes(outcomes: Outcomes, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> RunScore:
+def score_outcomes(outcomes: System, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> RunScore:
     """Score what a system said.
 
     Raises:
@@ -216,7 +216,7 @@ class _Scored:
     values: dict[str, Floats]
 
 
-def _score_group(name: str, rows: Sequence[Outcome], *, resamples: int, rng: np.random.Generator) -> _Scored:
+def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator) -> _Scored:
     cells = cell_counts(rows)
     totals = cells.sum(axis=0)
     drawn = resample_counts(cells, resamples=resamples, rng=rng)
@@ -241,7 +241,7 @@ def _score_group(name: str, rows: Sequence[Outcome], *, resamples: int, rng: np.
 
 
 def _score_curve(
-    rows: Sequence[Outcome], *, resamples: int, rng: np.random.Generator
+    rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator
 ) -> tuple[dict[str, Estimate], Floats]:
     """Return the metrics that need a score, and the bootstrap values of the AUROC; n/a if any score is missing."""
     drawn = np.full(resamples, np.nan)
@@ -257,7 +257,7 @@ def _score_curve(
     return estimates, drawn
 
 
-def cell_counts(rows: Sequence[Outcome]) -> Floats:
+def cell_counts(rows: Sequence[JudgedPair]) -> Floats:
     """Return ``(queries, 4)``: the tp, fp, tn, fn of all that was asked about each query.
 
     References and samples of one query are not independent, so they are drawn together.
@@ -272,7 +272,7 @@ def cell_counts(rows: Sequence[Outcome]) -> Floats:
     return counts
 
 
-def _clusters(rows: Sequence[Outcome]) -> NDArray[np.int64]:
+def _clusters(rows: Sequence[JudgedPair]) -> NDArray[np.int64]:
     """Return the index of each row's query."""
     numbers: dict[Query, int] = {}
     return np.array([numbers.setdefault(query_of(row.truth), len(numbers)) for row in rows])
@@ -290,7 +290,7 @@ def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:
 
 
 def _shares(
-    rows: Sequence[Outcome],
+    rows: Sequence[JudgedPair],
     names: Callable[[Truth], Iterable[str]],
     *,
     resamples: int,
@@ -309,8 +309,8 @@ def _defects(truth: Truth) -> list[str]:
     return [f"{truth.category}/{defect}" for defect in truth.defect.split("+")] if truth.label == ANOMALOUS else []
 
 
-def _group(rows: Sequence[Outcome], names: Callable[[Truth], Iterable[str]]) -> dict[str, list[Outcome]]:
-    groups: dict[str, list[Outcome]] = defaultdict(list)
+def _group(rows: Sequence[JudgedPair], names: Callable[[Truth], Iterable[str]]) -> dict[str, list[JudgedPair]]:
+    groups: dict[str, list[JudgedPair]] = defaultdict(list)
     for row in rows:
         for name in names(row.truth):
             groups[name].append(row)

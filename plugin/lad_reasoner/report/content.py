@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_reasoner.evaluation.compare import Comparison, compare_outcomes
-from lad_reasoner.evaluation.outcomes import Outcome, Outcomes, join, majority, read_replies, run_names
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, join, majority, read_replies, run_names
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.score import RESAMPLES, RunScore, data_of, score_outcomes
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
@@ -37,7 +37,7 @@ class RunContent:
     card: Mapping[str, Any]
     score: RunScore
     shown: RunScore
-    judged: Mapping[str, Outcome]
+    judged: Mapping[str, JudgedPair]
     predictions: Mapping[str, tuple[Prediction, ...]]
 
     def error(self, truth: Truth) -> float:
@@ -115,7 +115,7 @@ def read_content(
     source = data or data_of(predictions[0])
     digest, known = data_sha256(source), read_truths(source)
     scored = select(known, protocol)
-    systems: list[tuple[Outcomes, list[Prediction]]] = []
+    systems: list[tuple[System, list[Prediction]]] = []
     for name, path in zip(names, predictions, strict=True):
         lines = read_predictions(path)
         if lines[0].data_sha256 != digest:
@@ -141,7 +141,7 @@ def read_content(
 
 
 def _run_content(
-    system: Outcomes, lines: Sequence[Prediction], path: Path, protocol: Protocol, *, resamples: int, seed: int
+    system: System, lines: Sequence[Prediction], path: Path, protocol: Protocol, *, resamples: int, seed: int
 ) -> RunContent:
     by_pair: dict[str, list[Prediction]] = defaultdict(list)
     for line in sorted(lines, key=lambda line: line.sample):

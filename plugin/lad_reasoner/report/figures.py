@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from lad_reasoner.evaluation.paper import TABLE_1
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
-from lad_reasoner.report.page import Pictures
+from lad_reasoner.report.page import ReportPictures
 from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, save_figure
 from lad_reasoner.report.training_curves import Run
 from lad_reasoner.report.training_curves import draw_lengths as plot_lengths
@@ -38,7 +38,7 @@ _NAME_POINTS: Final = 11
 
 def write_figures(
     content: Content,
-    pictures: Pictures,
+    pictures: ReportPictures,
     folder: Path,
     *,
     training: Sequence[tuple[str, Path]] = (),
@@ -78,7 +78,7 @@ def write_figures(
     return notes
 
 
-def draw_examples(content: Content, pictures: Pictures) -> Figure | str:
+def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
     """Draw figure 4: anomalies that the last run finds, one a category, with its reasoning."""
     run = content.runs[-1]
     found: dict[str, Truth] = {}
@@ -193,7 +193,7 @@ def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float 
             yield f"{row.model} (paper)", count, values, GREY
 
 
-def draw_variants(content: Content, pictures: Pictures, truth: Truth | None) -> Figure | str:
+def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | None) -> Figure | str:
     """Draw figure 7: what every run says about one pair."""
     if truth is None:
         return "there is no pair to show"
@@ -255,7 +255,7 @@ def _tensor_sizes(folder: Path) -> Iterator[int]:
                 yield size
 
 
-def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: Pictures) -> None:
+def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: ReportPictures) -> None:
     """Draw the first reference and the query."""
     from PIL import Image
 

@@ -24,7 +24,7 @@ from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures,
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
-__all__ = ["SINGLE_FILE_PAIRS", "Pictures", "ReportOptions", "write_report"]
+__all__ = ["SINGLE_FILE_PAIRS", "ReportOptions", "ReportPictures", "write_report"]
 
 #: More pairs than this make a single file that browsers and mail servers refuse: about 20 MB.
 SINGLE_FILE_PAIRS: Final = 300
@@ -52,7 +52,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ReportPictures:
     """The pictures of a report: their names by pair_id, and how to read one by its name."""
 
     by_pair: Mapping[str, PairPictures]
@@ -65,7 +65,7 @@ def write_report(
     options: ReportOptions,
     *,
     advance: Callable[[int, int], object] = lambda _done, _wanted: None,
-) -> Pictures:
+) -> ReportPictures:
     """Write ``index.html`` and what it shows into a folder.
 
     Args:
@@ -99,13 +99,13 @@ def write_report(
     if isinstance(store, MemoryStore):
         gallery["images"] = {name: _data_uri(name, data) for name, data in store.pictures.items()}
         _write(out / "index.html", _render(context, inline=_data_script(gallery)))
-        return Pictures(drawn, store.pictures.__getitem__)
+        return ReportPictures(drawn, store.pictures.__getitem__)
     store.keep_only(set(iter_names(drawn)))
     _write(out / "data.js", _data_script(gallery))
     for name in ("report.css", "report.js"):
         _write(out / name, _asset(name))
     _write(out / "index.html", _render(context, inline=None))
-    return Pictures(drawn, lambda name: (store.folder / name).read_bytes())
+    return ReportPictures(drawn, lambda name: (store.folder / name).read_bytes())
 
 
 def _require_own_folder(out: Path) -> None:

@@ -20,7 +20,7 @@ from lad_reasoner.support.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["FolderStore", "MemoryStore", "PairPictures", "Store", "draw_pictures", "mask_files"]
+__all__ = ["FolderStore", "MemoryStore", "PairPictures", "PictureStore", "draw_pictures", "mask_files"]
 
 _QUALITY: Final = 82
 
@@ -47,7 +47,7 @@ class PairPictures:
     mask: str | None
 
 
-class Store(Protocol):
+class PictureStore(Protocol):
     """Where pictures are kept, by name."""
 
     def has(self, name: str) -> bool:
@@ -109,7 +109,7 @@ class MemoryStore:
 def draw_pictures(
     data: Path,
     wanted: set[str],
-    store: Store,
+    store: PictureStore,
     *,
     edge: int,
     image_root: Path,
@@ -175,7 +175,7 @@ def mask_files(root: Path, query_path: str) -> tuple[Path, ...]:
 class _Studio:
     """Makes pictures small; called from several threads."""
 
-    def __init__(self, store: Store, *, edge: int, image_root: Path) -> None:
+    def __init__(self, store: PictureStore, *, edge: int, image_root: Path) -> None:
         self._store, self._edge, self._root = store, edge, image_root
         self._claimed: set[str] = set()
         self._lock = Lock()
