@@ -47,7 +47,7 @@ print(json.dumps([seconds, peak_mb(), time.process_time() - cpu, time.thread_tim
 """
 
 OURS = """
-from lad_datasets.builders.build import Options
+from lad_datasets.builders.options import Options
 from lad_datasets.files.images import Encoding
 from lad_datasets.builders.grpo import build_grpo
 import pyarrow.parquet

@@ -343,7 +343,7 @@ def test_options_that_do_not_go_together(lad, small_tree, tmp_path, *, monkeypat
 def test_no_tree_at_all(lad, tmp_path) -> None:
     done = lad("build", "grpo", "--out", tmp_path / "x.parquet")
     assert done.exit_code == 2
-    assert "expected at least one of --mvtec, --visa and --folder" in done.stderr
+    assert "give at least one of --mvtec, --visa and --folder" in done.stderr
 
 
 def test_shards_are_the_same_pairs_in_a_folder_of_parquet_alone(lad, photographs, tmp_path, rows_of) -> None:
@@ -468,7 +468,7 @@ def test_a_full_disk_is_not_a_finished_build(lad, photographs, tmp_path, *, monk
     done = lad("build", "grpo", "--folder", photographs, "--recipe", "all", *words)
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "found a disk that does not take it (No space left on device); make room, and give the same command again"
+        "no space left on device. Free some space and run the same command again."
     )
     assert not (tmp_path / str(words[1])).exists()
 
@@ -485,7 +485,7 @@ def test_a_file_that_cannot_grow_is_no_traceback(photographs, tmp_path) -> None:
     command = [sys.executable, "-c", LIMITED, "build", "grpo", "--folder", str(photographs), "--recipe", "all"]
     done = subprocess.run([*command, "--out", "x.parquet"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: x.parquet: found a disk that does not take it (File too large)")
+    assert done.stderr.startswith("error: cannot write x.parquet: file too large.")
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
 
 

@@ -19,7 +19,7 @@ BUILD = (
     + """
 import json, sys
 from pathlib import Path
-from lad_datasets.builders.build import Options
+from lad_datasets.builders.options import Options
 from lad_datasets.builders.grpo import build_grpo
 options = Options(workers=2, votes=int(sys.argv[3]), shots=int(sys.argv[4]), shard_mb=64)
 manifest = build_grpo({"folder": Path(sys.argv[1])}, Path(sys.argv[2]), options, recipe="all", limit=None, loco=None)

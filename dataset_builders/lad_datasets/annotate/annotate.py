@@ -17,9 +17,8 @@ from lad_datasets.annotate.prompt import prompt_digest
 from lad_datasets.annotate.reply import QA, InvalidReplyError
 from lad_datasets.annotate.subjects import Subject
 from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY
-from lad_datasets.files.manifest import write_json
-from lad_datasets.files.parquet import replace_when_done
 from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.files import locked, replace_when_done, write_json
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 from lad_reasoner.task.task import IMAGE_MARKER
@@ -50,8 +49,9 @@ def annotate_with_templates(subjects: Sequence[Subject], out: Path, findings: Fi
         counts.update(images=1, pairs=len(pairs))
         return pairs
 
-    _write(out, subjects, pairs_of, writer=template_writer.WRITER)
-    return _summarise(out, subjects, counts, findings, writer=template_writer.WRITER)
+    with locked(out):
+        _write(out, subjects, pairs_of, writer=template_writer.WRITER)
+        return _summarise(out, subjects, counts, findings, writer=template_writer.WRITER)
 
 
 def annotate_with_model(
@@ -80,7 +80,7 @@ def annotate_with_model(
         prompt_sha256=prompt_digest(),
         max_pixels=options.max_pixels,
     )
-    with Store(out, card, findings) as store:
+    with locked(out), Store(out, card, findings) as store:
         budget = Budget(options.prices, limit=options.budget, max_tokens=options.max_tokens, spent=store.spent)
         runner = Runner(store, budget, findings, options)
         try:

@@ -25,8 +25,8 @@ from jinja2 import Environment, StrictUndefined
 from lad_datasets.annotate.annotate import SUBJECTS
 from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
 from lad_datasets.files.images import decode
-from lad_datasets.files.parquet import replace_when_done
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import write_bytes, write_text
 from lad_reasoner.support.progress import track
 from lad_reasoner.task.task import IMAGE_MARKER
 
@@ -69,8 +69,7 @@ def write_page(folder: Path, *, sample: int | None = None, seed: int = 0) -> tup
     made = {}
     if (folder / DECISIONS).is_file():
         made = {decision.id: decision.model_dump() for decision in read_lines(folder / DECISIONS, Decision)}
-    with replace_when_done(page) as temporary:
-        temporary.write_text(_render(items, made, title=folder.resolve().name), encoding="utf-8")
+    write_text(page, _render(items, made, title=folder.resolve().name))
     return page, len(items)
 
 
@@ -213,9 +212,7 @@ def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
                 picture = decode(data, path).convert("RGB")
                 picture.thumbnail((_SIDE, _SIDE))
                 picture.save(written, "JPEG", quality=88)
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(written.getvalue())
-            temporary.replace(file)
+            write_bytes(file, written.getvalue(), durable=False)
     except OSError as error:
         raise DataError(path, found=f"no readable image ({error})", expected="an image") from error
     return f"pictures/{file.name}"

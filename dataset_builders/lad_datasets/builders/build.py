@@ -8,27 +8,34 @@ shards it had finished, are taken up by the next one from ``.<name>.partial`` be
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from lad_datasets.files.images import Encoding, ImageStore
-from lad_datasets.files.manifest import digest_sources, versions, write_json
-from lad_datasets.files.parquet import PairWriter, replace_when_done
+from lad_datasets.builders.describe import About, describe_build, description_files
+from lad_datasets.builders.options import Options
+from lad_datasets.files.images import ImageStore
+from lad_datasets.files.manifest import digest_sources, versions
+from lad_datasets.files.parquet import PairWriter
 from lad_datasets.leakage.guard import Guard
 from lad_datasets.leakage.perceptual_hash import read_looks
 from lad_datasets.pairing.assemble import MISREAD, UNREADABLE, Assembler, Outcome, Query
-from lad_datasets.pairing.reference import Policy, ReferenceOrder
+from lad_datasets.pairing.reference import ReferenceOrder
 from lad_datasets.sources.samples import Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.files import hidden_sibling, locked, replace_when_done, write_json
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 
-__all__ = ["Options", "build_pairs", "order_queries", "refuse_existing"]
+__all__ = ["Options", "build_pairs", "claim_output", "order_queries"]
+
+#: Longest name of a file on every common file system.
+_NAME_BYTES: Final = 255
 
 #: Queries read ahead beside those at work: our choice, so that memory stays small on a machine of many cores.
 _AHEAD: Final = 4
@@ -38,45 +45,21 @@ _AHEAD: Final = 4
 _IMAGES_HELD: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How pairs are made; what of it can change the output is recorded in the manifest.
-
-    Attributes:
-        reference: Policy by which references are chosen.
-        seed: Of every draw.
-        shots: References a pair.
-        votes: Pairs a query, each with references of its own.
-        embed: Store image bytes; otherwise absolute paths.
-        encoding: How images are shrunk.
-        shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
-        workers: Threads. It does not change the output.
-        skip_bad: Leave out what is unreadable, each named, instead of failing.
-        overwrite: Replace an earlier build.
-    """
-
-    reference: Policy = "random"
-    seed: int = 0
-    shots: int = 1
-    votes: int = 1
-    embed: bool = True
-    encoding: Encoding = field(default_factory=Encoding)
-    shard_mb: int | None = None
-    workers: int = 1
-    skip_bad: bool = False
-    overwrite: bool = False
-
-    def recorded(self) -> dict[str, Any]:
-        """Return what can change the output."""
-        return {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}
-
-
-def refuse_existing(out: Path, options: Options) -> None:
-    """Raise if the output cannot be made, before anything is read.
+@contextmanager
+def claim_output(out: Path, options: Options) -> Iterator[None]:
+    """Hold an output's lock while it is built; before anything is read, make sure that it can be.
 
     Raises:
         UsageError: It exists, or its name does not fit one file or a folder of shards.
+        RunError: Another process builds it.
     """
+    _refuse_name(out, options)
+    with locked(out):
+        _refuse_existing(out, options)
+        yield
+
+
+def _refuse_name(out: Path, options: Options) -> None:
     if options.shard_mb is None and out.suffix != ".parquet":
         raise UsageError(
             "--out", found=str(out), expected="a name ending in .parquet, by which trainers know the type"
@@ -85,6 +68,13 @@ def refuse_existing(out: Path, options: Options) -> None:
         raise UsageError("--out", found=str(out), expected="a folder's name, since --shard-mb makes several files")
     if options.encoding.max_pixels is not None and not options.embed:
         raise UsageError("--max-pixels", found="--images path", expected="--images embed, since files are left alone")
+    longest = max(len(os.fsencode(path.name)) for path in (out, *description_files(out)))
+    if longest > _NAME_BYTES:
+        problem = f"the name is {longest - _NAME_BYTES} bytes too long with its manifest and card"
+        raise UsageError(problem, where=f"--out {out.name}", remedy="Choose a shorter one")
+
+
+def _refuse_existing(out: Path, options: Options) -> None:
     if out.exists() and not options.overwrite:
         raise UsageError("--out", found=f"{out}, which exists", remedy="choose another name or pass --overwrite")
     if out.is_dir() and any(not path.name.endswith(".parquet") for path in out.iterdir()):
@@ -157,19 +147,26 @@ def _reference_order(
 
 
 def build_pairs(
-    queries: Sequence[Query], out: Path, options: Options, findings: Findings, *, guard: Guard | None = None
-) -> list[Path]:
-    """Write the pairs of every query.
+    queries: Sequence[Query],
+    out: Path,
+    options: Options,
+    findings: Findings,
+    *,
+    about: About,
+    guard: Guard | None = None,
+) -> dict[str, Any]:
+    """Write the pairs of every query, with a manifest and a card.
 
     Args:
         queries: In the order of the output.
         out: The parquet, or the folder of shards.
         options: See there.
         findings: Told of everything that was repaired, passed over or left out.
+        about: What only the builder knows.
         guard: Against test images of MVTec LOCO AD, for training files.
 
     Returns:
-        The files written.
+        The manifest.
 
     Raises:
         DataError: An image is unreadable and ``skip_bad`` is off, a test image of MVTec LOCO AD is among them, or no
@@ -188,11 +185,16 @@ def build_pairs(
                 _take(outcome, writer, findings)
             writer.close()
             _refuse_bad(findings, writer.rows, options)
-        files = [out]
+            manifest = describe_build([temporary], out, about=about, options=options, findings=findings)
     else:
-        files = _build_shards(queries, out, options, findings, assembler)
+        staging = _build_shards(queries, out, options, findings, assembler)
+        shards = sorted(staging.glob("*.parquet"))
+        manifest = describe_build(shards, out, about=about, options=options, findings=findings)
+        for note in staging.glob("*.json"):
+            note.unlink()
+        staging.replace(out)
     shutil.rmtree(partial, ignore_errors=True)
-    return files
+    return manifest
 
 
 def _iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
@@ -234,8 +236,8 @@ def _refuse_bad(findings: Findings, rows: int, options: Options) -> None:
 
 def _build_shards(
     queries: Sequence[Query], out: Path, options: Options, findings: Findings, assembler: Assembler
-) -> list[Path]:
-    """Write shards into the partial folder, each with a note of how far it reaches; then move them all at once.
+) -> Path:
+    """Write shards into the partial folder, each with a note of how far it reaches, and return the folder.
 
     A finished shard is kept if the plan, the options, the sources' sizes and times, and the versions are the same.
     """
@@ -258,17 +260,12 @@ def _build_shards(
         write_json(staging / f"{_shard_name(index)}.json", {"queries": taken, "rows": written, "findings": told})
         index += 1
     _refuse_bad(findings, rows, options)
-    for note in staging.glob("*.json"):
-        note.unlink()
-    if out.exists():
-        shutil.rmtree(out)
-    staging.replace(out)
-    return sorted(out.glob("*.parquet"))
+    return staging
 
 
 def _partial_folder(out: Path) -> Path:
     """Return where a build keeps what a later one can take up."""
-    return out.with_name(f".{out.name}.partial")
+    return hidden_sibling(out, "partial")
 
 
 def _shard_name(index: int) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lad_datasets.builders.build import Options
-from lad_datasets.files.manifest import count_rows, digest_sources, nest_counts, versions, write_card, write_json
+from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
 from lad_datasets.sources.samples import Licence
 from lad_reasoner.pairs.schema import PROVENANCE_COLUMNS
+from lad_reasoner.support.files import replace_when_done
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
-__all__ = ["About", "describe_build", "find_duplicates", "find_single_labels", "iter_provenance"]
+if TYPE_CHECKING:
+    from lad_datasets.builders.options import Options
+
+__all__ = ["About", "describe_build", "description_files", "find_duplicates", "find_single_labels", "iter_provenance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,18 @@ class About:
 def describe_build(
     files: Sequence[Path], out: Path, *, about: About, options: Options, findings: Findings
 ) -> dict[str, Any]:
-    """Write ``<name>.manifest.json`` and ``<name>.card.md`` beside the output, and return the manifest.
+    """Write ``<name>.manifest.json`` and ``<name>.card.md`` next to the output, and return the manifest.
 
-    They lie beside a folder of shards, not in it: EasyR1 takes the type of a folder's first file for all of it.
+    They stand next to a folder of shards, not in it: EasyR1 takes the type of a folder's first file for all of it.
+    They appear before the output, and an earlier output goes just before they do: a build that is killed in between
+    leaves no output, and the same command makes it.
+
+    Args:
+        files: The data as drafts, which take their final names next.
+        out: The parquet or the folder of shards.
+        about: What only the builder knows.
+        options: How pairs were made.
+        findings: Gets duplicates and single labels; their counts are recorded.
     """
     find_duplicates(iter_provenance(files), findings)
     counts = count_rows(iter_provenance(files))
@@ -53,7 +67,7 @@ def describe_build(
     manifest = {
         "builder": about.verb,
         "rows": counts.total(),
-        "files": [path.name if len(files) == 1 else f"{out.name}/{path.name}" for path in files],
+        "files": [out.name] if options.shard_mb is None else [f"{out.name}/{path.name}" for path in files],
         **about.recorded,
         "options": options.recorded(),
         "counts": nest_counts(counts),
@@ -62,18 +76,26 @@ def describe_build(
         "licences": {name: terms.name for name, terms in sorted(licences.items())},
         "versions": versions(),
     }
-    stem = out.name.removesuffix(".parquet")
-    write_json(out.with_name(f"{stem}.manifest.json"), manifest)
-    write_card(
-        out.with_name(f"{stem}.card.md"),
+    card = card_text(
         title=about.title,
         text=about.text,
-        files={about.split: out.name if len(files) == 1 and files[0] == out else f"{out.name}/*.parquet"},
+        files={about.split: out.name if options.shard_mb is None else f"{out.name}/*.parquet"},
         counts=counts,
         licences=licences,
         made_by=f"`{about.verb}`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
     )
+    description, readme = description_files(out)
+    with replace_when_done(description) as first, replace_when_done(readme) as second:
+        first.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        second.write_text(card, encoding="utf-8")
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     return manifest
+
+
+def description_files(out: Path) -> tuple[Path, Path]:
+    """Return where the manifest and the card of an output stand."""
+    stem = out.name.removesuffix(".parquet")
+    return out.with_name(f"{stem}.manifest.json"), out.with_name(f"{stem}.card.md")
 
 
 def iter_provenance(files: Sequence[Path]) -> Iterator[dict[str, str]]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from lad_datasets.builders.build import Options, build_pairs, order_queries, refuse_existing
-from lad_datasets.builders.describe import About, describe_build
+from lad_datasets.builders.build import build_pairs, claim_output, order_queries
+from lad_datasets.builders.describe import About
+from lad_datasets.builders.options import Options
 from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_datasets.pairing.reference import draw_key
 from lad_datasets.recipes.recipe import ALL, Recipe, defect_names, read_recipe, spell
@@ -61,29 +62,34 @@ def build_grpo(
         DataError: A tree or the recipe is not as expected, an image is unreadable or a test image of MVTec LOCO AD,
             or nothing is left.
     """
-    refuse_existing(out, options)
     chosen = read_recipe(recipe)
     if not roots:
-        raise UsageError("lad build grpo", found="no tree", expected="at least one of --mvtec, --visa and --folder")
+        raise UsageError("give at least one of --mvtec, --visa and --folder", where="lad build grpo")
+    with claim_output(out, options):
+        return _build(roots, out, options, recipe=chosen, limit=limit, loco=loco)
+
+
+def _build(
+    roots: Mapping[str, Path], out: Path, options: Options, *, recipe: Recipe, limit: int | None, loco: Path | None
+) -> dict[str, Any]:
     findings = Findings()
     trees = [LAYOUTS[layout](root) for layout, root in roots.items()]
     for tree in trees:
         for note in tree.notes:
             findings.add("note", note)
         refuse_test_image(tree.dataset, (sample.path for sample in tree.samples), where=tree.root)
-    queries = choose_queries(trees, chosen, seed=options.seed, findings=findings)
+    queries = choose_queries(trees, recipe, seed=options.seed, findings=findings)
     planned = order_queries(trees, draw_limit(queries, limit, options.seed), options, findings)
     guard = Guard(loco, workers=options.workers) if loco else None
-    files = build_pairs(planned, out, options, findings, guard=guard)
     about = About(
         verb="lad build grpo",
-        title=f"Reference/query pairs for GRPO: recipe {chosen.name}",
-        text=_TEXT.format(name=chosen.name, description=chosen.description),
+        title=f"Reference/query pairs for GRPO: recipe {recipe.name}",
+        text=_TEXT.format(name=recipe.name, description=recipe.description),
         split="train",
-        recorded={"recipe": chosen.model_dump(mode="json"), "limit": limit},
+        recorded={"recipe": recipe.model_dump(mode="json"), "limit": limit},
         licences={tree.dataset: tree.licence for tree in trees},
     )
-    return describe_build(files, out, about=about, options=options, findings=findings)
+    return build_pairs(planned, out, options, findings, about=about, guard=guard)
 
 
 def draw_limit(queries: Sequence[tuple[Tree, Sample]], limit: int | None, seed: int) -> Sequence[tuple[Tree, Sample]]:

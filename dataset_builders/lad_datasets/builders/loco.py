@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from lad_datasets.builders.build import Options, build_pairs, order_queries, refuse_existing
-from lad_datasets.builders.describe import About, describe_build
+from lad_datasets.builders.build import build_pairs, claim_output, order_queries
+from lad_datasets.builders.describe import About
 from lad_datasets.builders.grpo import draw_limit
+from lad_datasets.builders.options import Options
 from lad_datasets.sources import mvtec_loco
 from lad_datasets.sources.samples import Sample
 from lad_reasoner.support.errors import DataError
@@ -51,7 +52,11 @@ def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit
         UsageError: The output cannot be made.
         DataError: The tree is not as expected, an image is unreadable, or nothing is left.
     """
-    refuse_existing(out, options)
+    with claim_output(out, options):
+        return _build(root, out, options, subset=subset, limit=limit)
+
+
+def _build(root: Path, out: Path, options: Options, *, subset: Subset, limit: int | None) -> dict[str, Any]:
     findings = Findings()
     tree = mvtec_loco.scan(root, workers=options.workers)
     for note in tree.notes:
@@ -63,7 +68,6 @@ def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit
     if tree.dataset == "mvtec_loco" and len(queries) != PAIRS[subset]:
         findings.add("note", f"{root}: found {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
     planned = order_queries([tree], draw_limit(queries, limit, options.seed), options, findings)
-    files = build_pairs(planned, out, options, findings)
     shots = "a normal image" if options.shots == 1 else f"{options.shots} normal images"
     about = About(
         verb="lad build loco",
@@ -73,7 +77,7 @@ def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit
         recorded={"subset": subset, "limit": limit},
         licences={tree.dataset: tree.licence},
     )
-    return describe_build(files, out, about=about, options=options, findings=findings)
+    return build_pairs(planned, out, options, findings, about=about)
 
 
 def _require_anomalies(root: Path, samples: Sequence[Sample]) -> None:

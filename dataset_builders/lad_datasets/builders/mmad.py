@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lad_datasets.builders.build import Options, build_pairs, refuse_existing
-from lad_datasets.builders.describe import About, describe_build
+from lad_datasets.builders.build import build_pairs, claim_output
+from lad_datasets.builders.describe import About
 from lad_datasets.builders.grpo import draw_limit
+from lad_datasets.builders.options import Options
 from lad_datasets.pairing.assemble import Query
 from lad_datasets.sources import mmad
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree
@@ -72,13 +73,16 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
     if options.reference == "fixed":
         found, expected = "fixed", "random or nearest: MMAD names the templates of each image"
         raise UsageError("--reference", found=found, expected=expected)
-    refuse_existing(out, options)
+    with claim_output(out, options):
+        return _build(root, out, options, limit=limit)
+
+
+def _build(root: Path, out: Path, options: Options, *, limit: int | None) -> dict[str, Any]:
     findings = Findings()
     queries = _plan(root, options, limit, findings)
     count = sum(len(query.choices) for query in queries)
     if limit is None and count != QUESTIONS:
         findings.add("note", f"{root}: {count} of MMAD's {QUESTIONS} questions")
-    files = build_pairs(queries, out, options, findings)
     about = About(
         verb="lad build mmad",
         title="MMAD's multiple-choice questions for evaluation",
@@ -87,7 +91,7 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
         recorded={"limit": limit},
         licences={MULTIPLE_CHOICE: CC_BY_NC_SA_4},
     )
-    return describe_build(files, out, about=about, options=options, findings=findings)
+    return build_pairs(queries, out, options, findings, about=about)
 
 
 def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -> list[Query]:

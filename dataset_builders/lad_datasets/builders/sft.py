@@ -20,12 +20,21 @@ from typing import Any, Final
 from lad_datasets.builders.sft_target import Target, draw_rows, explain
 from lad_datasets.files.annotations import SUMMARY, Annotation, read_annotations
 from lad_datasets.files.images import load
-from lad_datasets.files.manifest import count_rows, digest_sources, nest_counts, versions, write_card, write_json
-from lad_datasets.files.parquet import RowWriter, replace_when_done
+from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
+from lad_datasets.files.parquet import RowWriter
 from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_datasets.sources import licence_of
 from lad_datasets.sources.samples import GOOD
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.files import (
+    hidden_sibling,
+    locked,
+    name_write_errors,
+    replace_when_done,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
@@ -125,12 +134,26 @@ def build_sft(
     """
     if not 0 <= val_fraction < 1:
         raise UsageError("--val-fraction", found=str(val_fraction), expected="0 or more, below 1")
-    _refuse_existing(out, overwrite=overwrite)
+    with locked(out):
+        _refuse_existing(out, overwrite=overwrite)
+        return _build(annotations, out, rows, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad, loco=loco)
+
+
+def _build(
+    annotations: Path,
+    out: Path,
+    rows: int | None,
+    *,
+    val_fraction: float,
+    seed: int,
+    skip_bad: bool,
+    loco: Path | None,
+) -> dict[str, Any]:
     findings = Findings()
     folder, kept = read_annotations(annotations, findings)
     for annotation in kept:
         refuse_test_image(annotation.dataset, annotation.images, where=annotation.id)
-    staging = out.with_name(f".{out.name}.tmp")
+    staging = hidden_sibling(out, "partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
@@ -143,9 +166,10 @@ def build_sft(
         turns, target = _keep(turns, rows, seed=seed, findings=findings, summary=folder / SUMMARY)
         train, val = split_by_image(turns, val_fraction=val_fraction, seed=seed)
         manifest = _write_folder(staging, {"train": train, "val": val}, findings, seed=seed, target=target)
-        if out.exists():
-            shutil.rmtree(out)
-        staging.replace(out)
+        with name_write_errors(out):
+            if out.exists():
+                shutil.rmtree(out)
+            staging.replace(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
@@ -222,8 +246,7 @@ class _Checker:
             return path.resolve(), loaded.sha256
         self.findings.add("repaired", f"{path}: {', '.join(loaded.repairs)}")
         copy = self.staging / "images" / f"{loaded.sha256[:16]}.png"
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(loaded.data)
+        write_bytes(copy, loaded.data, durable=False)
         return copy, loaded.sha256
 
 
@@ -259,8 +282,7 @@ def _write_folder(
         "versions": versions(),
     }
     write_json(staging / "manifest.json", manifest)
-    write_card(
-        staging / "README.md",
+    card = card_text(
         title="SFT data: questions and answers about images",
         text=_CARD_TEXT.format(names=", ".join(f"`{name}`" for name in info)),
         files={name: f"{name}.parquet" for name in splits},
@@ -268,6 +290,7 @@ def _write_folder(
         licences=licences,
         made_by="`lad build sft`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
     )
+    write_text(staging / "README.md", card)
     return manifest
 
 

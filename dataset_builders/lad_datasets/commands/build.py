@@ -18,7 +18,7 @@ from lad_datasets.commands import review as review_cli
 from lad_datasets.commands.pair_options import CORES, Images, takes_pair_options
 
 if TYPE_CHECKING:
-    from lad_datasets.builders.build import Options
+    from lad_datasets.builders.options import Options
 
 __all__ = ["register"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from lad_datasets.builders.build import Options
+    from lad_datasets.builders.options import Options
 
 __all__ = ["CORES", "Images", "pair_options", "takes_pair_options"]
 
@@ -69,7 +69,7 @@ def pair_options(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
 ) -> Options:
     """Return what the command line says of how pairs are made."""
-    from lad_datasets.builders.build import Options
+    from lad_datasets.builders.options import Options
     from lad_datasets.files.images import Encoding
 
     return Options(

@@ -8,17 +8,16 @@ right and encoded again; every other is passed on byte for byte.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 from typing import TYPE_CHECKING, Final, Literal
 
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, ProcessorPixels, fit_processor
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import write_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,10 +104,7 @@ class ImageStore:
 
     def put(self, digest: str, data: bytes) -> None:
         """Keep an image; it appears whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f"{digest}.{os.getpid()}-{get_ident()}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(self._folder / digest)
+        write_bytes(self._folder / digest, data, durable=False)
 
 
 def load(path: Path, encoding: Encoding = Encoding(), store: ImageStore | None = None) -> Loaded:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
-from lad_datasets.files.parquet import replace_when_done
 from lad_datasets.sources.samples import Licence
 
-__all__ = ["count_rows", "digest_sources", "nest_counts", "versions", "write_card", "write_json"]
+__all__ = ["card_text", "count_rows", "digest_sources", "nest_counts", "versions"]
 
 #: The packages whose version can change the bytes of a build.
 _PACKAGES: Final = ("lad-reasoner", "pyarrow", "pillow", "imagehash", "numpy")
@@ -93,14 +90,7 @@ def digest_sources(sources: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that appears whole or not at all."""
-    with replace_when_done(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_card(
-    path: Path,
+def card_text(
     *,
     title: str,
     text: str,
@@ -108,11 +98,10 @@ def write_card(
     counts: Counter[tuple[str, ...]],
     licences: Mapping[str, Licence],
     made_by: str,
-) -> None:
-    """Write a dataset card with the Hub's front matter.
+) -> str:
+    """Return a dataset card with the Hub's front matter.
 
     Args:
-        path: The card.
         title: Its heading.
         text: What the data is and how to use it, in Markdown.
         files: Data file by split, relative to the card.
@@ -121,20 +110,16 @@ def write_card(
         made_by: The command and versions, in Markdown.
     """
     card = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701 - Markdown
-    with replace_when_done(path) as temporary:
-        temporary.write_text(
-            card.from_string(_CARD).render(
-                licence=_hub_licence(licences.values()),
-                files=files,
-                title=title,
-                text=text.strip(),
-                counts=sorted(counts.items()),
-                licences=[f"{name}: {terms.name} {terms.url}".rstrip() for name, terms in sorted(licences.items())],
-                noncommercial=sorted(name for name, terms in licences.items() if terms.commercial is False),
-                made_by=made_by,
-            ),
-            encoding="utf-8",
-        )
+    return card.from_string(_CARD).render(
+        licence=_hub_licence(licences.values()),
+        files=files,
+        title=title,
+        text=text.strip(),
+        counts=sorted(counts.items()),
+        licences=[f"{name}: {terms.name} {terms.url}".rstrip() for name, terms in sorted(licences.items())],
+        noncommercial=sorted(name for name, terms in licences.items() if terms.commercial is False),
+        made_by=made_by,
+    )
 
 
 def _hub_licence(licences: Iterable[Licence]) -> str:

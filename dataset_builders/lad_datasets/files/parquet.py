@@ -1,4 +1,4 @@
-"""The pair parquet's writer: constant memory, reproducible bytes, and never half a file under its final name.
+"""The pair parquet's writer: constant memory and reproducible bytes.
 
 Row groups are cut by bytes, since a row is a few megabytes of images. Image bytes are stored as they are (they are
 compressed already); only columns of few values use a dictionary. Nothing that changes from run to run (a time, a
@@ -7,22 +7,19 @@ machine's name) is written, so that the same rows give the same file with the sa
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.schema import Pair, pair_schema
-from lad_reasoner.support.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ROW_GROUP_BYTES", "PairWriter", "RowWriter", "path_schema", "replace_when_done"]
+__all__ = ["ROW_GROUP_BYTES", "PairWriter", "RowWriter", "path_schema"]
 
 #: Our choice: large beside the cost of a row group's metadata, and small enough that malloc gives the same memory
 #: again (32 MiB and more is mapped anew each time, which costs a tenth of the CPU time of a build).
@@ -48,37 +45,6 @@ _DICTIONARY_COLUMNS: Final = [
     "defect",
     "messages.list.element.role",
 ]
-
-
-#: What the system says of a write, in errors that do not name the file.
-_REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-
-
-@contextmanager
-def replace_when_done(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; its file is synced to disk and takes the name, or goes on failure.
-
-    Raises:
-        DataError: The disk is full or refuses the data.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        raise DataError(
-            path,
-            found=f"a disk that does not take it ({os.strerror(error.errno)})",
-            remedy="make room, and give the same command again",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def path_schema() -> pa.Schema:
@@ -221,11 +187,3 @@ def _open_writer(path: Path, schema: pa.Schema) -> Any:
 def _sync_data(file: Path) -> None:
     with file.open("rb+") as written:
         getattr(os, "fdatasync", os.fsync)(written.fileno())  # macOS has no fdatasync
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

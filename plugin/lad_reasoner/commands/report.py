@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.files import locked
 
 __all__ = ["register"]
 
@@ -67,10 +68,11 @@ def report_command(
         title=title, edge=picture_edge, image_root=image_root, masks=masks, single_file=single_file
     )
     content = read_content(predictions, data, protocol, limit=limit, resamples=resamples, seed=seed)
-    with _progress() as advance:
-        pictures = write_report(content, out, options, advance=advance)
-    for note in write_figures(content, pictures, out / "figures", training=runs, pair_id=pair):
-        typer.echo(note, err=True)
+    with locked(out):
+        with _progress() as advance:
+            pictures = write_report(content, out, options, advance=advance)
+        for note in write_figures(content, pictures, out / "figures", training=runs, pair_id=pair):
+            typer.echo(note, err=True)
     typer.echo(out / "index.html")
 
 

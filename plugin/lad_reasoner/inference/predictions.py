@@ -19,6 +19,7 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.files import write_json
 
 __all__ = [
     "Prediction",
@@ -326,7 +327,4 @@ def read_run_card(predictions: Path) -> dict[str, Any]:
 
 def write_run_card(predictions: Path, card: dict[str, Any]) -> None:
     """Write the run card, whole or not at all."""
-    path = run_card_path(predictions)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_json(run_card_path(predictions), card)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +21,7 @@ from lad_reasoner.report.gallery import gallery_data, script_json
 from lad_reasoner.report.headline import read_headline
 from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.files import write_text
 from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
 __all__ = ["SINGLE_FILE_PAIRS", "ReportOptions", "ReportPictures", "write_report"]
@@ -98,13 +98,13 @@ def write_report(
     context = _context(content, options, drawn)
     if isinstance(store, MemoryStore):
         gallery["images"] = {name: _data_uri(name, data) for name, data in store.pictures.items()}
-        _write(out / "index.html", _render(context, inline=_data_script(gallery)))
+        write_text(out / "index.html", _render(context, inline=_data_script(gallery)))
         return ReportPictures(drawn, store.pictures.__getitem__)
     store.keep_only(set(iter_names(drawn)))
-    _write(out / "data.js", _data_script(gallery))
+    write_text(out / "data.js", _data_script(gallery))
     for name in ("report.css", "report.js"):
-        _write(out / name, _asset(name))
-    _write(out / "index.html", _render(context, inline=None))
+        write_text(out / name, _asset(name))
+    write_text(out / "index.html", _render(context, inline=None))
     return ReportPictures(drawn, lambda name: (store.folder / name).read_bytes())
 
 
@@ -273,10 +273,3 @@ def _data_script(gallery: Mapping[str, Any]) -> str:
 
 def _data_uri(name: str, data: bytes) -> str:
     return f"data:image/{name.rpartition('.')[2]};base64,{base64.b64encode(data).decode()}"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

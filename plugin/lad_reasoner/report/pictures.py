@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -76,9 +77,7 @@ class FolderStore:
 
     def write(self, name: str, data: bytes) -> None:
         """Write the file whole or not at all."""
-        draft = self.folder / f"{name}.{os.getpid()}.tmp"
-        draft.write_bytes(data)
-        draft.replace(self.folder / name)
+        write_bytes(self.folder / name, data, durable=False)
 
     def keep_only(self, names: set[str]) -> None:
         """Remove the pictures of an earlier report that this one does not show, and drafts of one that was killed."""

@@ -1,0 +1,44 @@
+"""How pairs are made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lad_datasets.files.images import Encoding
+from lad_datasets.pairing.reference import Policy
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How pairs are made; what of it can change the output is recorded in the manifest.
+
+    Attributes:
+        reference: Policy by which references are chosen.
+        seed: Of every draw.
+        shots: References a pair.
+        votes: Pairs a query, each with references of its own.
+        embed: Store image bytes; otherwise absolute paths.
+        encoding: How images are shrunk.
+        shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
+        workers: Threads. It does not change the output.
+        skip_bad: Leave out what is unreadable, each named, instead of failing.
+        overwrite: Replace an earlier build.
+    """
+
+    reference: Policy = "random"
+    seed: int = 0
+    shots: int = 1
+    votes: int = 1
+    embed: bool = True
+    encoding: Encoding = field(default_factory=Encoding)
+    shard_mb: int | None = None
+    workers: int = 1
+    skip_bad: bool = False
+    overwrite: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what can change the output."""
+        return {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}
