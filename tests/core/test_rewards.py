@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.response import parse
-from lad_reasoner.task.rewards import accuracy_reward, read_gold, rlad_reward, structure_reward
+from lad_reasoner.task.rewards import accuracy_reward, rlad_reward, structure_reward
 
 GOOD = "<think> all parts match </think><answer> no </answer>"
 
@@ -47,7 +48,40 @@ def test_every_response_falls_in_exactly_one_cell_of_the_confusion_matrix(text, 
     assert 0.0 <= scores["overall"] <= 1.0
 
 
-@pytest.mark.parametrize("gold", ["", "yes", "{}", '{"label": "maybe"}', '["yes"]', "null", '{"label": ["yes"]}'])
-def test_a_gold_answer_without_a_label_is_named(gold: str) -> None:
+@pytest.mark.parametrize("label", ["yes", "no"])
+def test_a_bare_label_is_a_gold_answer_like_the_object(label: str) -> None:
+    forms = [label, f" {label}\n", json.dumps({"label": label}), {"label": label}]
+    assert [read_gold(form) for form in forms] == [Gold(label)] * 4
+    assert [rlad_reward(GOOD, form)["overall"] for form in forms] == [1.0 if label == "no" else 0.5] * 4
+
+
+def test_a_gold_object_keeps_what_it_states() -> None:
+    stated = {
+        "label": "yes",
+        "category": "pushpins",
+        "kind": "logical",
+        "defect": "missing",
+        "choice": {"letter": "A"},
+    }
+    assert read_gold(json.dumps(stated)) == Gold("yes", "pushpins", "logical", "missing", {"letter": "A"})
+
+
+UNREADABLE = [
+    "",
+    "Yes",
+    "yes no",
+    "{}",
+    '"yes"',
+    '{"label": "maybe"}',
+    '["yes"]',
+    "null",
+    '{"label": ["yes"]}',
+    "{",
+    "[" * 5000,
+]
+
+
+@pytest.mark.parametrize("gold", [*UNREADABLE, None, 1, ["yes"]])
+def test_a_gold_answer_without_a_label_is_named(gold: object) -> None:
     with pytest.raises(ValueError, match="gold answer"):
         read_gold(gold)

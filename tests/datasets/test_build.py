@@ -25,7 +25,7 @@ from lad_datasets.pairing.assemble import Outcome
 from lad_reasoner.commands.lad import build_app
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import COLUMNS
-from lad_reasoner.task.rewards import read_gold
+from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
 
 
@@ -68,7 +68,7 @@ def test_rows_are_what_trainers_and_people_need(lad, small_tree, tmp_path, rows_
         assert row["reference_path"].startswith(f"{row['category']}/train/good/")
         assert row["problem"].count(IMAGE_MARKER) == 2
         assert row["prompt"] == [{"role": "user", "content": prompt_text(row["problem"])}]
-        assert read_gold(row["answer"]) == row["label"] == ("no" if row["defect"] == "good" else "yes")
+        assert read_gold(row["answer"]).label == row["label"] == ("no" if row["defect"] == "good" else "yes")
         assert row["reward_model"] == {"style": "rule", "ground_truth": row["answer"]}
         assert row["pair_id"] == f"folder/{row['query_path']}"
         assert row["data_source"] == f"folder/{row['category']}"

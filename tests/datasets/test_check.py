@@ -66,7 +66,8 @@ def grey(mode: str = "L") -> bytes:
         ({"label": "no"}, "column answer differs from the columns label"),
         ({"kind": "strange"}, "kind is 'strange', expected one of good, logical"),
         ({"kind": "good"}, "label 'yes' does not go with kind 'good'"),
-        ({"answer": "yes"}, "column answer: gold answer 'yes': expected JSON"),
+        ({"answer": "perhaps"}, "column answer: gold answer 'perhaps': expected yes, no, or JSON"),
+        ({"answer": "no"}, "column answer differs from the columns label"),
         ({"answer": '{"label": "Yes"}'}, "label is 'Yes', expected one of yes, no"),
         ({"reward_model": {"style": "rule", "ground_truth": "{}"}}, "column reward_model: gold answer"),
         ({"defect": "other"}, "column answer differs from the columns defect"),
@@ -86,6 +87,31 @@ def test_what_is_wrong_is_found(lad, built, columns, message) -> None:
     done = lad("check", change(built, **columns))
     assert done.exit_code == 1
     assert any(line.startswith("error: ") and message in line for line in done.stderr.splitlines()), done.stderr
+
+
+def bare(path: Path, answers: list[str | None]) -> Path:
+    """Rewrite a file with EasyR1's usual three columns and the given answers."""
+    table = pq.read_table(path).select(["problem", "images"])[: len(answers)]
+    pq.write_table(table.append_column("answer", pa.array(answers, pa.string())), path)
+    return path
+
+
+def test_easyr1s_three_columns_pass_with_bare_answers(lad, built) -> None:
+    done = lad("check", bare(built, ["yes", "no", "yes", "no"]))
+    assert done.exit_code == 0, done.stderr
+    assert "0 errors" in done.stdout
+    assert "rows 4" in done.stdout
+
+
+@pytest.mark.parametrize("answer", ["perhaps", None])
+def test_an_unreadable_bare_answer_is_an_error_of_its_row(lad, built, answer) -> None:
+    done = lad("check", bare(built, ["yes", answer]))
+    assert done.exit_code == 1
+    assert "error: row 1, column answer: gold answer" in done.stderr
+
+
+def test_a_bare_answer_that_agrees_with_the_columns_passes(lad, built) -> None:
+    assert lad("check", change(built, answer="yes")).exit_code == 0
 
 
 def test_a_duplicate_is_a_warning(lad, built) -> None:

@@ -34,10 +34,10 @@ def _change(table: pa.Table, column: str, values: list[object]) -> pa.Table:
 
 
 FAULTS = {
-    "label": (lambda t: _change(t, "label", ["yes", "maybe", "no"]), "row 1, column label: found 'maybe'"),
-    "null": (lambda t: _change(t, "kind", ["good", None, "good"]), "row 1, column kind: found None"),
+    "label": (lambda t: _change(t, "label", ["yes", "maybe", "no"]), "row 1, column label: 'maybe' is not a label"),
+    "null": (lambda t: _change(t, "kind", ["good", None, "good"]), "row 1, column kind: None is not text"),
     "column": (lambda t: t.drop_columns(["kind"]), "no column kind"),
-    "twice": (lambda t: _change(t, "pair_id", ["a", "a", "b"]), "pair_id 'a' 2 times"),
+    "twice": (lambda t: _change(t, "pair_id", ["a", "a", "b"]), "pair_id 'a' occurs 2 times"),
     "empty": (lambda t: t.slice(0, 0), "no rows"),
 }
 
@@ -52,11 +52,44 @@ def test_faults_are_named_in_one_line(tmp_path, make_pairs, change, message) -> 
     assert "\n" not in str(caught.value)
 
 
+def _easyr1_rows(make_pairs, answers: list[str]) -> pa.Table:
+    """Return rows of EasyR1's usual three columns."""
+    table = pq.read_table(make_pairs(len(answers))).select(["problem", "images", "answer"])
+    return _change(table, "answer", answers)
+
+
+def test_easyr1s_three_columns_are_enough(tmp_path, make_pairs) -> None:
+    answers = ["yes", "no", '{"label": "yes", "category": "pushpins", "kind": "logical", "defect": "missing"}']
+    pq.write_table(_easyr1_rows(make_pairs, answers), tmp_path / "own.parquet")
+    truths = read_truths(tmp_path / "own.parquet")
+    assert [(truth.label, truth.category, truth.kind, truth.defect) for truth in truths] == [
+        ("yes", "unnamed", "own", "unnamed"),
+        ("no", "unnamed", "good", "good"),
+        ("yes", "pushpins", "logical", "missing"),
+    ]
+    pairs = list(iter_pairs(tmp_path / "own.parquet"))
+    assert [pair.truth for pair in pairs] == truths
+    assert all(len(pair.images) == 2 and pair.images[1].data for pair in pairs)
+
+
+def test_shards_of_three_columns_have_unique_ids(tmp_path, make_pairs) -> None:
+    for name in ("a", "b"):
+        pq.write_table(_easyr1_rows(make_pairs, ["yes", "no"]), tmp_path / f"{name}.parquet")
+    assert [truth.pair_id for truth in read_truths(tmp_path)] == [f"row-00000{index}" for index in range(4)]
+
+
+@pytest.mark.parametrize("answer", ["maybe", "YES!", "", "[]", None])
+def test_an_unreadable_bare_answer_is_named_with_its_row(tmp_path, make_pairs, answer: str | None) -> None:
+    pq.write_table(_easyr1_rows(make_pairs, ["yes", answer]), tmp_path / "own.parquet")
+    with pytest.raises(DataError, match=r"own\.parquet, row 1, column answer: gold answer"):
+        read_truths(tmp_path / "own.parquet")
+
+
 @pytest.mark.parametrize("problem", ["no marker", "<image>", "<image><image><image>"])
 def test_markers_must_match_images(tmp_path, make_pairs, problem: str) -> None:
     path = tmp_path / "bad.parquet"
     pq.write_table(_change(pq.read_table(make_pairs(3)), "problem", [problem] * 3), path)
-    with pytest.raises(DataError, match=r"row 0, pair .*one marker an image"):
+    with pytest.raises(DataError, match=r"row 0, pair .*use one per image"):
         list(iter_pairs(path))
 
 
@@ -71,7 +104,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path, content: bytes) -> None:
 def test_absent_files_and_empty_folders_are_named(tmp_path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_truths(tmp_path / "absent.parquet")
-    with pytest.raises(DataError, match=r"without \*.parquet"):
+    with pytest.raises(DataError, match=r"no \*.parquet"):
         read_truths(tmp_path)
 
 

@@ -13,7 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lad_reasoner.commands.lad import build_app, main
-from lad_reasoner.inference.predictions import read_predictions, read_run_card
+from lad_reasoner.inference.predict import predict
+from lad_reasoner.inference.predictions import Sampling, read_predictions, read_run_card
+from lad_reasoner.inference.protocol import Answer
 
 # A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
 WORKER = """
@@ -38,6 +40,18 @@ class Digest:
 summary = predict(Path(sys.argv[1]), Digest(), Path(sys.argv[2]), samples=3)
 print(summary.repaired)
 """
+
+
+class AlwaysYes:
+    """A backend that finds every query anomalous."""
+
+    name, model, model_digest, dtype = "transformers", "always-yes", None, None
+    sampling = Sampling(temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None)
+
+    def answer(self, questions):
+        for question in questions:
+            text = "<think> odd </think><answer> yes </answer>"
+            yield Answer(question.pair_id, 0, text, None, None, None, None, "stop", 0.0)
 
 
 def start(tmp_path: Path, data: Path, out: Path) -> subprocess.Popen[str]:
@@ -68,6 +82,22 @@ def test_killed_at_random_moments_a_run_resumes_to_the_same_set(tmp_path, make_p
     assert start(tmp_path, data, killed).wait() == 0
     assert contents(killed) == contents(whole)
     assert len(killed.read_bytes().splitlines()) == 180  # nothing was asked twice
+
+
+def test_a_parquet_of_easyr1s_three_columns_is_predicted_and_scored(tmp_path, make_pairs) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lad_reasoner.evaluation.score import score_run
+
+    data, out = tmp_path / "own.parquet", tmp_path / "out.jsonl"
+    answers = pa.array(["yes", "no"] * 5)
+    pq.write_table(pq.read_table(make_pairs(10)).select(["problem", "images"]).append_column("answer", answers), data)
+    assert predict(data, AlwaysYes(), out).written == 10
+    score = score_run(out, resamples=10)
+    assert (score.pooled.pairs, score.pooled.anomalous) == (10, 5)
+    assert score.pooled.metrics["accuracy"].value == 0.5
+    assert score.pooled.confusion.tp == 5
 
 
 def test_a_line_cut_by_a_kill_is_reported_and_asked_again(tmp_path, make_pairs) -> None:

@@ -455,7 +455,7 @@ def broken_things(workshop):
         "one_marker": {"problem": "<image> only"},
         "three_markers": {"problem": "<image><image><image>"},
         "bad_image": {"images": [{"bytes": b"no image", "path": "a.png"}] * 2},
-        "bad_gold": {"answer": "yes"},
+        "bad_gold": {"answer": "perhaps"},
     }.items():
         write_rows(tmp_path / f"{name}.parquet", [{**rows[0], **change}, *rows[1:]])
     write_rows(tmp_path / "one_label.parquet", rows[::2] * 2)
@@ -590,6 +590,13 @@ def test_verl_needs_columns_that_easyr1_does_not(workshop, good_words):
     for name, count in {"verl": 1, "easyr1": 0}.items():
         known = Known(config=config, trainer=Trainer(name, "", Path()), keys=KEYS, gpu=False)
         assert len(list(check_verl_columns(known))) == count
+
+
+def test_bare_gold_answers_are_no_fault(workshop, good_words):
+    table = pq.read_table(workshop / "train.parquet").select(["problem", "images", "answer"])
+    answers = pa.array(["yes" if index % 2 else "no" for index in range(len(table))])
+    pq.write_table(table.set_column(2, "answer", answers), workshop / "bare.parquet")
+    assert alarms([*good_words, f"data.train_files={workshop}/bare.parquet"]) == []
 
 
 def test_without_a_trainer_the_machine_checks_say_so(good_words):

@@ -120,7 +120,13 @@ def test_verls_manager_gives_our_file_the_tokens_and_the_options(repository):
     assert result["reward_score"] == pytest.approx(1.0 - 0.5 + 0.2)
 
 
-@pytest.mark.parametrize("gold", ["", "yes", "[]", '{"answer": "yes"}', '{"label": "maybe"}', "{"])
+def test_a_bare_gold_earns_what_the_object_earns_without_a_category():
+    bare, stated = compute_score([row(RIGHT, "yes"), row(RIGHT, '{"label": "yes"}')], naming_weight=0.2)
+    assert bare == stated
+    assert bare["overall"] == 1.0
+
+
+@pytest.mark.parametrize("gold", ["", "perhaps", "[]", '{"answer": "yes"}', '{"label": "maybe"}', "{"])
 def test_an_unreadable_gold_is_an_error_that_shows_it(gold):
     with pytest.raises(ValueError, match="gold answer"):
         compute_score([row(RIGHT, gold)])

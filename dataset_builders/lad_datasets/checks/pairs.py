@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,13 +17,14 @@ from lad_datasets.files.manifest import count_rows
 from lad_datasets.leakage.guard import Guard, is_test_image
 from lad_datasets.sources import EVALUATION_DATASETS
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
-from lad_reasoner.pairs.reader import parquet_files
+from lad_reasoner.pairs.reader import EASYR1_COLUMNS, complete_row, is_easyr1_only, parquet_files
 from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
-from lad_reasoner.task.rewards import read_gold, rlad_reward
+from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.rewards import rlad_reward
 from lad_reasoner.task.task import IMAGE_MARKER, KINDS, LABELS, NORMAL, prompt_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _open(file: Path) -> int:
     except (pa.ArrowException, OSError) as error:
         raise DataError(file, found=f"no readable parquet ({error})", expected="a pair parquet") from error
     expected = pair_schema()
-    missing = [name for name in COLUMNS if name not in found.names]
+    wanted = EASYR1_COLUMNS if is_easyr1_only(found.names) else COLUMNS
+    missing = [name for name in wanted if name not in found.names]
     if missing:
         more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
         raise DataError(
@@ -92,7 +93,7 @@ def _open(file: Path) -> int:
             expected="the columns of a pair parquet",
             remedy="build it with `lad build`",
         )
-    for name in COLUMNS:
+    for name in wanted:
         types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
         if (spelt := _spell(found.field(name).type)) not in types:
             raise DataError(f"{file}, column {name}", found=spelt, expected=" or ".join(sorted(types)))
@@ -116,8 +117,8 @@ def _iter_checked(files: Sequence[Path], options: CheckOptions) -> Iterator[_Row
     guard = Guard(options.loco, workers=options.workers) if options.loco else None
     window: deque[Future[_Row]] = deque()
     with ThreadPoolExecutor(options.workers) as pool:
-        for row in chain.from_iterable(map(_iter_rows, files)):
-            window.append(pool.submit(_check_row, row, ruler, guard))
+        for number, row in enumerate(chain.from_iterable(map(_iter_rows, files))):
+            window.append(pool.submit(_check_row, row, number, ruler, guard))
             if len(window) > 2 * options.workers:
                 yield window.popleft().result()
         while window:
@@ -128,34 +129,34 @@ def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
+        columns = EASYR1_COLUMNS if is_easyr1_only(parquet.schema_arrow.names) else COLUMNS
         for group in range(parquet.num_row_groups):
-            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(COLUMNS)):
+            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
                 yield from batch.to_pylist()
 
 
-def _check_row(row: dict[str, Any], ruler: PromptRuler, guard: Guard | None) -> _Row:
+def _complete(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a row of EasyR1's columns with every column; verl's repeat what it states."""
+    verl = {"prompt": [{"content": row["problem"] or ""}], "reward_model": {"ground_truth": row["answer"]}}
+    return dict.fromkeys(COLUMNS, "") | complete_row(row, number) | verl
+
+
+def _check_row(row: dict[str, Any], number: int, ruler: PromptRuler, guard: Guard | None) -> _Row:
+    if "pair_id" not in row:
+        try:
+            row = _complete(row, number)
+        except ValueError as error:
+            return _Row([f"row {number}, column answer: {error}"])
     where = f"pair {row['pair_id']}"
     absent = [name for name in COLUMNS if row[name] is None]
     if absent:
         return _Row([f"{where}: no value in {', '.join(absent)}"])
     result = _Row(provenance={name: row[name] for name in PROVENANCE_COLUMNS})
     result.faults += [f"{where}: {fault}" for fault in chain(_text_faults(row), _gold_faults(row))]
-    sizes: list[tuple[int, int]] = []
-    digests = []
-    evaluation = row["dataset"] in EVALUATION_DATASETS
-    for number, image in enumerate(row["images"], start=1):
-        try:
-            data, name = _read(image)
-            sizes.append(decode(data, f"{where}, image {number} ({name})").size)
-            repairs = load_bytes(data, name).repairs
-            if repairs:
-                result.faults.append(f"{where}, image {number}: trainers would misread it ({', '.join(repairs)})")
-            if guard is not None and not evaluation:
-                guard.check(data, f"{where}, image {number}")
-            digests.append(sha256(data))
-        except DataError as fault:
-            result.faults.append(str(fault))
-    if isinstance(row["images"][0] if row["images"] else None, str):
+    sizes, digests = _check_images(row, where, guard, result.faults)
+    if not row["query_sha256"] and digests:
+        result.provenance |= {"reference_sha256": "\n".join(digests[:-1]), "query_sha256": digests[-1]}
+    elif isinstance(row["images"][0] if row["images"] else None, str):
         recorded = [*row["reference_sha256"].split("\n"), row["query_sha256"]]
         if len(digests) == len(recorded) and digests != recorded:
             result.faults.append(f"{where}: an image file has changed since the build")
@@ -167,6 +168,27 @@ def _check_row(row: dict[str, Any], ruler: PromptRuler, guard: Guard | None) -> 
         except ValueError as error:
             result.faults.append(f"{where}: {error}")
     return result
+
+
+def _check_images(
+    row: dict[str, Any], where: str, guard: Guard | None, faults: list[str]
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Return the sizes and digests of the images that can be decoded; add what is wrong to the faults."""
+    sizes, digests = [], []
+    evaluation = row["dataset"] in EVALUATION_DATASETS
+    for number, image in enumerate(row["images"], start=1):
+        try:
+            data, name = _read(image)
+            sizes.append(decode(data, f"{where}, image {number} ({name})").size)
+            repairs = load_bytes(data, name).repairs
+            if repairs:
+                faults.append(f"{where}, image {number}: trainers would misread it ({', '.join(repairs)})")
+            if guard is not None and not evaluation:
+                guard.check(data, f"{where}, image {number}")
+            digests.append(sha256(data))
+        except DataError as fault:
+            faults.append(str(fault))
+    return sizes, digests
 
 
 def _read(image: dict[str, Any] | str) -> tuple[bytes, str]:
@@ -193,7 +215,7 @@ def _text_faults(row: dict[str, Any]) -> Iterator[str]:
         yield f"kind is {row['kind']!r}, expected one of {', '.join(KINDS)}"
     elif (row["kind"] == "good") != (row["label"] == NORMAL):
         yield f"label {row['label']!r} does not go with kind {row['kind']!r}"
-    if row["query_sha256"] in row["reference_sha256"].split("\n"):
+    if row["query_sha256"] and row["query_sha256"] in row["reference_sha256"].split("\n"):
         yield "query_sha256 is also a reference's"
 
 
@@ -201,15 +223,15 @@ def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
     """Check that both trainers' gold answers say what the columns say, and that the right response earns it all."""
     for column, gold in (("answer", row["answer"]), ("reward_model", row["reward_model"]["ground_truth"])):
         try:
-            label = read_gold(gold)
-            values = json.loads(gold)
+            truth = read_gold(gold)
         except ValueError as error:
             yield f"column {column}: {error}"
             continue
-        differing = [name for name in ("label", "category", "kind", "defect") if values.get(name) != row[name]]
+        stated = {name: getattr(truth, name) for name in ("label", "category", "kind", "defect")}
+        differing = [name for name, value in stated.items() if value and value != row[name]]
         if differing:
             yield f"column {column} differs from the columns {', '.join(differing)}"
-        reward = rlad_reward(f"<think> compared </think><answer> {label} </answer>", gold)["overall"]
+        reward = rlad_reward(f"<think> compared </think><answer> {truth.label} </answer>", gold)["overall"]
         if reward != 1.0:
             yield f"column {column}: the right response earns {reward}, expected 1.0"
 

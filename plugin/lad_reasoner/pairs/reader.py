@@ -1,29 +1,34 @@
 """Read pair parquets lazily, a few rows at a time, so that memory does not grow with the file.
 
-A pair parquet is one file, or a folder of shards (``*.parquet``, read in the order of their names).
+A pair parquet is one file, or a folder of shards (``*.parquet``, read in the order of their names). A file with only
+EasyR1's three columns (``problem``, ``images``, ``answer``) is read as well: `complete_row` adds what its gold answers
+state.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.schema import Choice, Image
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.task.task import IMAGE_MARKER, LABELS, Label
+from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.task import IMAGE_MARKER, LABELS, NORMAL, Label
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 __all__ = [
+    "EASYR1_COLUMNS",
     "PairRecord",
     "Truth",
+    "complete_row",
     "data_sha256",
+    "is_easyr1_only",
     "iter_pairs",
     "parquet_files",
     "read_choices",
@@ -31,13 +36,24 @@ __all__ = [
     "read_truths",
 ]
 
-#: Rows held at once. A full-size pair of MVTec LOCO AD is about 5 MB.
+#: What EasyR1 reads. A file may have no other columns.
+EASYR1_COLUMNS: Final = ("problem", "images", "answer")
+
+#: Dataset, category and defect of a row whose gold answer does not name them.
+UNNAMED: Final = "unnamed"
+
+#: Rows held in memory. A full-size pair of MVTec LOCO AD is about 5 MB.
 _BATCH_ROWS: Final = 4
+
+#: Rows held in memory when no image is read.
+_TEXT_ROWS: Final = 4096
+
+_BUILD: Final = "Build it with `lad build`"
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is true of a pair, without its images.
+    """The ground truth of a pair, without its images.
 
     Attributes:
         pair_id: Unique in its file.
@@ -60,11 +76,11 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class PairRecord:
-    """A pair as a model is asked about it.
+    """A pair as it is read from a file and shown to a model.
 
     Attributes:
-        truth: What is true of it.
-        problem: The question with one image marker an image.
+        truth: Its ground truth.
+        problem: The question with one marker per image.
         images: References first, the query last.
     """
 
@@ -86,20 +102,20 @@ def parquet_files(path: Path) -> tuple[Path, ...]:
     """Return the file itself, or the shards of a folder.
 
     Raises:
-        DataError: There is no such file, or the folder holds no parquet.
+        DataError: There is no such file, or the folder contains no parquet file.
     """
     if path.is_dir():
         shards = tuple(sorted(path.glob("*.parquet")))
         if not shards:
-            raise DataError(path, found="a folder without *.parquet", expected="a pair parquet or a folder of shards")
+            raise DataError("the folder contains no *.parquet file", where=path, remedy=_BUILD)
         return shards
     if not path.is_file():
-        raise DataError(path, found="no such file", expected="a pair parquet", remedy="build one with `lad build`")
+        raise DataError("no such file", where=path, remedy="Build a pair parquet with `lad build`")
     return (path,)
 
 
 def data_sha256(path: Path) -> str:
-    """Return the hex digest of the file; of a folder, the digest of its shards' digests."""
+    """Return the hex digest of the file; for a folder, the digest of its shards' digests."""
     digests = []
     for file in parquet_files(path):
         with file.open("rb") as stream:
@@ -108,21 +124,17 @@ def data_sha256(path: Path) -> str:
 
 
 def read_truths(path: Path) -> list[Truth]:
-    """Read what is true of every pair; no image is read.
+    """Read the ground truth of every pair; no image is read.
 
     Raises:
         DataError: Not a pair parquet, a label that is neither yes nor no, or a pair_id that occurs twice.
     """
-    truths = [
-        _truth(row, where=where)
-        for file in parquet_files(path)
-        for where, row in _iter_rows(file, _TRUTH_COLUMNS, 4096)
-    ]
+    truths = [_truth(row, where=where) for where, row in _iter_rows(path, _TRUTH_COLUMNS, _TEXT_ROWS)]
     if not truths:
-        raise DataError(path, found="no rows", expected="at least one pair")
+        raise DataError("the file has no rows", where=path, remedy="Build it again with a wider recipe")
     pair_id, times = Counter(truth.pair_id for truth in truths).most_common(1)[0]
     if times > 1:
-        raise DataError(path, found=f"pair_id {pair_id!r} {times} times", expected="unique ids")
+        raise DataError(f"pair_id {pair_id!r} occurs {times} times, but ids must be unique", where=path)
     return truths
 
 
@@ -130,28 +142,22 @@ def read_choices(path: Path) -> dict[str, Choice]:
     """Read the multiple-choice question of every pair, by pair_id; no image is read.
 
     Raises:
-        DataError: Not a pair parquet, or a pair is not asked such a question.
+        DataError: Not a pair parquet, or a pair without such a question.
     """
-    return {
-        row["pair_id"]: _choice(row["answer"], where=where)
-        for file in parquet_files(path)
-        for where, row in _iter_rows(file, ("pair_id", "answer"), 4096)
-    }
+    rows = _iter_rows(path, ("pair_id", "answer"), _TEXT_ROWS)
+    return {row["pair_id"]: _choice(row["answer"], where=where) for where, row in rows}
 
 
 def _choice(gold: str, *, where: str) -> Choice:
+    place = f"{where}, column answer"
     try:
-        choice = Choice(**json.loads(gold)["choice"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}, column answer",
-            found=f"no multiple-choice question ({type(error).__name__})",
-            expected="a question with options and a right letter",
-            remedy="build the data with `lad build mmad`",
-        ) from error
+        choice = Choice(**read_gold(gold).choice)
+    except (ValueError, TypeError) as error:
+        problem = f"there is no multiple-choice question ({type(error).__name__})"
+        raise DataError(problem, where=place, remedy="Build the data with `lad build mmad`") from error
     if not isinstance(choice.options, dict) or choice.letter not in choice.options:
-        found = f"the right letter {choice.letter!r} for the options {choice.options!r:.80}"
-        raise DataError(f"{where}, column answer", found=found, expected="one of them")
+        problem = f"the right letter {choice.letter!r} is not one of the options {choice.options!r:.80}"
+        raise DataError(problem, where=place)
     return choice
 
 
@@ -161,13 +167,12 @@ def iter_pairs(path: Path) -> Iterator[PairRecord]:
     Raises:
         DataError: Not a pair parquet, or a row whose images do not match its markers.
     """
-    for file in parquet_files(path):
-        for where, row in _iter_rows(file, _PAIR_COLUMNS, _BATCH_ROWS):
-            yield _pair(row, where=where)
+    for where, row in _iter_rows(path, _PAIR_COLUMNS, _BATCH_ROWS):
+        yield _pair(row, where=where)
 
 
 def read_image(image: Image, root: Path) -> bytes:
-    """Return the encoded image: its stored bytes, or the file at its path (relative ones are below ``root``).
+    """Return the encoded image: its stored bytes, or the file at its path (relative paths start at ``root``).
 
     Raises:
         DataError: The file cannot be read.
@@ -178,60 +183,107 @@ def read_image(image: Image, root: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        remedy = "give --image-root if the images moved"
-        raise DataError(path, found=error.strerror or str(error), expected="an image", remedy=remedy) from error
+        problem = f"cannot read the image: {error.strerror or error}"
+        raise DataError(problem, where=path, remedy="Use --image-root if the images moved") from error
 
 
-def _open(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
+def is_easyr1_only(columns: Sequence[str]) -> bool:
+    """Return whether a file has EasyR1's columns but none that names its pairs."""
+    return "pair_id" not in columns and set(EASYR1_COLUMNS) <= set(columns)
+
+
+def complete_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a row of EasyR1's columns with the provenance columns; each query counts as an image of its own.
+
+    Args:
+        row: With the column ``answer``.
+        number: Of the row in its file or folder, from 0; the pair is named after it.
+
+    Raises:
+        ValueError: The gold answer cannot be read.
+    """
+    gold = read_gold(row["answer"])
+    normal = gold.label == NORMAL
+    name = f"row-{number:06d}"
+    return {
+        **row,
+        "pair_id": name,
+        "dataset": UNNAMED,
+        "category": gold.category or UNNAMED,
+        "label": gold.label,
+        "kind": gold.kind or ("good" if normal else "own"),
+        "defect": gold.defect or ("good" if normal else UNNAMED),
+        "reference_path": "",
+        "query_path": name,
+        "reference_sha256": "",
+        "query_sha256": "",
+    }
+
+
+def _open(file: Path) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        parquet = pq.ParquetFile(file)
+        return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        found = f"a file that is not parquet ({error})"
-        raise DataError(file, found=found, expected="a pair parquet", remedy="build it with `lad build`") from error
-    missing = [name for name in columns if name not in parquet.schema_arrow.names]
-    if missing:
-        found = f"no column {', '.join(missing)}"
-        raise DataError(
-            file, found=found, expected="the columns of a pair parquet", remedy="build it with `lad build`"
-        )
-    return parquet
+        raise DataError(f"the file is not parquet ({error})", where=file, remedy=_BUILD) from error
 
 
-def _iter_rows(file: Path, columns: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _columns(file: Path, present: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the columns to read, and whether each row must be completed."""
+    if is_easyr1_only(present):
+        return [name for name in EASYR1_COLUMNS if name in wanted or name == "answer"], True
+    if missing := [name for name in wanted if name not in present]:
+        raise DataError(f"there is no column {', '.join(missing)}", where=file, remedy=_BUILD)
+    return list(wanted), False
+
+
+def _iter_rows(path: Path, wanted: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each row stands, and the row."""
     import pyarrow as pa
 
-    number = 0
-    with _open(file, columns) as parquet:
-        try:
-            # One row group at a time: asked for all of them, pyarrow reads ahead.
-            for group in range(parquet.num_row_groups):
-                for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=list(columns)):
-                    for row in batch.to_pylist():
-                        yield f"{file}, row {number}", row
-                        number += 1
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}, row {number}", found=f"unreadable parquet ({error})") from error
+    total = 0
+    for file in parquet_files(path):
+        first = total
+        with _open(file) as parquet:
+            columns, incomplete = _columns(file, parquet.schema_arrow.names, wanted)
+            try:
+                # One row group at a time: asked for all of them, pyarrow reads ahead.
+                for group in range(parquet.num_row_groups):
+                    for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=columns):
+                        for row in batch.to_pylist():
+                            where = f"{file}, row {total - first}"
+                            yield where, _complete(row, total, where) if incomplete else row
+                            total += 1
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"cannot read the row ({error})", where=f"{file}, row {total - first}") from error
 
 
-def _truth(row: dict[str, Any], *, where: str) -> Truth:
+def _complete(row: Mapping[str, Any], number: int, where: str) -> dict[str, Any]:
+    try:
+        return complete_row(row, number)
+    except ValueError as error:
+        raise DataError(str(error), where=f"{where}, column answer") from error
+
+
+def _truth(row: Mapping[str, Any], *, where: str) -> Truth:
     for name in _TRUTH_COLUMNS:
         if not isinstance(row[name], str):
-            raise DataError(f"{where}, column {name}", found=repr(row[name]), expected="text")
+            raise DataError(f"{row[name]!r} is not text", where=f"{where}, column {name}")
     if row["label"] not in LABELS:
-        raise DataError(f"{where}, column label", found=repr(row["label"]), expected=" or ".join(LABELS))
+        problem = f"{row['label']!r} is not a label; use {' or '.join(LABELS)}"
+        raise DataError(problem, where=f"{where}, column label")
     return Truth(**{name: row[name] for name in _TRUTH_COLUMNS})
 
 
-def _pair(row: dict[str, Any], *, where: str) -> PairRecord:
+def _pair(row: Mapping[str, Any], *, where: str) -> PairRecord:
     truth = _truth(row, where=where)
     problem, stored = row["problem"] or "", row["images"] or []
     markers = problem.count(IMAGE_MARKER)
     if markers != len(stored) or markers < 2:
-        found = f"{markers} {IMAGE_MARKER} and {len(stored)} images"
-        raise DataError(f"{where}, pair {truth.pair_id}", found=found, expected="one marker an image, at least two")
+        fault = f"the problem has {markers} {IMAGE_MARKER} for {len(stored)} images; use one per image, at least two"
+        raise DataError(fault, where=f"{where}, pair {truth.pair_id}")
     digests = [*(row["reference_sha256"] or "").split("\n"), row["query_sha256"] or ""]
     if len(digests) != len(stored):
         digests = [""] * len(stored)

@@ -10,16 +10,15 @@ Standard library only, as `lad_reasoner.task.rewards`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import Any, Final, Self
 
+from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.response import Response
-from lad_reasoner.task.rewards import accuracy_reward, read_gold
+from lad_reasoner.task.rewards import accuracy_reward
 from lad_reasoner.task.task import ANOMALOUS, Label
 from lad_reasoner.task.violations import gold_violations, named_violations
 
@@ -120,9 +119,9 @@ def defect_naming_reward(reasoning: str, *, label: Label, kind: str, defect: str
     return len(named & (wanted | {phrase})) / len(named)
 
 
-def can_be_named(gold: Mapping[str, str]) -> bool:
-    """Return whether a gold answer tells what is wrong, by its kind or its defect."""
-    return gold["label"] == ANOMALOUS and any(gold_violations(*_kind_and_defect(gold)))
+def can_be_named(gold: Gold) -> bool:
+    """Return whether a gold answer states what is wrong, by its kind or its defect."""
+    return gold.label == ANOMALOUS and any(gold_violations(gold.kind, gold.defect))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +196,7 @@ class OptionalRewards:
 
         Args:
             response: The parsed response.
-            gold: The gold JSON.
+            gold: The gold answer.
             length: Of the response, in tokens; needed by the two rewards of length.
 
         Returns:
@@ -208,7 +207,8 @@ class OptionalRewards:
             ValueError: The gold has no label of yes or no, or the length is needed and not known.
         """
         extra, parts = 0.0, {}
-        right = accuracy_reward(response, read_gold(gold))
+        truth = read_gold(gold)
+        right = accuracy_reward(response, truth.label)
         if self.soft_length_weight is not None:
             known = _needed(length, "soft_length_weight")
             reward = soft_length_reward(known, shortest=self.soft_length_shortest, longest=self.soft_length_longest)
@@ -218,23 +218,12 @@ class OptionalRewards:
             known = _needed(length, "overlong_weight")
             parts["overlong"] = overlong_penalty(known, limit=self.overlong_limit, buffer=self.buffer)
             extra += self.overlong_weight * parts["overlong"]
-        if self.naming_weight is not None and (named := _named(gold)) is not None:
+        if self.naming_weight is not None and can_be_named(truth):
             parts["naming"] = right * defect_naming_reward(
-                response.reasoning, label=ANOMALOUS, kind=named[0], defect=named[1]
+                response.reasoning, label=ANOMALOUS, kind=truth.kind, defect=truth.defect
             )
             extra += self.naming_weight * parts["naming"]
         return extra, parts
-
-
-@lru_cache(maxsize=16384)
-def _named(gold: str) -> tuple[str, str] | None:
-    """Return kind and defect of a gold answer; None if it is normal or neither tells anything."""
-    value = json.loads(gold)
-    return _kind_and_defect(value) if can_be_named(value) else None
-
-
-def _kind_and_defect(gold: Mapping[str, str]) -> tuple[str, str]:
-    return str(gold.get("kind") or ""), str(gold.get("defect") or "")
 
 
 def _needed(length: int | None, option: str) -> int:

@@ -6,28 +6,24 @@ puts it in the reward as the paper writes it. Standard library only, so that any
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.response import Response, parse
-from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
+from lad_reasoner.task.task import ANOMALOUS, Label
 
 __all__ = [
     "ACCURACY_WEIGHT",
     "STRUCTURE_WEIGHT",
     "accuracy_reward",
     "combined_reward",
-    "read_gold",
     "rlad_reward",
     "structure_reward",
 ]
 
 STRUCTURE_WEIGHT: Final = 0.5
 ACCURACY_WEIGHT: Final = 0.5
-
-_EXPECTED_GOLD: Final = 'expected JSON such as {"label": "yes"}'
 
 
 def structure_reward(response: Response) -> float:
@@ -52,7 +48,7 @@ def accuracy_reward(response: Response, label: Label) -> float:
 
 def rlad_reward(
     text: str,
-    gold: str | Mapping[str, str],
+    gold: str | Mapping[str, Any],
     *,
     structure_weight: float = STRUCTURE_WEIGHT,
     accuracy_weight: float = ACCURACY_WEIGHT,
@@ -61,7 +57,7 @@ def rlad_reward(
 
     Args:
         text: The response, without special tokens.
-        gold: The column ``answer`` of the pair parquet: a JSON object, or that object read, with ``label``.
+        gold: The column ``answer`` of the pair parquet, in either form that `read_gold` accepts.
         structure_weight: Weight of the structure reward in ``overall``.
         accuracy_weight: Weight of the accuracy reward in ``overall``.
 
@@ -80,7 +76,7 @@ def rlad_reward(
 
 def combined_reward(
     response: Response,
-    gold: str | Mapping[str, str],
+    gold: str | Mapping[str, Any],
     *,
     structure_weight: float = STRUCTURE_WEIGHT,
     accuracy_weight: float = ACCURACY_WEIGHT,
@@ -100,7 +96,7 @@ def combined_reward(
     Raises:
         ValueError: ``gold`` has no label of yes or no.
     """
-    label = read_gold(gold)
+    label = read_gold(gold).label
     structure, accuracy = structure_reward(response), accuracy_reward(response, label)
     right, anomalous = bool(accuracy), label == ANOMALOUS
     return {
@@ -112,31 +108,3 @@ def combined_reward(
         "tn": float(right and not anomalous),
         "fn": float(not right and anomalous),
     }
-
-
-def read_gold(gold: str | Mapping[str, str]) -> Label:
-    """Return the label of a gold answer.
-
-    Raises:
-        ValueError: It is not a JSON object with a label of yes or no.
-    """
-    return _read_gold_json(gold) if isinstance(gold, str) else _label_of(gold, gold)
-
-
-@lru_cache(maxsize=16384)  # the samples of a prompt, and every epoch, ask for the same gold answer
-def _read_gold_json(gold: str) -> Label:
-    try:
-        value = json.loads(gold)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}") from error
-    return _label_of(value, gold)
-
-
-def _label_of(value: object, gold: object) -> Label:
-    """Return the label in a gold answer that was read; ``gold`` is what the error shows."""
-    if not isinstance(value, Mapping) or "label" not in value:
-        raise ValueError(f"gold answer {gold!r:.200}: {_EXPECTED_GOLD}")
-    for known in LABELS:
-        if value["label"] == known:
-            return known
-    raise ValueError(f"gold answer {gold!r:.200}: label is {value['label']!r}, expected one of {', '.join(LABELS)}")

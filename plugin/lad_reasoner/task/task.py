@@ -52,8 +52,9 @@ LOCO_CATEGORIES: Final[dict[str, str]] = {
 #: Dataset id of multiple-choice questions (`lad build mmad`): they are asked and scored another way.
 MULTIPLE_CHOICE: Final = "mmad"
 
-#: What makes a query what it is. The first three are MVTec LOCO AD's, the others the paper's for the GRPO set.
-KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance")
+#: Kinds of queries. The first three are MVTec LOCO AD's, the next five the paper's for the GRPO set; "own" is an
+#: anomaly of a user's own data.
+KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance", "own")
 
 
 def abbreviate(category: str) -> str:

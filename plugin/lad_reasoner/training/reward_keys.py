@@ -6,11 +6,11 @@ shares of one whole, from which F1 follows: 2 tp / (2 tp + fp + fn).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError, check_weight
 from lad_reasoner.task.response import Response, parse, read_outcome
 from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
@@ -37,7 +37,7 @@ def score_response(
 
     Args:
         response: The text, without special tokens.
-        ground_truth: The gold JSON; its ``category``, if any, names the extra keys.
+        ground_truth: The gold answer; its ``category``, if any, names the extra keys.
         response_length: In tokens; read by the optional rewards of length alone.
         structure_weight: Weight of the structure reward.
         accuracy_weight: Weight of the accuracy reward.
@@ -96,7 +96,7 @@ def _scores(
 
 def _by_category(scores: dict[str, float], ground_truth: str) -> dict[str, float]:
     """Return scores with those of `BY_CATEGORY` once more under the category's name."""
-    if not (category := json.loads(ground_truth).get("category")):
+    if not (category := read_gold(ground_truth).category):
         return scores
-    name = str(category).replace("/", "_")  # EasyR1's loggers nest keys at a slash
+    name = category.replace("/", "_")  # EasyR1's loggers nest keys at a slash
     return scores | {f"{part}_{name}": scores[part] for part in BY_CATEGORY if part in scores}

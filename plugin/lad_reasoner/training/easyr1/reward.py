@@ -23,7 +23,7 @@ def compute_score(reward_inputs: Sequence[Mapping[str, Any]], **options: Any) ->
     """Score a batch.
 
     Args:
-        reward_inputs: EasyR1's rows: ``response``, ``response_length`` (tokens) and ``ground_truth`` (the gold JSON).
+        reward_inputs: EasyR1's rows: ``response``, ``response_length`` (tokens), ``ground_truth`` (the gold answer).
         options: ``worker.reward.reward_function_kwargs``; see `lad_reasoner.training.reward_keys.score_response`.
 
     Returns:

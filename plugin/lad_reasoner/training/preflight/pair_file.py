@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels, image_tokens
+from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import can_be_named
-from lad_reasoner.task.rewards import read_gold
 from lad_reasoner.task.task import ANOMALOUS, IMAGE_MARKER
 from lad_reasoner.training.easyr1.config import EasyR1Config
 
@@ -144,11 +143,12 @@ def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:
     nameless, bad = 0, ""
     for gold in golds:
         try:
-            labels[label := read_gold(gold)] += 1
+            truth = read_gold(gold)
         except ValueError as error:
             bad = bad or str(error)
-        else:
-            nameless += label == ANOMALOUS and not can_be_named(json.loads(gold) if isinstance(gold, str) else gold)
+            continue
+        labels[truth.label] += 1
+        nameless += truth.label == ANOMALOUS and not can_be_named(truth)
     return labels, nameless, bad
 
 

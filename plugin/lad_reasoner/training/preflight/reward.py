@@ -9,8 +9,8 @@ from typing import Final
 
 from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError
-from lad_reasoner.task.rewards import read_gold
 from lad_reasoner.task.task import ANOMALOUS
 from lad_reasoner.training.easyr1.reward_file import RewardFile, load_reward
 from lad_reasoner.training.preflight.context import Known
@@ -179,7 +179,7 @@ def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
 def _label(gold: str) -> str:
     """Return the label of a gold answer; empty where it is of another form than ours."""
     try:
-        return read_gold(gold)
+        return read_gold(gold).label
     except ValueError:
         return ""
 
