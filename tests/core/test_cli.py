@@ -37,6 +37,9 @@ def failing(error: BaseException):
         (BrokenPipeError(), 1),
         (NotADirectoryError(20, "Not a directory", "afile/sub"), 1),
         (OSError(28, "No space left on device"), 1),
+        (KeyError("x"), 1),
+        (RecursionError(), 1),
+        (MemoryError(), 1),
     ],
 )
 def test_exit_codes(error, code, capfd, monkeypatch) -> None:
@@ -49,6 +52,34 @@ def test_an_error_is_one_line(capsys) -> None:
     error = DataError("a\nb.parquet", found="no\nrows", expected="one", remedy="widen the recipe")
     assert run_app(failing(error), debug=False) == 1
     assert capsys.readouterr().err == "error: a b.parquet: found no rows, expected one; widen the recipe\n"
+
+
+@pytest.mark.parametrize("command", ["lad", "easyr1"])
+def test_a_help_page_is_not_cut_and_its_examples_can_be_copied(command) -> None:
+    from importlib import import_module
+
+    from typer.main import get_command
+
+    root = get_command(import_module(f"lad_reasoner.commands.{command}").build_app())
+    assert "..." not in _page(root, command).partition("Commands:")[2]
+    for name, verb in root.commands.items():
+        examples = _page(verb, f"{command} {name}").partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
+        assert hasattr(verb, "commands") or examples
+        assert all(re.match(rf"  ([A-Z0-9_]+=\S+ )?{command} ", line) for line in examples), examples
+
+
+def _page(command, name: str) -> str:
+    import typer
+
+    return command.get_help(typer.Context(command, info_name=name, terminal_width=60))
+
+
+def test_an_unexpected_exception_is_one_line_that_asks_for_debug(capsys) -> None:
+    assert run_app(failing(KeyError("a\nb")), debug=False) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("internal error: KeyError: ")
+    assert said.endswith("Run again with --debug for the traceback.\n")
+    assert said.count("\n") == 1
 
 
 def test_debug_lets_the_traceback_through() -> None:

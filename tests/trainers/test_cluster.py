@@ -18,8 +18,7 @@ from lad_reasoner.training.easyr1.config import EasyR1Config, load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
 from lad_reasoner.training.run import cluster as clusters
-from lad_reasoner.training.run import launch as launcher
-from lad_reasoner.training.run.attempt import Command
+from lad_reasoner.training.run import plan, start
 from lad_reasoner.training.run.cluster import Cluster, Look, Node, cluster_address, faults_of, files_of
 from lad_reasoner.training.run.cluster_probe import look
 
@@ -155,7 +154,7 @@ def test_several_nodes_without_a_cluster_are_refused(good_words, address, flags,
     words = [*good_words, f"trainer.save_checkpoint_path={tmp_path}/run", "trainer.nnodes=2", *flags]
     run = easyr1(*words, **({"RAY_ADDRESS": address} if address else {}))
     assert run.returncode == 2
-    assert "error: trainer.nnodes: found 2" in run.stderr
+    assert "error: trainer.nnodes: 2 nodes, but RAY_ADDRESS is not set" in run.stderr
     assert "RAY_ADDRESS" in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.glob("run/attempts/*"))
@@ -164,9 +163,9 @@ def test_several_nodes_without_a_cluster_are_refused(good_words, address, flags,
 def test_all_faults_are_said_and_nothing_starts(monkeypatch, capsys, two_by_eight):
     bad = node("b", versions=VERSIONS | {"verl": "0.9.0"}, shares_run_folder=False)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(launcher, "probe", lambda *_, **__: Cluster(here=HERE, nodes=[node("a"), bad]))
+    monkeypatch.setattr(start, "probe", lambda *_, **__: Cluster(here=HERE, nodes=[node("a"), bad]))
     with pytest.raises(LadError, match=r"node b: found verl 0\.9\.0"):
-        launcher.launch(two_by_eight, VERL, KEYS, total_steps=None)
+        start.start_training(two_by_eight, VERL, KEYS, total_steps=None)
     assert "error: node b: found" in capsys.readouterr().err
     assert not (two_by_eight.run_dir / "attempts").exists()
 
@@ -215,12 +214,12 @@ def test_a_machine_says_what_it_has(tmp_path):
 
 def test_what_the_processes_need_travels_to_nodes_that_others_started(good_words, tmp_path):
     config = load_config([*good_words, "trainer.nnodes=2"], KEYS)
-    words = launcher.build_command(config, VERL, KEYS, tmp_path, gpu=False, cluster=True).words
+    words = plan.build_command(config, VERL, KEYS, tmp_path, gpu=False, cluster=True).words
     assert '++ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM="cpu"' in words
     assert "trainer.nnodes=2" in words
     # Ray refuses resources where it joins a cluster.
     assert not [word for word in words if "num_gpus" in word or "num_cpus" in word or "object_store" in word]
-    assert launcher.build_command(config, VERL, KEYS, tmp_path, gpu=True, cluster=True).on_cpu is False
-    environment = launcher._environment(Command(words, on_cpu=True), None)
+    assert plan.build_command(config, VERL, KEYS, tmp_path, gpu=True, cluster=True).on_cpu is False
+    environment = plan.trainer_environment(plan.Command(words, on_cpu=True), None)
     assert environment["VERL_PLATFORM"] == "cpu"
     assert environment.get("RAY_TMPDIR") == os.environ.get("RAY_TMPDIR")

@@ -38,11 +38,11 @@ def test_null_and_interpolation_are_omegaconfs():
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("trainer.max_step=3", ["trainer.max_step", "no such key", "did you mean trainer.max_steps?"]),
+        ("trainer.max_step=3", ["trainer.max_step", "EasyR1 has no such key", "did you mean trainer.max_steps?"]),
         ("lr=1e-6", ["lr", "did you mean worker.actor.optim.lr?"]),
         ("rollout.n=8", ["did you mean worker.rollout.n?"]),
         ("algorithm.kl_ctrl.kl_coef=1", ["did you mean algorithm.kl_coef?"]),
-        ("worker.actor.kl_coef=1", ["computes itself", "remove it"]),
+        ("worker.actor.kl_coef=1", ["EasyR1 computes this key itself", "remove it"]),
         ("trainer=3", ["group of keys", "trainer.total_epochs"]),
         ("data=null", ["group of keys", "data.train_files"]),
         ("trainer.max_steps=abc", ["trainer.max_steps", "'abc'", "Optional[int]"]),
@@ -63,14 +63,36 @@ def test_a_wrong_word_is_one_line_that_names_it(word, parts):
         assert part in str(raised.value)
 
 
+def test_every_unknown_key_is_named_at_once(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("worker: {rollout: {m: 3}}")
+    with pytest.raises(UsageError) as raised:
+        load_config([f"config={file}", "trainer.max_step=1", "data=null"])
+    for part in ("worker.rollout.m", "trainer.max_step:", "did you mean trainer.max_steps?", "data: this is a group"):
+        assert part in str(raised.value)
+
+
 def test_an_unknown_key_in_the_file_is_found_too(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("worker: {rollout: {m: 3}}")
-    with pytest.raises(UsageError, match=r"worker\.rollout\.m: found no such key"):
+    with pytest.raises(UsageError, match=r"worker\.rollout\.m: EasyR1 has no such key"):
         load_config([f"config={file}"])
 
 
-@pytest.mark.parametrize(("content", "found"), [("a: [1", "no YAML"), ("- 1\n- 2\n", "a list"), ("\x00", "no YAML")])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a: [1", "not YAML"),
+        ("- 1\n- 2\n", "not an EasyR1 config"),
+        ("\x00", "not YAML"),
+        ("data: !!timestamp x", "not YAML"),
+        ("data: !!int x", "not YAML"),
+        ("data: !!float x", "not YAML"),
+        ("data: !!bool x", "not YAML"),
+        ("data: !!binary x", "not YAML"),
+        ("data: !!python/object:os.system x", "not YAML"),
+    ],
+)
 def test_a_file_that_is_no_config(tmp_path, content, found):
     file = tmp_path / "c.yaml"
     file.write_text(content)
@@ -79,7 +101,7 @@ def test_a_file_that_is_no_config(tmp_path, content, found):
 
 
 def test_a_missing_file():
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         load_config(["config=/nowhere/c.yaml"])
 
 
@@ -119,13 +141,13 @@ def test_no_suggestion_for_something_else_altogether():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("5", "expected EasyR1's keys"),
-        ("&a [*a]", "aliases that stand for too many values"),
-        ("{a: &a {b: *a}}", "aliases that stand for too many values"),
+        ("5", "not an EasyR1 config"),
+        ("&a [*a]", "aliases stand for too many values"),
+        ("{a: &a {b: *a}}", "aliases stand for too many values"),
         ("[" * 20_000, "nested too deeply"),
         (
             "\n".join(["b0: &b0 [x, x]", *(f"b{i}: &b{i} [*b{i - 1}, *b{i - 1}]" for i in range(1, 31))]),
-            "aliases that stand for too many values",
+            "aliases stand for too many values",
         ),
     ],
     ids=["number", "list in itself", "mapping in itself", "deep", "bomb"],

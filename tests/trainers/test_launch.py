@@ -16,9 +16,9 @@ from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
-from lad_reasoner.training.run import launch as launcher
-from lad_reasoner.training.run.attempt import follow
+from lad_reasoner.training.run import plan, start
 from lad_reasoner.training.run.failures import last_error
+from lad_reasoner.training.run.follow import follow
 
 KEYS = read_snapshot()
 VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
@@ -84,18 +84,18 @@ def test_the_line_that_says_why(tmp_path, log, said):
 
 
 def test_easyr1_is_given_its_own_grammar(good_words, tmp_path):
-    command = launcher.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=True)
+    command = plan.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=True)
     assert command.words[1:] == ["-m", "verl.trainer.main", f"config={tmp_path}/easyr1.yaml"]
 
 
 def test_easyr1_without_a_gpu_is_refused_before_it_starts(good_words, tmp_path):
-    with pytest.raises(RunError, match="EasyR1: found no GPU"):
-        launcher.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=False)
+    with pytest.raises(RunError, match="EasyR1 needs a GPU"):
+        plan.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=False)
 
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_verl_runs_on_the_cpu_where_there_is_no_gpu(good_words, tmp_path, gpu):
-    command = launcher.build_command(load_config(good_words), VERL, KEYS, tmp_path, gpu=gpu)
+    command = plan.build_command(load_config(good_words), VERL, KEYS, tmp_path, gpu=gpu)
     assert command.on_cpu is not gpu
     assert ('trainer.device="cpu"' in command.words) is not gpu
     assert ('actor_rollout_ref.rollout.name="vllm"' in command.words) is gpu
@@ -122,7 +122,7 @@ def test_verls_overrides_are_shown_as_a_script(example, tmp_path, capsys, monkey
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     run = ["bash", str(tmp_path / "verl.sh"), "trainer.nnodes=4"]
     said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
-    command = launcher.build_command(load_config(words), VERL, KEYS, tmp_path / "run" / "attempts" / "001", gpu=True)
+    command = plan.build_command(load_config(words), VERL, KEYS, tmp_path / "run" / "attempts" / "001", gpu=True)
     assert said.split("\0") == [*command.words[1:], "trainer.nnodes=4", ""]
 
 
@@ -149,10 +149,10 @@ def test_the_exit_code_and_the_whole_output_are_kept(tmp_path):
 def test_a_failure_names_the_cause_the_log_and_what_to_do(tmp_path, code, says):
     log = tmp_path / "trainer.log"
     log.write_text("RuntimeError: no room\n")
-    error = launcher._failure(VERL, code, log, tmp_path / "global_step_6")
-    assert f"verl: found {says}: RuntimeError: no room; see {log}; the same command resumes after step 6" in str(error)
+    error = start._failure(VERL, code, log, tmp_path / "global_step_6")
+    assert f"verl: {says}: RuntimeError: no room. See {log}. The same command resumes after step 6." in str(error)
     assert error.exit_code == (3 if code == 3 else 137)
-    assert "nothing was saved yet" in str(launcher._failure(VERL, code, log, None))
+    assert "Nothing was saved yet" in str(start._failure(VERL, code, log, None))
 
 
 def test_an_interrupt_ends_the_trainer(tmp_path):
@@ -167,10 +167,9 @@ def test_an_interrupt_ends_the_trainer(tmp_path):
 
 
 def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
-    for name in ("001", "002"):
-        (tmp_path / "attempts" / name).mkdir(parents=True)
+    (tmp_path / "attempts" / "001").mkdir(parents=True)
     (tmp_path / "experiment_log.jsonl").write_text("{}\n")
-    launcher._keep_easyr1_log(tmp_path)
+    start._keep_easyr1_log(tmp_path)
     assert (tmp_path / "attempts" / "001" / "experiment_log.jsonl").is_file()
     assert not (tmp_path / "experiment_log.jsonl").exists()
 
@@ -179,15 +178,19 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
     ("words", "code", "says"),
     [
         (["--help"], 0, "easyr1 config=FILE"),
-        ([], 0, "examples:"),
+        ([], 0, "Examples:"),
         (["--version"], 0, "lad-reasoner"),
         (["trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),
-        (["config=/no/such.yaml"], 1, "no such file"),
-        (["check", "--fast"], 2, "no such option here"),
-        (["shw", "config=a.yaml"], 2, "error: shw: found no such command, expected check, show, rehearse"),
-        (["check", "a.yaml"], 2, "error: a.yaml: found a word that is not key=value"),
-        (["show", "--as", "trl"], 2, "expected easyr1 or verl"),
+        (["config=/no/such.yaml"], 2, "no such file"),
+        (["check", "--fast"], 2, "No such option: --fast"),
+        (["shw", "config=a.yaml"], 2, "Did you mean 'show'?"),
+        (["check", "a.yaml"], 2, "error: a.yaml is not of the form key=value"),
+        (["show", "--as", "trl", "trainer.max_steps=1"], 2, "is not one of 'easyr1', 'verl'"),
         (["check", "trainer.max_steps=0"], 1, "error: trainer.max_steps"),
+        (["--no-check", "trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),
+        *((["show", "--help"], 0, part) for part in ("--as <easyr1|verl>", "Examples:", "EasyR1's own grammar")),
+        (["rehearse", "--help"], 0, "--synthetic"),
+        (["merge", "--help"], 0, "--dtype"),
     ],
 )
 def test_the_command_line(words, code, says):
@@ -201,4 +204,4 @@ def test_the_command_line(words, code, says):
 def test_a_refused_key_is_named_in_the_translation(good_words, tmp_path):
     config = load_config([*good_words, "algorithm.online_filtering=true"])
     with pytest.raises(UsageError, match=r"algorithm\.online_filtering: found True, expected False: verl has no"):
-        launcher.build_command(config, VERL, KEYS, tmp_path, gpu=True)
+        plan.build_command(config, VERL, KEYS, tmp_path, gpu=True)

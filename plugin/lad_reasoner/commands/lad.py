@@ -1,7 +1,7 @@
-"""The `lad` command: every verb of the package, and what other packages mount on it.
+"""The `lad` command: the verbs of this package, and those that other packages add through entry points.
 
-A verb imports what it needs when it runs, so that `lad --help` costs no heavy import. Data goes to stdout, notes and
-progress to stderr. Exit codes: 0 done, 1 the data or the run failed, 2 wrong usage, 130 interrupted.
+A verb imports what it needs when it runs, so that `lad --help` stays fast. Data goes to stdout, notes and progress to
+stderr. Exit codes: 0 success, 1 bad data or a failed run, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
 from lad_reasoner import __version__
+from lad_reasoner.commands.help import HelpGroup, use_help_style
 from lad_reasoner.support.errors import LadError
 
-__all__ = ["build_app", "main", "run_app"]
+__all__ = ["DEBUG", "VERSION", "build_app", "main", "run_app", "run_words"]
 
-#: Modules of this import package whose ``register(app)`` adds verbs.
+#: Modules whose ``register(app)`` adds verbs.
 VERB_MODULES = (
     "lad_reasoner.commands.predict",
     "lad_reasoner.commands.ask",
@@ -31,8 +33,20 @@ VERB_MODULES = (
     "lad_reasoner.commands.plot",
 )
 
-#: Other import packages name their ``register(app)`` under this entry point group.
+#: The entry point group under which other packages name their ``register(app)``.
 ENTRY_POINT_GROUP = "lad_reasoner.commands"
+
+
+HELP = "Reasoning logical anomaly detection: build data, predict, score and report. Training: `easyr1 --help`."
+
+
+class _LadGroup(HelpGroup):
+    """Lists the verbs in the order of the work."""
+
+    ORDER = (
+        *("build", "annotate", "review", "check", "predict", "ask", "serve", "filter"),
+        *("score", "compare", "plot", "report", "demo"),
+    )
 
 
 def _version(value: bool) -> None:
@@ -41,43 +55,46 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+#: Options of both commands.
+DEBUG = typer.Option(False, "--debug", help="Show the traceback of an error.")
+VERSION = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")
+
+
 def build_app() -> typer.Typer:
     """Return the `lad` application with every verb on it."""
     app = typer.Typer(
         name="lad",
+        cls=_LadGroup,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        help="Reasoning logical anomaly detection: build data, predict, score and report. Training: `easyr1 --help`.",
     )
 
-    @app.callback()
+    @app.callback(help=HELP)
     def root(
-        debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-        version: bool = typer.Option(
-            False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
-        ),
-    ) -> None:
-        """Reasoning logical anomaly detection: build data, predict, score and report. Training: `easyr1 --help`."""
+        debug: bool = DEBUG,
+        version: bool = VERSION,
+    ) -> None: ...
 
     for module in VERB_MODULES:
         import_module(module).register(app)
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         entry.load()(app)
+    use_help_style(app)
     return app
 
 
 def run_app(run: Callable[[], object], *, debug: bool) -> int:
-    """Run a command line and return its exit code; a user's mistake becomes one line on stderr, never a traceback.
+    """Run a command line and return its exit code; every error becomes one line on stderr, never a traceback.
 
     Args:
         run: The command line. Its own exit code is read from the SystemExit it raises.
-        debug: Let tracebacks through.
+        debug: Let exceptions through, with their tracebacks.
     """
-    # Python has no stream where the caller closed it (`2>&-`), and nothing below looks before it speaks.
+    # Python has no stream object where the caller closed the stream (`2>&-`), and the code below expects one.
     sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
-    # A polite request to end is an interrupt, so that whatever was started is ended too.
+    # SIGTERM interrupts like Ctrl-C, so that every process that was started is ended too.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run()
@@ -86,30 +103,41 @@ def run_app(run: Callable[[], object], *, debug: bool) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except LadError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe left: say nothing more
+        sys.stderr.close()  # the reader of the pipe is gone, so nobody would read a message
         return 1
-    except OSError as error:
+    except Exception as error:
         if debug:
             raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        remedy = "check the path and its permissions" if where else "check the disk; --debug tells where"
-        print(f"error: {where}{error.strerror or error}; {remedy}", file=sys.stderr)
-        return 1
+        print(_describe(error), file=sys.stderr)
+        return error.exit_code if isinstance(error, LadError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
 
 
+def _describe(error: Exception) -> str:
+    """Return an exception as one line."""
+    if isinstance(error, LadError):
+        return f"error: {error}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        remedy = "Check the path and its permissions" if where else "Check the disk; --debug shows where it happened"
+        return f"error: {where}{error.strerror or error}. {remedy}."
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(": ")
+    return f"internal error: {what}. Run again with --debug for the traceback."
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `lad` and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run_app(lambda: build_app()(words), debug="--debug" in words))
+    run_words(build_app, words)
+
+
+def run_words(build: Callable[[], typer.Typer], words: Sequence[str]) -> NoReturn:
+    """Run an application with these words and exit; ``--debug`` may stand anywhere among them."""
+    rest = [word for word in words if word != "--debug"]
+    sys.exit(run_app(lambda: build()(rest), debug=len(rest) < len(words)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.run.progress import describe_step
+from lad_reasoner.training.run.follow import describe_step
 from lad_rehearsal.rehearse.model import ModelSource
 from lad_rehearsal.rehearse.plan import Change
 

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import yaml
 from rich.console import Console
 
 from lad_reasoner.support.processes import run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
-from lad_reasoner.training.run.attempt import (
-    CONFIG_COPY,
-    RAW_LOG,
-    Command,
-    describe_failure,
-    follow,
-    next_attempt,
-    recorded,
-)
-from lad_reasoner.training.run.launch import build_command
-from lad_reasoner.training.run.progress import Progress
+from lad_reasoner.training.run.follow import RAW_LOG, describe_failure, follow
+from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt
+from lad_reasoner.training.run.start import run_attempt
 from lad_rehearsal.rehearse.model import ModelSource
 from lad_rehearsal.rehearse.trainer import Rig
 
 __all__ = ["make_model", "note", "train"]
 
-_REMEDY: Final = "the run on GPUs would most likely fail alike"
+_REMEDY: Final = "The GPU run would probably fail in the same way"
 
 
 def note(text: str) -> None:
@@ -75,15 +65,10 @@ def train(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key], *, steps: int
         RunError: The trainer failed; its exit code is kept.
     """
     attempt = next_attempt(config.run_dir)
-    attempt.mkdir(parents=True)
-    (attempt / CONFIG_COPY).write_text(yaml.safe_dump(config.as_tree(), sort_keys=False), encoding="utf-8")
-    command = _command(config, rig, keys, attempt)
     log = attempt / RAW_LOG
-    logs = config.run_dir if rig.trainer.name == "easyr1" else attempt
-    with run_folder() as folder, Progress(logs, total=steps) as progress:
-        progress.note(f"{rig.trainer.name} {rig.trainer.version} on the CPU, a minute or two to start; log: {log}")
-        with recorded(attempt, command, folder):
-            code = follow(command.words, rig.environment(folder), log, progress)
+    started = f"{rig.trainer.name} {rig.trainer.version} on the CPU, a minute or two to start; log: {log}"
+    command = _command(config, rig, keys, attempt)
+    code = run_attempt(command, config, rig.trainer, attempt, rig.environment, total_steps=steps, notes=[started])
     if code:
         raise describe_failure(f"rehearsal, {rig.trainer.name}", code, log, remedy=_REMEDY)
 
@@ -91,5 +76,4 @@ def train(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key], *, steps: int
 def _command(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key], attempt: Path) -> Command:
     if rig.trainer.name == "easyr1":
         return Command([rig.python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=True)
-    command = build_command(config, rig.trainer, dict(keys), attempt, gpu=False)
-    return replace(command, words=[rig.python, *command.words[1:]])
+    return build_command(config, rig.trainer, keys, attempt, gpu=False, python=rig.python)

@@ -16,9 +16,9 @@ from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
-from lad_rehearsal.commands.rehearse import _check
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
+from lad_rehearsal.rehearse.rehearsal import _check
 from lad_rehearsal.rehearse.report import list_gaps
 from lad_rehearsal.rehearse.trainer import Rig, _unmet, find_rig
 

@@ -8,7 +8,7 @@ folders of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, make_dataclass
@@ -60,6 +60,8 @@ PACKAGE_PREFIX: Final = "plugin/lad_reasoner/"
 
 #: Values that a file may stand for, aliases followed; EasyR1 has some 190 keys.
 LARGEST_CONFIG: Final = 10_000
+
+NOT_A_CONFIG: Final = "this is not an EasyR1 config, which has the keys data, worker, algorithm and trainer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,14 @@ def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> 
     keys = read_snapshot() if keys is None else keys
     for word in words:
         if "=" not in word or word.startswith("-"):
-            raise UsageError(word, found="a word that is not key=value", remedy="see `easyr1 --help`")
+            raise UsageError(f"{word} is not of the form key=value", remedy="See `easyr1 --help`")
     with _translated_errors("command line", keys):
         given = OmegaConf.from_dotlist(list(words))
     file = given.pop("config", None)
     source = None if file is None else Path(str(file))
     layers = [given] if source is None else [_read_yaml(source), given]
     names = {name for layer in layers for name in _iter_leaves(layer, set(keys))}
-    for name in sorted(names):
-        _refuse_unknown(name, keys)
+    _refuse_unknown(names, keys)
     with _translated_errors(source or "command line", keys):
         merged = OmegaConf.merge(OmegaConf.structured(_schema(keys)), *layers)
         tree = OmegaConf.to_container(merged, resolve=True)
@@ -150,22 +151,22 @@ def resolve_path(path: str) -> Path:
 
 def _read_yaml(path: Path) -> DictConfig:
     if not path.is_file():
-        raise DataError(path, found="no such file", remedy="give config=FILE the path of an EasyR1 YAML")
-    expected = "EasyR1's keys: data, worker, algorithm, trainer"
+        raise UsageError("no such file", where=path, remedy="Give config=FILE the path of an EasyR1 config")
     try:
         # OmegaConf copies an alias wherever it stands: a few lines of them would fill the memory.
         if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:
-            raise DataError(path, found="aliases that stand for too many values", expected=expected)
+            raise DataError("its YAML aliases stand for too many values", where=path)
         loaded = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise DataError(path, found=f"no YAML: {_first_line(error)}") from error
+        raise DataError(f"this is not YAML: {_first_line(error)}", where=path) from error
     except RecursionError as error:
-        raise DataError(path, found="YAML that is nested too deeply", expected=expected) from error
-    except OSError as error:  # OmegaConf's word for a lone number or text, too
-        found = error.strerror or "no mapping"
-        raise DataError(path, found=found, expected=expected) from error
+        raise DataError("its YAML is nested too deeply", where=path) from error
+    except OSError as error:  # OmegaConf raises it for a lone number or text, too
+        raise DataError(error.strerror or NOT_A_CONFIG, where=path) from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # !!int, !!bool before something else
+        raise DataError(f"this is not YAML: {_first_line(error)}", where=path) from error
     if not isinstance(loaded, DictConfig):
-        raise DataError(path, found="a list", expected=expected)
+        raise DataError(NOT_A_CONFIG, where=path)
     return loaded
 
 
@@ -186,31 +187,37 @@ def _translated_errors(where: object, keys: Mapping[str, Key]) -> Iterator[None]
         yield
     except ValidationError as error:
         key = keys.get(error.full_key or "")
-        raise UsageError(
-            error.full_key or where, found=_first_line(error), expected=key.type if key else ""
-        ) from error
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UsageError(where, found=_first_line(error)) from error
+        kind = f" (EasyR1 declares {key.type})" if key else ""
+        raise UsageError(f"{_first_line(error)}{kind}", where=error.full_key or where) from error
+    except RecursionError as error:
+        raise UsageError("the value is nested too deeply", where=where) from error
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, ArithmeticError) as error:
+        raise UsageError(_first_line(error), where=where) from error
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def _refuse_unknown(name: str, keys: Mapping[str, Key]) -> None:
-    """Refuse a key that a user cannot set.
+def _refuse_unknown(names: Iterable[str], keys: Mapping[str, Key]) -> None:
+    """Refuse keys that a user cannot set: unknown ones, groups of keys, and those that EasyR1 computes.
 
     Raises:
-        UsageError: It is unknown, a group of keys, or one that EasyR1 computes.
+        UsageError: It names every such key.
     """
+    faults = [f"{name}: {fault}" for name in sorted(names) if (fault := _fault_of(name, keys))]
+    if faults:
+        raise UsageError("; ".join(faults))
+
+
+def _fault_of(name: str, keys: Mapping[str, Key]) -> str | None:
+    """Return why a user cannot set a key, or None."""
     if name in keys:
-        if not keys[name].settable:
-            raise UsageError(name, found="a key that EasyR1 computes itself", remedy="remove it")
-        return
+        return None if keys[name].settable else "EasyR1 computes this key itself; remove it"
     if member := next((known for known in keys if known.startswith(f"{name}.")), None):
-        raise UsageError(name, found="a value", expected=f"a group of keys, such as {member}")
+        return f"this is a group of keys, such as {member}"
     hint = nearest_key(name, keys)
-    raise UsageError(name, found="no such key in EasyR1", remedy=f"did you mean {hint}?" if hint else "")
+    return "EasyR1 has no such key" + (f", did you mean {hint}?" if hint else "")
 
 
 def _iter_leaves(node: DictConfig, known: set[str], prefix: str = "") -> Iterator[str]:

@@ -1,20 +1,30 @@
-"""One line that tells how a GRPO run is doing, in place of the trainers' thousands."""
+"""Follow a running trainer: wait for its end, print one line per step, and explain a failure."""
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from rich.console import Console
 from rich.status import Status
 
+from lad_reasoner.support.errors import RunError
+from lad_reasoner.support.processes import started
 from lad_reasoner.training.metrics import read_log
+from lad_reasoner.training.run.failures import last_error
 
-__all__ = ["Progress", "describe_step"]
+__all__ = ["RAW_LOG", "Progress", "describe_failure", "describe_step", "follow"]
 
-#: Our name of a metric, and how the line shows it.
+#: Everything that the trainer prints, in the folder of each attempt.
+RAW_LOG: Final = "trainer.log"
+
+#: Seconds between two polls of a process and its logs.
+_POLL: Final = 0.5
+
+#: Our name of a metric, and how a step's line shows it.
 _SHOWN: Final = (
     ("reward", "reward {:.3f}"),
     ("structure", "structure {:.2f}"),
@@ -23,6 +33,35 @@ _SHOWN: Final = (
     ("kl", "KL {:.4f}"),
     ("val/accuracy", "val accuracy {:.3f}"),
 )
+
+
+def follow(words: Sequence[str], environment: Mapping[str, str], log: Path, progress: Progress | None = None) -> int:
+    """Run a command to its end, write its output to a log, and return its exit code (negative: a signal)."""
+    with log.open("wb") as sink, started(words, environment=environment, log=sink) as process:
+        while (code := process.poll()) is None:
+            time.sleep(_POLL)
+            if progress:
+                progress.update()
+    if progress:
+        progress.update()
+    return code
+
+
+def describe_failure(where: str, code: int, log: Path, *, remedy: str) -> RunError:
+    """Return the error of a process that failed, with a shell's exit code.
+
+    Args:
+        where: What failed.
+        code: As `follow` returns it.
+        log: The output of the process.
+        remedy: What to do, in addition to reading the log.
+    """
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        how += " (out of memory?)"
+    error = RunError(f"{how}: {last_error(log)}", where=where, remedy=f"See {log}. {remedy}")
+    error.exit_code = 128 - code if code < 0 else code
+    return error
 
 
 def describe_step(row: Mapping[str, float], total: int | None) -> str:
@@ -37,7 +76,7 @@ def describe_step(row: Mapping[str, float], total: int | None) -> str:
 
 
 class Progress:
-    """Follows a run's logs on stderr: a live line on a terminal, a line a step elsewhere.
+    """Follows a run's logs on stderr: one line per step, and on a terminal a clock that runs.
 
     Args:
         logs: Folder of this attempt's logs.
@@ -66,7 +105,7 @@ class Progress:
         self._console.print(text, soft_wrap=True, markup=False)
 
     def update(self) -> None:
-        """Show what the logs have by now."""
+        """Print the steps that the logs have gained."""
         for row in read_log(self._logs):
             if row["step"] not in self._shown and "reward" in row:
                 self._shown.add(row["step"])
