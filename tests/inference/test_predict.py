@@ -141,7 +141,7 @@ BAD = [
     (["--samples", "3", "--temperature", "0"], 2, "a temperature above 0"),
     (["--out", "/dev/full"], 2, "/dev/full: found a device or pipe"),
     (["--format-prompt", "absent.jinja"], 1, "absent.jinja"),
-    (["--model", "no/such folder"], 1, "no loadable model"),
+    (["--model", "no/such folder"], 1, "the model cannot be loaded"),
 ]
 
 

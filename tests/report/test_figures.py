@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -13,32 +11,10 @@ from hypothesis import strategies as st
 from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
 
 from lad_reasoner.report.content import read_content
-from lad_reasoner.report.figures import _disputed, draw_sizes, parameter_count, spread, write_figures
+from lad_reasoner.report.figures import _disputed, draw_sizes, spread, write_figures
 from lad_reasoner.report.page import ReportOptions, write_report
 
 pytestmark = pytest.mark.slow
-
-
-def test_parameters_are_counted_in_local_weights(tmp_path: Path) -> None:
-    header = {"a": {"shape": [3, 4]}, "b": {"shape": [5]}, "__metadata__": {"format": "pt"}}
-    text = json.dumps(header).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
-    assert parameter_count(str(tmp_path)) == 17
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("Qwen/Qwen2.5-VL-3B-Instruct", 3e9),
-        ("Qwen2.5-VL-72B", 72e9),
-        ("SmolVLM-0.5B", 5e8),
-        ("lad-sft", None),
-        ("v3Beta", None),
-        ("APRIL-GAN (score > 0.5)", None),
-    ],
-)
-def test_sizes_are_read_from_names(name: str, count: float | None) -> None:
-    assert parameter_count(name) == count
 
 
 def test_figure_6_has_the_papers_rows_whose_size_is_known(write_runs: WriteRuns) -> None:

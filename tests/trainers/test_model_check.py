@@ -173,10 +173,10 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     "no config": (lambda m: (m / "config.json").unlink(), "config.json: found none", False),
     "a config that is no JSON": (
         lambda m: (m / "config.json").write_text("{'a': 1}"),
-        "config.json: found no JSON",
+        "config.json: found no JSON object",
         False,
     ),
-    "a config that is a list": (lambda m: write(m / "config.json", []), "config.json: found JSON of a list", False),
+    "a config that is a list": (lambda m: write(m / "config.json", []), "found no JSON object: a list", False),
     "no model type": (
         lambda m: change(m / "config.json", "model_type", value=ABSENT),
         "config.json: model_type: found none",
@@ -190,17 +190,17 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     ),
     "truncated weights": (
         lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:-1]),
-        "by its header; copy it again",
+        "file not fully covered",
         False,
     ),
     "a truncated header": (
         lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:60]),
-        "model.safetensors: found no whole header",
+        "model.safetensors: found broken or incomplete",
         False,
     ),
     "an empty weight file": (
         lambda m: (m / "model.safetensors").write_bytes(b""),
-        "model.safetensors: found no whole header",
+        "model.safetensors: found broken or incomplete",
         False,
     ),
     "a missing shard": (

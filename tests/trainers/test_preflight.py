@@ -767,17 +767,21 @@ def test_every_profile_is_listed_and_has_a_whole_header(repository):
 
 
 MEMORY = [
-    (["worker.actor.model.model_path=x/y-7B"], 80, "warning: worker.actor.model.model_path: found GPUs of 80.0 GiB"),
-    (["worker.actor.model.model_path=x/y-3B"], 80, "at most 0.39, what the trained model leaves of 80.0 GiB"),
     (
-        ["worker.actor.model.model_path=x/y-7B", "worker.rollout.gpu_memory_utilization=0.1"],
+        ["worker.actor.model.model_path=x/Qwen2.5-VL-7B"],
+        80,
+        "warning: worker.actor.model.model_path: found GPUs of 80.0 GiB",
+    ),
+    (["worker.actor.model.model_path=x/Qwen2.5-VL-3B"], 80, "at most 0.39, what the trained model leaves of 80.0 GiB"),
+    (
+        ["worker.actor.model.model_path=x/Qwen2.5-VL-7B", "worker.rollout.gpu_memory_utilization=0.1"],
         141,
-        "more than 16.3 GiB, the weights of the rollout engine",
+        "more than 15.4 GiB, the weights of the rollout engine",
     ),
     (
-        ["worker.actor.model.model_path=x/y-7B", "worker.actor.fsdp.enable_cpu_offload=true"],
+        ["worker.actor.model.model_path=x/Qwen2.5-VL-7B", "worker.actor.fsdp.enable_cpu_offload=true"],
         80,
-        "found 64.0 GiB of memory, expected about 146.7 GiB",
+        "found 64.0 GiB of memory, expected about 139.0 GiB",
     ),
 ]
 
@@ -809,7 +813,8 @@ def test_gpus_are_counted(gpu, here, asked, says, *, good_words, monkeypatch):
 
 def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100 * 2**30))
-    words = [*good_words, "worker.actor.model.model_path=x/y-3B", "trainer.save_freq=1", "trainer.save_limit=2"]
+    model = "worker.actor.model.model_path=x/Qwen2.5-VL-3B"
+    words = [*good_words, model, "trainer.save_freq=1", "trainer.save_limit=2"]
     for more, count in (([], 1), (["trainer.save_model_only=true"], 0)):
         known = Known(config=load_config([*words, *more], KEYS), trainer=None, keys=KEYS, gpu=False)
         lines = [str(found) for found in check_disk(known)]

@@ -8,15 +8,16 @@ weight; each repair keeps what the writing version reads, and adds or moves what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lad_reasoner.models.folder import ABSENT, INDEX, Edit, ModelFolder, apply_edits
+from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Finding, error, warning
 
-__all__ = ["MODEL_CHECKS", "Fault", "check_model_folder", "is_model_folder", "mend"]
+__all__ = ["MODEL_CHECKS", "Fault", "check_model_folder", "is_model_folder", "mend", "require_loadable"]
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer_config.json"
@@ -62,6 +63,44 @@ def check_model_folder(path: Path, *, max_pixels: int | None = None) -> list[Fau
     faults += _check_pixels(folder, max_pixels)
     broken = [Fault(error(name, reason, remedy="copy it again")) for name, reason in sorted(folder.broken.items())]
     return broken + faults
+
+
+def require_loadable(model: str, *, types: Collection[str] = ()) -> None:
+    """Raise unless a local model can be loaded, before any framework opens it; a hub name passes.
+
+    Args:
+        model: Folder or hub name.
+        types: The model types that can be loaded; with none given, any type passes and only the files are checked.
+
+    Raises:
+        UsageError: The model is of another type. Code that a folder carries (``auto_map``) is never run.
+        DataError: There is no model, or some of its files are missing or broken.
+    """
+    path = Path(model)
+    if not path.is_dir():
+        if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+            problem = "not a folder" if path.exists() else "no such folder"
+            raise DataError(problem, where=model, remedy="Give a Hugging Face model folder or a hub name")
+        return
+    folder = ModelFolder(path)
+    kind = folder.get(CONFIG, "model_type")
+    if types and kind is not ABSENT and kind not in types:
+        raise unsupported_type(model, kind, types)
+    findings = [unmerged] if (unmerged := _unmerged(path)) else []
+    own = (_check_weights, _check_layers, _check_tokenizer, _check_processor) if types else ()
+    faults = [fault for check in (_check_config, *own) for fault in check(folder)]
+    findings += [fault.finding for fault in faults if not fault.edits and fault.finding.is_error]
+    broken = [f"{name}: {reason}" for name, reason in sorted(folder.unreadable().items())]
+    said = [*broken, *(str(finding).removeprefix("error: ") for finding in findings)]
+    if said:
+        more = f" (and {len(said) - 1} more: `lad check` lists them)" if said[1:] else ""
+        raise DataError(f"the model cannot be loaded: {said[0]}{more}", where=model, remedy="Copy the folder again")
+
+
+def unsupported_type(model: str, kind: object, types: Collection[str]) -> UsageError:
+    """Return the error for a model of another type."""
+    problem = f"the model's type is {str(kind)[:60]!r}; this backend supports only {', '.join(types)}"
+    return UsageError(problem, where=model, remedy="Use --backend vllm, or --backend openai with a server")
 
 
 def mend(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list[Path], list[Fault]]:
@@ -128,7 +167,7 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
 
 def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
     """Every layer that the config counts has weights, and the embedding has the config's size."""
-    if folder.broken or not folder.tensors:
+    if not folder.tensors or folder.broken:
         return
     text = _text_path(folder)
     for pattern, where in (
@@ -137,9 +176,9 @@ def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
     ):
         there = {int(found[1]) for name in folder.tensors if (found := re.search(pattern, name))}
         count = folder.get(CONFIG, *where)
-        if isinstance(count, int) and there and there != set(range(count)):
-            odd = min(set(range(count)) ^ there)
-            says = f"weights of {len(there)} layers (the first at odds: {odd})"
+        if isinstance(count, int) and there and (len(there), max(there)) != (count, count - 1):
+            odd = next((layer for layer in range(len(there)) if layer not in there), len(there))
+            says = f"weights of {len(there)} layers (the first at odds: {min(odd, count)})"
             yield Fault(error(f"{CONFIG}: {'.'.join(where)}", says, expected=str(count)))
     size = tuple(folder.get(CONFIG, *text, key) for key in ("vocab_size", "hidden_size"))
     for name, tensor in folder.tensors.items():

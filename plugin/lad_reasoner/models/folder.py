@@ -18,6 +18,9 @@ __all__ = ["ABSENT", "INDEX", "Edit", "ModelFolder", "apply_edits"]
 
 INDEX: Final = "model.safetensors.index.json"
 
+#: The index of a model with a hundred shards has a few MB.
+_LARGEST_DOCUMENT: Final = 64 << 20
+
 
 class _Absent:
     def __repr__(self) -> str:
@@ -90,10 +93,12 @@ class ModelFolder:
             try:
                 shards[name] = read_header(self.path / name)
             except (DataError, OSError) as fault:
-                self.broken[name] = (
-                    f"{fault.found}, expected {fault.expected}" if isinstance(fault, DataError) else str(fault)
-                )
+                self.broken[name] = fault.problem if isinstance(fault, DataError) else str(fault)
         return shards
+
+    def unreadable(self) -> dict[str, str]:
+        """Return ``broken`` after the header of every weight file was read."""
+        return self.broken if self.shards is not None else {}
 
     @property
     def weight_files(self) -> list[str]:
@@ -114,14 +119,21 @@ class ModelFolder:
         if not file.is_file():
             return {}
         try:
-            tree = json.loads(file.read_text(encoding="utf-8"))
+            return _read_object(file)
+        except RecursionError:
+            self.broken[name] = "no JSON object: nested too deeply"
         except (ValueError, OSError) as fault:
-            self.broken[name] = f"no JSON: {fault}"
-            return {}
-        if not isinstance(tree, dict):
-            self.broken[name] = f"JSON of a {type(tree).__name__}, expected an object"
-            return {}
-        return tree
+            self.broken[name] = f"no JSON object: {str(fault)[:120]}"
+        return {}
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > _LARGEST_DOCUMENT:
+        raise ValueError(f"larger than {_LARGEST_DOCUMENT:,} bytes")
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict):
+        raise ValueError(f"a {type(tree).__name__} in place of an object")  # noqa: TRY004 - the file is at fault
+    return tree
 
 
 def apply_edits(folder: Path, edits: Iterable[Edit]) -> list[Path]:

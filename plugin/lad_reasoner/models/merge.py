@@ -139,11 +139,13 @@ def _assemble(state: Mapping[str, torch.Tensor], described: Path, *, tied: bool)
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(described)
+        config = AutoConfig.from_pretrained(described, trust_remote_code=False)
         for part in (config, config.get_text_config()):
             part.tie_word_embeddings = tied
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config, dtype=next(iter(state.values())).dtype)
+            model = AutoModelForImageTextToText.from_config(
+                config, dtype=next(iter(state.values())).dtype, trust_remote_code=False
+            )
         missing, strange = model.load_state_dict(dict(state), strict=False, assign=True)
     except (OSError, ValueError, KeyError, RuntimeError) as fault:  # no such model, or weights of other shapes
         raise DataError(described, found=" ".join(str(fault).split())[:300], expected="the model's config") from None
@@ -176,11 +178,13 @@ def _verify(state: Mapping[str, torch.Tensor], out: Path, described: Path) -> No
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
-        AutoProcessor.from_pretrained(out)
+        AutoProcessor.from_pretrained(out, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as fault:
         what = f"a processor that does not load: {' '.join(str(fault).split())[:300]}"
         raise DataError(described, found=what, remedy="copy its files from the model that was trained") from None
-    model, info = AutoModelForImageTextToText.from_pretrained(out, dtype="auto", output_loading_info=True)
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        out, dtype="auto", output_loading_info=True, trust_remote_code=False
+    )
     if odd := sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])):
         raise DataError(described, found=f"{len(odd)} weights that do not load again ({odd[0]})")
     loaded = model.state_dict()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from matplotlib.figure import Figure
 
 from lad_reasoner.evaluation.paper import TABLE_1
+from lad_reasoner.models.weights import parameter_count
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.page import ReportPictures
 from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, save_figure
 from lad_reasoner.report.training_curves import Run
 from lad_reasoner.report.training_curves import draw_lengths as plot_lengths
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import ANOMALOUS
 from lad_reasoner.training.metrics import read_metrics
@@ -28,7 +28,9 @@ from lad_reasoner.training.metrics import read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["parameter_count", "write_figures"]
+__all__ = ["write_figures"]
+
+logger = logging.getLogger(__name__)
 
 _PANELS: Final = 4
 _SHORTENED: Final = 420
@@ -109,7 +111,7 @@ def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
 
 def draw_sizes(content: Content) -> Figure | str:
     """Draw figure 6: pooled accuracy and F1 against the number of parameters; the area of a bubble is the number."""
-    ours = [(run.name, parameter_count(str(run.card["model"])), run) for run in content.runs]
+    ours = [(run.name, _parameters(str(run.card["model"])), run) for run in content.runs]
     points = [
         (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, ACCENT)
         for name, count, run in ours
@@ -228,31 +230,13 @@ def _disputed(content: Content, pair_id: str | None) -> Truth | None:
     return max(content.truths, key=telling, default=None)
 
 
-def parameter_count(model: str) -> int | None:
-    """Return how many parameters a model has: counted in its local weights, else read from a size in its name.
-
-    Example:
-        >>> parameter_count("Qwen/Qwen2.5-VL-3B-Instruct"), parameter_count("my-model")
-        (3000000000, None)
-    """
-    counted = sum(_tensor_sizes(Path(model)))
-    if counted:
-        return counted
-    size = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)B(?![a-z])", Path(model).name)
-    return round(float(size[1]) * 1e9) if size else None
-
-
-def _tensor_sizes(folder: Path) -> Iterator[int]:
-    """Yield the number of values of each tensor, from the headers of safetensors files."""
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for extent in tensor["shape"]:
-                    size *= extent
-                yield size
+def _parameters(model: str) -> int | None:
+    """Return a model's number of parameters; None, with a warning, where its weights cannot be read."""
+    try:
+        return parameter_count(model)
+    except (DataError, OSError) as error:
+        logger.warning("figure 6 leaves out a model: %s", error)
+        return None
 
 
 def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: ReportPictures) -> None:

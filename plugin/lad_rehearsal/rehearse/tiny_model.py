@@ -101,7 +101,7 @@ def _share(sections: list[int], total: int) -> list[int]:
 def _read_config(source: Path) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source)
+    return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def _save_random(config: Any, out: Path) -> None:
@@ -147,7 +147,7 @@ def _build_embedded(out: Path) -> None:
         Qwen3VLVideoProcessor,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(BASE, model_max_length=_LONGEST)
+    tokenizer = AutoTokenizer.from_pretrained(BASE, trust_remote_code=False, model_max_length=_LONGEST)
     low, high = _PIXELS["qwen3_vl"]
     images = {"size": {"shortest_edge": low, "longest_edge": high}, "patch_size": 16, "merge_size": 2}
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

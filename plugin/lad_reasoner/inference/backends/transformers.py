@@ -23,7 +23,8 @@ from lad_reasoner.inference.backends.shared_prefill import SharedPrefill
 from lad_reasoner.inference.backends.structured import TemplateGuide
 from lad_reasoner.inference.predictions import Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
-from lad_reasoner.models.digest import model_digest
+from lad_reasoner.models.compatibility import require_loadable, unsupported_type
+from lad_reasoner.models.weights import model_digest
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
@@ -178,20 +179,20 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    if not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise DataError(model, found="no such folder", expected="a Hugging Face folder or name")
+    require_loadable(model, types=MODEL_TYPES)
     try:
-        config = AutoConfig.from_pretrained(model)
-        if config.model_type not in MODEL_TYPES:
-            remedy = "use --backend vllm, or --backend openai with a server"
-            raise UsageError(
-                model, found=f"model_type {config.model_type}", expected=" or ".join(MODEL_TYPES), remedy=remedy
+        # Code in a model folder is never run, and nobody is asked whether it should be.
+        kind = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+        if kind in MODEL_TYPES:
+            network = AutoModelForImageTextToText.from_pretrained(
+                model, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
             )
-        network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
-        processor = AutoProcessor.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
-        found = f"no loadable model ({str(error).strip().splitlines()[0]})"
-        raise DataError(model, found=found, expected="a Hugging Face folder or name") from error
+            processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    except Exception as error:  # a broken folder can fail in any way
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise DataError(f"the model cannot be loaded: {reason[:200]}", where=model) from error
+    if kind not in MODEL_TYPES:
+        raise unsupported_type(model, kind, MODEL_TYPES)
     return network.to(device).eval(), processor
 
 

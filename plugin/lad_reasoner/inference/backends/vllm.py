@@ -23,7 +23,8 @@ from lad_reasoner.inference.backends.messages import chat_content, request_seed
 from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
 from lad_reasoner.inference.predictions import Sampling
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
-from lad_reasoner.models.digest import model_digest
+from lad_reasoner.models.compatibility import require_loadable
+from lad_reasoner.models.weights import model_digest
 from lad_reasoner.support.errors import RunError, UsageError
 
 __all__ = ["VllmBackend"]
@@ -49,6 +50,7 @@ class VllmBackend:
             remedy = "install the extra 'vllm' on a machine with a GPU, or use --backend transformers"
             raise UsageError("--backend vllm", found="no package vllm", remedy=remedy)
         self.model, self._options = options.model, options
+        require_loadable(options.model)
         self.model_digest = model_digest(Path(options.model))
         self.dtype = options.dtype or "bfloat16"
         self.sampling = Sampling(
@@ -143,6 +145,7 @@ class _Copy:
         self._llm: Any = LLM(
             options.model,
             dtype=dtype,
+            trust_remote_code=False,
             seed=options.seed,
             tensor_parallel_size=options.tensor_parallel,
             enable_prefix_caching=True,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from lad_reasoner.models.weights import parameter_count
+from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.task.task import IMAGE_MARKER
 from lad_reasoner.training.preflight.context import Known
@@ -128,6 +130,10 @@ def check_model(known: Known) -> Iterator[Finding]:
         return
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         yield error(key, f"no weights in {path}", expected="*.safetensors", remedy="merge the checkpoint first")
+    try:
+        parameter_count(str(path))
+    except (DataError, OSError) as fault:
+        yield error(key, str(fault))
     if not any((path / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
+from lad_reasoner.models.weights import parameter_count
+from lad_reasoner.support.errors import DataError
 from lad_reasoner.training.preflight.context import Known
 
 __all__ = [
@@ -72,17 +72,12 @@ def gigabytes(size: float) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-def parameters(known: Known) -> float | None:
-    """Return the number of parameters: from the weights' size at two bytes each, or from a name such as ...-3B-...
-
-    The published names round: Qwen2.5-VL-3B has 3.75 billion, of which 0.67 are the vision tower.
-    """
-    path = str(known["worker.actor.model.model_path"] or "")
-    if Path(path).is_dir():
-        sizes = [file.stat().st_size for file in Path(path).glob("*.safetensors")]
-        return sum(sizes) / 2 if sizes else None
-    billions = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", path)
-    return float(billions[1]) * 1.25e9 if billions else None
+def parameters(known: Known) -> int | None:
+    """Return the model's number of parameters; None where neither its weights nor its name give one."""
+    try:
+        return parameter_count(str(known["worker.actor.model.model_path"] or ""))
+    except (DataError, OSError):
+        return None  # `check_model` reports the broken file
 
 
 def attention_heads(known: Known) -> int | None:
