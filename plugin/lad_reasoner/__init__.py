@@ -1,5 +1,6 @@
 """LAD-Reasoner: reasoning logical anomaly detection with small vision-language models (arXiv 2504.12749)."""
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 
 try:
@@ -8,3 +9,5 @@ except PackageNotFoundError:  # a source tree on sys.path that was never install
     __version__ = "0+unknown"
 
 __all__ = ["__version__"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application decides what is shown

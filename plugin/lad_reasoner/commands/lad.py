@@ -6,6 +6,7 @@ stderr. Exit codes: 0 success, 1 bad data or a failed run, 2 wrong usage, 130 in
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ import typer
 from lad_reasoner import __version__
 from lad_reasoner.commands.help import HelpGroup, use_help_style
 from lad_reasoner.support.errors import LadError
+from lad_reasoner.support.progress import show_progress
 
 __all__ = ["DEBUG", "VERSION", "build_app", "main", "run_app", "run_words"]
 
@@ -60,8 +62,23 @@ DEBUG = typer.Option(False, "--debug", help="Show the traceback of an error.")
 VERSION = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")
 
 
+class _PlainHandler(logging.Handler):
+    """Prints messages on stderr without level and time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
+def show_messages() -> None:
+    """Print what the library logs, from now on."""
+    logger = logging.getLogger("lad_reasoner")
+    if not any(isinstance(handler, _PlainHandler) for handler in logger.handlers):
+        logger.addHandler(_PlainHandler())
+
+
 def build_app() -> typer.Typer:
     """Return the `lad` application with every verb on it."""
+    show_messages()
     app = typer.Typer(
         name="lad",
         cls=_LadGroup,
@@ -97,7 +114,8 @@ def run_app(run: Callable[[], object], *, debug: bool) -> int:
     # SIGTERM interrupts like Ctrl-C, so that every process that was started is ended too.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run()
+        with show_progress():
+            run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,8 +104,7 @@ def predict_command(
             image_root=image_root or parquet_files(data)[0].parent,
         ),
     )
-    with _progress() as advance:
-        summary = predict(data, engine, out, template=template, samples=samples, limit=limit, advance=advance)
+    summary = predict(data, engine, out, template=template, samples=samples, limit=limit)
     if summary.repaired:
         typer.echo(summary.repaired, err=True)
     typer.echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)
@@ -121,21 +118,3 @@ def _read_template(path: Path) -> str:
     if "content" not in template:
         raise DataError(path, found="a template without content", expected="{{ content }} where the question belongs")
     return template
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many of how many are done, with the time left; silent off a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("predict"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("predict", total=None)
-        yield lambda done, wanted: progress.update(task, completed=done, total=wanted)

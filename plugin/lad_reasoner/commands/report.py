@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,8 +67,7 @@ def report_command(
     )
     content = read_content(predictions, data, protocol, limit=limit, resamples=resamples, seed=seed)
     with locked(out):
-        with _progress() as advance:
-            pictures = write_report(content, out, options, advance=advance)
+        pictures = write_report(content, out, options)
         for note in write_figures(content, pictures, out / "figures", training=runs, pair_id=pair):
             typer.echo(note, err=True)
     typer.echo(out / "index.html")
@@ -83,16 +80,3 @@ def _training(text: str) -> tuple[str, Path]:
     if not Path(folder).is_dir():
         raise UsageError("--training", found=f"no folder {folder}", expected="the checkpoint folder of a GRPO run")
     return label, Path(folder)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many pairs have their pictures; silent off a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pictures", total=None)
-        yield lambda done, wanted: progress.update(task, completed=done, total=wanted)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunK
 from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, read_truths
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.progress import report
 from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
 
 __all__ = ["PredictSummary", "default_template", "predict"]
@@ -53,7 +54,6 @@ def predict(
     template: str | None = None,
     samples: int = 1,
     limit: int | None = None,
-    advance: Callable[[int, int], object] = lambda _done, _wanted: None,
 ) -> PredictSummary:
     """Write a response to every pair that has none yet.
 
@@ -65,7 +65,6 @@ def predict(
             multiple-choice questions the one that asks for a letter.
         samples: Responses a pair.
         limit: Only the first pairs of the file.
-        advance: Told how many of the wanted responses are there.
 
     Raises:
         DataError: The data or the predictions already there cannot be read.
@@ -88,12 +87,12 @@ def predict(
     with PredictionStore(out, key) as store:
         write_run_card(out, _run_card(key, data=data, template=source, samples=samples, pairs=len(truths)))
         resumed = done = sum(response in store.done for response in wanted)
-        advance(done, len(wanted))
+        report("responses", done, len(wanted))
         questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
         for answer in backend.answer(questions):
             store.append(Prediction(**dict(key), **asdict(answer)))
             done += 1
-            advance(done, len(wanted))
+            report("responses", done, len(wanted))
     return PredictSummary(wanted=len(wanted), resumed=resumed, written=done - resumed, repaired=store.repaired)
 
 

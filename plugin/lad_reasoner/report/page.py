@@ -59,20 +59,13 @@ class ReportPictures:
     read: Callable[[str], bytes]
 
 
-def write_report(
-    content: Content,
-    out: Path,
-    options: ReportOptions,
-    *,
-    advance: Callable[[int, int], object] = lambda _done, _wanted: None,
-) -> ReportPictures:
+def write_report(content: Content, out: Path, options: ReportOptions) -> ReportPictures:
     """Write ``index.html`` and what it shows into a folder.
 
     Args:
         content: What to show.
         out: An empty or absent folder, or one with an earlier report, which is replaced.
         options: How.
-        advance: Told how many of how many pairs have their pictures.
 
     Raises:
         UsageError: The folder holds something else, or the single file would be too large.
@@ -92,7 +85,6 @@ def write_report(
         edge=options.edge,
         image_root=options.image_root or _data_folder(content.data),
         masks=options.masks,
-        advance=advance,
     )
     gallery = gallery_data(content, drawn)
     context = _context(content, options, drawn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +17,7 @@ from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes
+from lad_reasoner.support.progress import report
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -113,7 +114,6 @@ def draw_pictures(
     edge: int,
     image_root: Path,
     masks: Path | None = None,
-    advance: Callable[[int, int], object] = lambda _done, _wanted: None,
 ) -> dict[str, PairPictures]:
     """Store the pictures of pairs, and return their names by pair_id.
 
@@ -124,7 +124,6 @@ def draw_pictures(
         edge: Longest edge in pixels; smaller images are kept at their size.
         image_root: Where relative image paths start.
         masks: Root of the dataset with its ``ground_truth`` folders; no masks by default.
-        advance: Told how many of how many pairs are done.
 
     Raises:
         DataError: An image or mask cannot be read.
@@ -141,10 +140,10 @@ def draw_pictures(
             waiting.append((pair.pair_id, pool.submit(studio.draw, pair.images, files)))
             while len(waiting) > _IN_FLIGHT:
                 _take(waiting, drawn)
-                advance(len(drawn), len(wanted))
+                report("pictures", len(drawn), len(wanted))
         while waiting:
             _take(waiting, drawn)
-            advance(len(drawn), len(wanted))
+            report("pictures", len(drawn), len(wanted))
     return drawn
 
 

@@ -1,13 +1,15 @@
-"""What a build or check has to tell: each finding a line on stderr the moment it is made, and a count at the end."""
+"""Findings of a build or check: each is logged as it is made, and counted for the end."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 __all__ = ["Finding", "Findings", "error", "note", "warning"]
+
+_log = logging.getLogger("lad_reasoner.findings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Findings:
     """A log of named findings, by kind.
 
     Args:
-        quiet: Keep the lines without printing them.
+        quiet: Keep the lines without logging them.
 
     Attributes:
         counts: Findings of each kind.
@@ -79,14 +81,14 @@ class Findings:
         self._quiet = quiet
 
     def add(self, kind: str, line: str) -> None:
-        """Tell one finding; the same one again (a reference that is met twice) is not repeated."""
+        """Add a finding; one that was added before (a reference that is used twice) is ignored."""
         if (told := f"{kind}: {line}") in self._told:
             return
         self._told.add(told)
         self.counts[kind] += 1
         self.lines.append(told)
         if not self._quiet:
-            print(self.lines[-1], file=sys.stderr)
+            _log.warning(told)
 
     def of(self, kind: str) -> list[str]:
         """Return the lines of one kind."""

@@ -1,0 +1,64 @@
+"""Progress and messages: the library reports, the command line shows."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+
+from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import listen, report, show_progress, track
+
+
+def test_a_callback_hears_of_every_item_and_only_inside_its_block() -> None:
+    heard: list[tuple[str, int, int]] = []
+    with listen(lambda *told: heard.append(told)):
+        assert list(track("ab", total=2, description="letters")) == ["a", "b"]
+    list(track("cd", total=2, description="letters"))
+    assert heard == [("letters", 0, 2), ("letters", 1, 2), ("letters", 2, 2)]
+
+
+def test_none_keeps_the_outer_callback() -> None:
+    heard: list[str] = []
+    with listen(lambda what, *_: heard.append(what)), listen(None):
+        report("pairs", 1, 2)
+    assert heard == ["pairs"]
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_appear_on_a_terminal_and_stdout_stays_clean(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with show_progress():
+        assert screen.getvalue() == ""  # nothing before the first report
+        for _ in track(range(3), total=3, description="pictures"):
+            print("data")
+        done = screen.getvalue()
+        print("more")
+    assert "pictures" in done
+    assert "3/3" in done
+    assert capsys.readouterr().out == "data\n" * 3 + "more\n"
+
+
+def test_nothing_is_shown_off_a_terminal(capsys) -> None:
+    with show_progress():
+        list(track("ab", total=2, description="letters"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_findings_are_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    findings = Findings()
+    with caplog.at_level(logging.WARNING, logger="lad_reasoner"):
+        for _ in range(2):
+            findings.add("repaired", "a.png: EXIF rotation")
+        Findings(quiet=True).add("repaired", "b.png: EXIF rotation")
+    assert [record.message for record in caplog.records] == ["repaired: a.png: EXIF rotation"]
+    assert findings.summary() == "repaired 1"
