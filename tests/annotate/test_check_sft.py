@@ -111,10 +111,10 @@ def test_a_sound_config_is_not_accused(folder: Path) -> None:
         ({"deepspeed": "none.json"}, "error: deepspeed: found none.json"),
         (
             {"cutoff_len": 200},
-            "error: cutoff_len: found 200, which the images of 1 rows alone exceed (up to 305 tokens)",
+            "error: cutoff_len: found 200, which the images of 1 rows alone exceed (up to 288 tokens)",
         ),
         ({"cutoff_len": 257}, "error: cutoff_len"),
-        ({"cutoff_len": 290}, "warning: cutoff_len"),
+        ({"cutoff_len": 280}, "warning: cutoff_len"),
         ({"dataset": "other"}, "error: dataset: found other, expected one of lad_sft"),
         ({"dataset": GONE}, "error: dataset: found nothing"),
         ({"dataset_dir": "nowhere"}, "error: dataset_dir: found no readable nowhere/dataset_info.json"),

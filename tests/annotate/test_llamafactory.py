@@ -84,7 +84,7 @@ def weights(model: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def base(repository: Path) -> Path:
-    return repository / "plugin" / "lad_reasoner" / "demo" / "base"
+    return repository / "plugin" / "lad_rehearsal" / "demo" / "base"
 
 
 def test_json_and_parquet_train_alike(folder: Path, base: Path, tmp_path: Path) -> None:

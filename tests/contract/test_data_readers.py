@@ -41,7 +41,7 @@ def parquets(tree, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def model(repository) -> Path:
-    return repository / "plugin" / "lad_reasoner" / "demo" / "base"
+    return repository / "plugin" / "lad_rehearsal" / "demo" / "base"
 
 
 READ_WITH_DATASETS = """

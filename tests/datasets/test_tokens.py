@@ -18,7 +18,7 @@ SIZES = [(84, 84), (800, 1600), (1600, 1280), (1700, 850), (1000, 37), (30, 4000
 @pytest.fixture
 def model(repository) -> Path:
     """The demo's base: a Qwen2.5-VL with a tokenizer of its own and Qwen's chat template."""
-    return repository / "plugin" / "lad_reasoner" / "demo" / "base"
+    return repository / "plugin" / "lad_rehearsal" / "demo" / "base"
 
 
 @pytest.mark.slow

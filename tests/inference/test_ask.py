@@ -70,7 +70,7 @@ def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.C
 @pytest.mark.slow
 @pytest.mark.frameworks
 def test_the_embedded_model_answers_without_colours_in_a_pipe(image: Path, repository: Path) -> None:
-    model = repository / "plugin" / "lad_reasoner" / "demo" / "base"
+    model = repository / "plugin" / "lad_rehearsal" / "demo" / "base"
     words = ["ask", "--reference", str(image), "--query", str(image), "--model", str(model), "--max-new-tokens", "40"]
     done = subprocess.run(
         [sys.executable, "-m", "lad_reasoner.commands.lad", *words], capture_output=True, text=True, check=False

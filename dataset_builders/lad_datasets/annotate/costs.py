@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +10,11 @@ from typing import Final
 from lad_datasets.annotate.prompt import prompt_text
 from lad_datasets.annotate.reply import topics_of
 from lad_datasets.annotate.subjects import Subject
-from lad_reasoner.pairs.tokens import ProcessorPixels, image_tokens
+from lad_reasoner.pairs.prompt_length import PromptRuler
+from lad_reasoner.pairs.tokens import ProcessorPixels
 from lad_reasoner.support.errors import DataError
 
 __all__ = ["Budget", "Estimate", "Prices", "estimate", "prompt_tokens"]
-
-#: English text has at least about this many characters a token.
-_CHARACTERS_PER_TOKEN: Final = 3.5
 
 #: A pair of question and answer, as JSON. An estimate; the bound is --max-tokens.
 _TOKENS_PER_PAIR: Final = 120
@@ -75,8 +72,8 @@ def prompt_tokens(subject: Subject, *, max_pixels: int) -> int:
             width, height = image.size
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(subject.image, found=f"no readable image ({error})", expected="an image") from error
-    image_part = image_tokens(width, height, processor=ProcessorPixels(28, 56 * 56, max_pixels))
-    return image_part + math.ceil(len(prompt_text(subject)) / _CHARACTERS_PER_TOKEN)
+    ruler = PromptRuler(processor=ProcessorPixels(28, 56 * 56, max_pixels))
+    return ruler.measure(prompt_text(subject), [(width, height)])
 
 
 def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: int, max_pixels: int) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -10,23 +9,14 @@ from typing import Final
 
 from packaging.version import Version
 
+from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.tokens import TrainerPixels
 from lad_reasoner.support.findings import Finding, error, warning
-from lad_reasoner.task.task import IMAGE_MARKER
 from lad_reasoner.training.preflight.context import Known
-from lad_reasoner.training.preflight.pair_file import PairFile, Sample, pair_image_tokens
+from lad_reasoner.training.preflight.pair_file import PairFile, Sample
 from lad_reasoner.training.preflight.reward import is_ours
 
 __all__ = ["DATA_CHECKS", "prompt_tokens"]
-
-#: Tokens of Qwen's chat template around a turn: system prompt, roles, generation prompt.
-CHAT_TOKENS: Final = 20
-
-#: Each image stands between a start and an end token.
-TOKENS_AROUND_IMAGE: Final = 2
-
-#: English text has at least this many characters a token in Qwen's vocabulary, so that lengths are not underrated.
-CHARACTERS_PER_TOKEN: Final = 3
 
 #: A last, dropped batch of more than this share of the data is worth saying.
 LOST_SHARE_WORTH_SAYING: Final = 0.1
@@ -176,7 +166,7 @@ def check_prompt_length(known: Known) -> Iterator[Finding]:
         count = sum(length > limit for values in over.values() for length in values)
         worst = ", ".join(f"{name} {max(values)}" for name, values in sorted(over.items())[:6])
         longest = max(max(values) for values in over.values())
-        remedy = f"set it to {math.ceil(longest / 64) * 64}"
+        remedy = f"set it to {round_up(longest)}"
         if pixels := _pixels_that_fit(known, file):
             remedy += f", or data.max_pixels to {pixels}"
         found = f"{limit}: {count} of {len(file.samples)} sampled prompts of {key} are longer (tokens: {worst})"
@@ -206,11 +196,8 @@ def check_batches_of_data(known: Known) -> Iterator[Finding]:
 
 
 def prompt_tokens(known: Known, sample: Sample, pixels: TrainerPixels) -> int:
-    """Return the tokens of a pair's prompt: images exactly, text from its characters and never too few."""
-    characters = len(known.render(sample.text).replace(IMAGE_MARKER, ""))
-    around = TOKENS_AROUND_IMAGE * len(sample.sizes) + CHAT_TOKENS
-    text = math.ceil(characters / CHARACTERS_PER_TOKEN)
-    return pair_image_tokens(sample, pixels, known.processor) + text + around
+    """Return the tokens of a pair's prompt at these bounds."""
+    return PromptRuler(pixels, known.processor).measure(known.render(sample.text), sample.sizes)
 
 
 def _lengths_by_category(known: Known, file: PairFile) -> dict[str, list[int]]:

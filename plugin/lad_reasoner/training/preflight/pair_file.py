@@ -6,12 +6,10 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels, image_tokens
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import can_be_named
 from lad_reasoner.task.task import ANOMALOUS, IMAGE_MARKER
@@ -20,7 +18,7 @@ from lad_reasoner.training.easyr1.config import EasyR1Config
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["PairFile", "Sample", "pair_image_tokens"]
+__all__ = ["PairFile", "Sample"]
 
 #: How many pairs' images are looked at, spread over the file, beside one or more of each category. The text columns
 #: are read whole.
@@ -126,15 +124,6 @@ class PairFile:
             hollow=hollow,
             features=_features(file),
         )
-
-
-def pair_image_tokens(sample: Sample, trainer: TrainerPixels, processor: ProcessorPixels) -> int:
-    """Return the image tokens of a pair after both resizes; an image too long to process counts none."""
-    total = 0
-    for width, height in sample.sizes:
-        with suppress(ValueError):
-            total += image_tokens(width, height, trainer=trainer, processor=processor)
-    return total
 
 
 def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:

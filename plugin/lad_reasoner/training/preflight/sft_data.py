@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, TrainerPixels, image_tokens
+from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
+from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, TrainerPixels
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.task import IMAGE_MARKER
@@ -20,12 +20,6 @@ __all__ = ["MAX_ROWS", "check_data"]
 
 #: Looked at from the start of each file: opening every image of a large set would take minutes.
 MAX_ROWS: Final = 1000
-
-#: Of the chat template around a turn, a system prompt included, and of the marks around an image.
-_CHAT_TOKENS, _IMAGE_MARKS = 40, 2
-
-#: English text has at least this many characters a token in Qwen's vocabulary, so that lengths are not underrated.
-_CHARACTERS_PER_TOKEN: Final = 3
 
 _TAGS: Final = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 
@@ -111,14 +105,12 @@ def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Ite
         yield error(str(dataset.file), found, remedy="build it again with `lad build sft`")
     if counts.images_over:
         found = f"{cutoff}, which the images of {counts.images_over} rows alone exceed (up to {counts.longest} tokens)"
-        yield error("cutoff_len", found, remedy=f"raise it to {_round_up(counts.longest)} or lower image_max_pixels")
+        yield error(
+            "cutoff_len", found, remedy=f"raise it to {round_up(counts.longest, 128)} or lower image_max_pixels"
+        )
     elif counts.over:
         found = f"{cutoff}; {counts.over} rows may be longer (up to about {counts.longest} tokens) and lose their end"
-        yield warning("cutoff_len", found, remedy=f"raise it to {_round_up(counts.longest)}")
-
-
-def _round_up(tokens: int) -> int:
-    return math.ceil(tokens / 128) * 128
+        yield warning("cutoff_len", found, remedy=f"raise it to {round_up(counts.longest, 128)}")
 
 
 def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Counts:
@@ -129,6 +121,7 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
     """
     counts = _Counts()
     cutoff = int(config.get("cutoff_len", 2048))
+    ruler = _ruler(config)
     media = Path(str(config.get("media_dir") or folder))
     for row in islice(_iter_rows(dataset), MAX_ROWS):
         counts.rows += 1
@@ -145,8 +138,8 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
         text = "".join(content for _, content in messages)
         counts.without_answer += all(role != dataset.tags["assistant_tag"] for role, _ in messages)
         counts.mismatched += text.count(IMAGE_MARKER) != len(images)
-        pictures = sum(_tokens(image, media, config) + _IMAGE_MARKS for image in images)
-        total = pictures + math.ceil(len(text) / _CHARACTERS_PER_TOKEN) + _CHAT_TOKENS
+        sizes = [_size(image, media) for image in images]
+        pictures, total = ruler.measure_images(sizes), ruler.measure(text, sizes, turns=len(messages))
         counts.longest = max(counts.longest, total)
         counts.over += total > cutoff
         counts.images_over += pictures > cutoff
@@ -174,8 +167,14 @@ def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
         ) from fault
 
 
-def _tokens(image: Any, media: Path, config: Mapping[str, Any]) -> int:
-    """Return the tokens of an image as LLaMA-Factory scales it and the processor after it."""
+def _ruler(config: Mapping[str, Any]) -> PromptRuler:
+    """Return what measures as LLaMA-Factory scales images and the processor after it."""
+    pixels = TrainerPixels(config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768))
+    return PromptRuler(pixels, QWEN3_VL if str(config.get("template", "")).startswith("qwen3_vl") else QWEN2_5_VL)
+
+
+def _size(image: Any, media: Path) -> tuple[int, int]:
+    """Return width and height of an image, from its header alone."""
     from PIL import Image, UnidentifiedImageError
 
     data = image.get("bytes") if isinstance(image, Mapping) else None
@@ -184,11 +183,9 @@ def _tokens(image: Any, media: Path, config: Mapping[str, Any]) -> int:
     try:
         with Image.open(source) as opened:
             width, height = opened.size
+            return width, height
     except (OSError, UnidentifiedImageError) as fault:
         raise DataError(name or "an image", found=f"no readable image ({fault})", expected="an image") from fault
-    pixels = TrainerPixels(config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768))
-    processor = QWEN3_VL if str(config.get("template", "")).startswith("qwen3_vl") else QWEN2_5_VL
-    return image_tokens(width, height, trainer=pixels, processor=processor)
 
 
 def _find(name: str, media: Path) -> Path:
