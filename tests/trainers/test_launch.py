@@ -174,6 +174,7 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
     assert not (tmp_path / "experiment_log.jsonl").exists()
 
 
+@pytest.mark.frameworks  # a trainer is looked for before the config is read
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

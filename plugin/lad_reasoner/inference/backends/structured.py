@@ -7,13 +7,15 @@ free of tags, and closed in time for the answer to fit. Servers are given the sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-import torch
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lad_reasoner.inference.answer_score import spelling_tokens
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.task import LABELS
+
+if TYPE_CHECKING:  # servers need the expression alone, without torch
+    import torch
 
 __all__ = ["TEMPLATE_REGEX", "TemplateGuide"]
 
@@ -77,14 +79,14 @@ class TemplateGuide:
             state = self._rows[row]
             if state.forced:
                 kept = logits[place, state.forced[0]].clone()
-                logits[place] = -torch.inf
-                logits[place, state.forced[0]] = torch.nan_to_num(kept, neginf=0.0)
+                logits[place] = -inf
+                logits[place, state.forced[0]] = kept.nan_to_num(neginf=0.0)
             elif state.phase == "reasoning":
-                logits[place, self._not_reasoning.to(logits.device)] = -torch.inf
+                logits[place, self._not_reasoning.to(logits.device)] = -inf
                 if not state.reasoned:
-                    logits[place, self._not_closing.to(logits.device)] = -torch.inf
+                    logits[place, self._not_closing.to(logits.device)] = -inf
             elif state.phase == "answer":
-                logits[place, self._not_label.to(logits.device)] = -torch.inf
+                logits[place, self._not_label.to(logits.device)] = -inf
 
     def accept(self, row: int, token: int) -> None:
         """Tell which token a row took."""
@@ -103,6 +105,8 @@ class TemplateGuide:
 
 
 def _mask(tokens: set[int], vocabulary: int) -> torch.Tensor:
+    import torch
+
     mask = torch.zeros(vocabulary, dtype=torch.bool)
     mask[sorted(tokens)] = True
     return mask
