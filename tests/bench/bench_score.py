@@ -14,7 +14,8 @@ import numpy as np
 
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
 from lad_reasoner.evaluation.paper import LOCO_TEST_COUNTS
-from lad_reasoner.evaluation.score import RESAMPLES, score_outcomes
+from lad_reasoner.evaluation.score import score_system
+from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.pairs.reader import Truth
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     """Measure and print."""
     systems = [draw_outcomes(seed) for seed in range(7)]
     start, busy = time.perf_counter(), time.process_time()
-    runs = [score_outcomes(system, "paper") for system in systems]
+    runs = [score_system(system, "paper") for system in systems]
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - busy
     assert all(run.pooled.pairs == 1136 for run in runs)
     result = {"models": 7, "pairs": 1136, "resamples": RESAMPLES}

@@ -26,7 +26,7 @@ Asked = tuple[str, int, bool, str, bool]
     [
         ("B", "B", "letter"),
         ("Answer: C.", "C", "letter"),
-        ("A or maybe B", "B", "letter"),  # the last one, as MMAD's script reads
+        ("A or maybe B", "B", "doubtful"),  # the last one, as MMAD's script reads
         ("E", "E", "letter"),  # not offered: wrong, but a letter
         ("BAD", "A", "likeness"),  # no letter stands alone; the nearest option is a guess, as MMAD's is
         ("b", "B", "likeness"),

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from lad_reasoner.commands.lad import main
-from lad_reasoner.evaluation.compare import compare_outcomes
+from lad_reasoner.evaluation.compare import compare_systems
 from lad_reasoner.evaluation.external import read_external, read_free_text
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
-from lad_reasoner.evaluation.score import cell_counts, score_outcomes, score_run
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict, majority
+from lad_reasoner.evaluation.score import cell_counts, score_run, score_system
 from lad_reasoner.pairs.reader import Truth, read_truths
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.errors import DataError, UsageError
 
 
 def outcome(number: int, label: str, *answers: str | None, query: int | None = None, **truth: str) -> JudgedPair:
@@ -28,7 +28,7 @@ def outcome(number: int, label: str, *answers: str | None, query: int | None = N
 
 
 def run(*rows: JudgedPair, resamples: int = 50):
-    return score_outcomes(System("m", rows), "all", resamples=resamples)
+    return score_system(System("m", rows), "all", resamples=resamples)
 
 
 def test_an_unparsed_answer_is_wrong_and_counted() -> None:
@@ -45,9 +45,48 @@ def test_samples_are_averaged_and_beside_it_voted() -> None:
     assert score.pooled.pairs == 3
     assert score.pooled.replies == 9
     assert score.pooled.metrics["accuracy"].value == pytest.approx(6 / 9)
-    assert score.vote.pooled.metrics["accuracy"].value == pytest.approx(2 / 3)  # the tie of pair 1 is no answer
-    assert score.vote.pooled.unparsed == 1
-    assert score.vote.score_sources == {"vote": 3}
+    # Pair 1 is a tie, broken by its mean P(yes) of 1.6 / 3.
+    assert score.vote.pooled.metrics["accuracy"].value == pytest.approx(2 / 3)
+    assert (score.vote.pooled.unparsed, score.vote.pooled.ties) == (0, 1)
+    assert score.vote.score_sources == {"mean P(yes)": 3}
+
+
+TIES = [
+    ([("yes", 0.9), ("no", 0.4)], "yes", True),  # mean 0.65
+    ([("yes", 0.6), ("no", 0.1)], "no", True),
+    ([("no", None), ("yes", 0.9)], "no", True),  # a score is missing: the first reply
+    ([(None, 0.9), ("no", None), ("yes", None)], "no", True),  # the first that can be read
+    ([("yes", 28.0), ("no", 31.0)], "yes", True),  # no probabilities: the first reply
+    ([("no", 0.5), ("yes", 0.5)], "no", True),
+    ([("yes", 0.1), ("yes", 0.1), ("no", 0.1)], "yes", False),  # no tie: the majority
+    ([(None, 0.9), (None, 0.9)], None, False),
+]
+
+
+@pytest.mark.parametrize(("replies", "answer", "tied"), TIES)
+def test_a_tie_is_broken_by_the_mean_probability_else_by_the_first_reply(replies, answer, tied) -> None:
+    row = replace(outcome(0, "yes", "yes"), replies=tuple(Verdict(said, score=score) for said, score in replies))
+    (vote,) = (row.replies[0] for row in majority(System("m", (row,))).rows)
+    assert (vote.answer, vote.tied) == (answer, tied)
+    scores = [score for _, score in replies]
+    if None not in scores:
+        assert vote.score == pytest.approx(sum(scores) / len(scores))
+
+
+def test_even_numbers_of_replies_are_not_biased_toward_wrong() -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(2000):
+        label = "yes" if number % 2 else "no"
+        said = [label if rng.random() < 0.7 else {"yes": "no", "no": "yes"}[label] for _ in range(2)]
+        rows.append(replace(outcome(number, label, "no"), replies=tuple(Verdict(answer) for answer in said)))
+    vote = score_system(System("m", tuple(rows)), "all", resamples=0).vote
+    assert vote is not None
+    # Two replies without scores vote like the first one: 70%, where ties as errors gave 49%.
+    assert vote.pooled.metrics["accuracy"].value == pytest.approx(0.7, abs=0.03)
+    assert vote.pooled.ties == pytest.approx(840, abs=80)
 
 
 def test_references_of_one_query_are_one_cluster() -> None:
@@ -67,7 +106,7 @@ def test_the_references_of_a_query_vote_with_all_their_samples() -> None:
     assert score.vote is not None
     assert score.vote.pooled.pairs == 2
     assert score.vote.pooled.confusion == Confusion(tp=1, fp=0, tn=1, fn=0)
-    assert score.vote.pooled.metrics["auroc"].value == 1.0  # 3 of 5 readable against 1 of 4
+    assert score.vote.pooled.metrics["auroc"].value == 1.0  # mean P(yes) of 0.72 against 0.38
     assert score.vote.name == "m (vote of 6)"
     assert score.vote.vote is None
 
@@ -98,7 +137,7 @@ def test_references_of_one_query_widen_the_interval() -> None:
 def test_a_vote_over_references_is_compared_with_a_single_answer() -> None:
     voted = System("a", tuple(outcome(i, "yes", "yes" if i % 3 else "no", query=i // 3) for i in range(12)))
     single = System("b", tuple(outcome(i, "yes", "no") for i in range(4)))
-    (item,) = compare_outcomes([voted, single], resamples=50)
+    (item,) = compare_systems([voted, single], resamples=50)
     assert (item.first, item.pairs, item.only_first, item.only_second) == ("a (vote of 3)", 4, 4, 0)
 
 
@@ -131,7 +170,7 @@ def test_a_query_with_two_defects_counts_for_each_and_normals_for_none() -> None
 def test_two_models_are_compared_on_the_pairs_both_answered() -> None:
     first = System("a", tuple(outcome(i, "yes", "yes") for i in range(12)))
     second = System("b", tuple(outcome(i, "yes", "no" if i < 6 else "yes") for i in range(10)))
-    (item,) = compare_outcomes([first, second], resamples=500)
+    (item,) = compare_systems([first, second], resamples=500)
     assert (item.pairs, item.only_first, item.only_second) == (10, 6, 0)
     assert item.p_value == pytest.approx(2 / 2**6)
     assert item.accuracy.value == pytest.approx(0.6)
@@ -218,7 +257,7 @@ def test_another_system_is_read_by_path_or_id_with_a_threshold(write_run, tmp_pa
     ]
     path.write_text("\ufeffpath,score\r\n" + "\r\n".join(rows))
     system = read_external("APRIL-GAN", path, data, "paper")
-    score = score_outcomes(system, "paper", resamples=10)
+    score = score_system(system, "paper", resamples=10)
     assert score.pooled.metrics["accuracy"].value == 1.0  # 0.5 is not above 0.5
     assert score.pooled.metrics["auroc"].value == 1.0
     assert (score.missing, score.unknown) == (0, 0)
@@ -244,7 +283,8 @@ def test_each_of_several_systems_has_its_threshold(write_run, tmp_path: Path, ca
     printed = capsys.readouterr()
     recalls = {run["name"]: run["pooled"]["metrics"]["recall"]["value"] for run in json.loads(printed.out)["runs"]}
     assert recalls == {"april": 1.0, "winclip": 1.0, "patch": 0.0}
-    assert printed.err == ""  # each path was found, below folders by category as well
+    # Each path was found, below folders by category as well; and one answer for everything is reported.
+    assert printed.err == "patch: every score gives the answer no at the threshold 0.7\n"
 
 
 def test_a_system_of_which_no_pair_is_known_is_told_what_it_named(write_run, tmp_path: Path, capsys) -> None:
@@ -257,10 +297,10 @@ def test_a_system_of_which_no_pair_is_known_is_told_what_it_named(write_run, tmp
 
 
 WORDS = [
-    (["--threshold", "high"], "found 'high'"),
-    (["--threshold", "nan"], "found 'nan'"),
-    (["--threshold", "other=0.5"], "found 'other', expected o"),
-    (["--external", "o=b.csv"], "found o a second time"),
+    (["--threshold", "high"], "'high' is not a finite number"),
+    (["--threshold", "nan"], "'nan' is not a finite number"),
+    (["--threshold", "other=0.5"], "'other' is not an --external system; these are: o"),
+    (["--external", "o=b.csv"], "o is given a second time"),
 ]
 
 
@@ -282,15 +322,15 @@ def test_the_bootstrap_has_its_bounds(verb: str, words: list[str], capsys) -> No
 
 
 FAULTS = [
-    ("a,b\n1,2\n", "columns a, b"),
+    ("a,b\n1,2\n", "columns are a, b"),
     ("", "an empty file"),
-    ("pair_id,score\nx,high\n", "line 2, column score: found 'high'"),
+    ("pair_id,score\nx,high\n", "line 2, column score: 'high' is not a finite number"),
     ("pair_id,score\nx,nan\n", "finite"),
-    ("pair_id,score\nx,\n", "found nothing"),
-    ("pair_id,score\nx,1\nx,1\n", "line 3: found x a second time"),
+    ("pair_id,score\nx,\n", "the score is empty"),
+    ("pair_id,score\nx,1\nx,1\n", "line 3: x occurs a second time"),
     ("path,score\n,1\n", "no pair_id and no path"),
-    ("pair_id,score,score\nx,1,0\n", "line 1: found two columns score"),
-    ("pair_id,text\nx,no\ny,Yes, a pin, and more\n", "line 3: found 4 values, expected at most 2"),
+    ("pair_id,score,score\nx,1,0\n", "line 1: two columns are called score"),
+    ("pair_id,text\nx,no\ny,Yes, a pin, and more\n", "line 3: 4 values for 2 columns"),
 ]
 
 
@@ -303,24 +343,75 @@ def test_faults_of_a_csv_are_named(write_run, tmp_path, content: str, message: s
         read_external("x", path, data, "paper")
 
 
-def test_the_papers_rows_are_said_not_to_compare_with_other_data(write_run, capsys, tmp_path) -> None:
-    predictions, data = write_run({"screw_bag": Confusion(tp=2, fp=1, tn=2, fn=1)})
-    (tmp_path / "o.csv").write_text("path,score\nscrew_bag/good/3.png,0.7\n")
-    for words in (
-        [str(predictions), "--data", str(data)],
-        ["--external", f"o={tmp_path / 'o.csv'}", "--data", str(data)],
-    ):
-        with pytest.raises(SystemExit):
-            main(["score", *words, "--resamples", "10"])
-        assert "do not compare" not in capsys.readouterr().err
+def test_the_papers_rows_appear_for_mvtec_loco_ad_alone(write_run, capsys, tmp_path) -> None:
     import pyarrow.parquet as pq
 
+    _, data = write_run({"screw_bag": Confusion(tp=2, fp=1, tn=2, fn=1)})
+    (tmp_path / "o.csv").write_text("path,score\nscrew_bag/good/3.png,0.7\n")
     table = pq.read_table(data)
-    drawn = tmp_path / "drawn.parquet"
-    pq.write_table(table.set_column(*_dataset_column(table, "synthetic_loco")), drawn)
-    with pytest.raises(SystemExit):
-        main(["score", "--external", f"o={tmp_path / 'o.csv'}", "--data", str(drawn), "--resamples", "10"])
-    assert "those of synthetic_loco do not compare" in capsys.readouterr().err
+    other = tmp_path / "other.parquet"
+    pq.write_table(table.set_column(*_dataset_column(table, "synthetic_loco")), other)
+    for file, rows in ((data, 7), (other, 0)):
+        with pytest.raises(SystemExit):
+            main(["score", "--external", f"o={tmp_path / 'o.csv'}", "--data", str(file), "--resamples", "10"])
+        assert capsys.readouterr().out.count("(paper)") == rows
+
+
+@pytest.fixture
+def odd_scores(write_run, tmp_path: Path) -> tuple[Path, Path]:
+    """A CSV of scores between 18 and 34, with 20 normal validation images that the data does not hold."""
+    _, data = write_run({"screw_bag": Confusion(tp=2, fp=0, tn=3, fn=2)})
+    rows = [
+        f"{truth.query_path},{28.9 + number if truth.label == 'yes' else 18.2 + number / 9}"
+        for number, truth in enumerate(read_truths(data))
+    ]
+    rows += [f"screw_bag/validation/good/{number:03}.png,{18 + number / 10}" for number in range(20)]
+    path = tmp_path / "odd.csv"
+    path.write_text("path,score\n" + "\n".join(rows))
+    return path, data
+
+
+def test_scores_off_the_scale_need_a_threshold(odd_scores, capsys) -> None:
+    path, data = odd_scores
+    words = ["score", "--external", f"PatchCore={path}", "--data", str(data), "--resamples", "10", "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "the scores of PatchCore lie between 18 and 31.9" in said
+    assert "--threshold" in said
+    for rule, note in (
+        ("quantile:0.95:validation", "quantile:0.95:validation over 20 images"),
+        ("f1-max:screw_bag", "f1-max:screw_bag over 27 images"),
+        ("25", ""),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--threshold", rule])
+        assert stop.value.code == 0
+        printed = capsys.readouterr()
+        (run,) = json.loads(printed.out)["runs"]
+        assert run["pooled"]["metrics"]["accuracy"]["value"] == 1.0, rule
+        assert note in printed.err
+        if rule.startswith("quantile"):
+            assert "unknown pairs" not in printed.err  # the split that chose the threshold is no mistake
+
+
+def test_a_rule_chooses_what_plain_search_chooses(odd_scores) -> None:
+    import numpy as np
+
+    path, data = odd_scores
+    system = read_external("x", path, data, "paper", threshold="quantile:0.9:validation")
+    assert f"{np.quantile([18 + number / 10 for number in range(20)], 0.9):.6g}" in system.notes[0]
+    with pytest.raises(UsageError, match="lacks normal or anomalous images"):
+        read_external("x", path, data, "paper", threshold="f1-max:validation")
+    with pytest.raises(UsageError, match="no normal image"):
+        read_external("x", path, data, "paper", threshold="quantile:0.9:train")
+
+
+def test_one_answer_for_every_score_is_reported(odd_scores) -> None:
+    path, data = odd_scores
+    system = read_external("x", path, data, "paper", threshold=0.5)
+    assert system.notes == ("every score gives the answer yes at the threshold 0.5",)
 
 
 def _dataset_column(table, name: str):

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
-from lad_reasoner.evaluation.statistics import holm, interval, mcnemar, resample_counts, two_proportions
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
+from lad_reasoner.evaluation.score import score_system
+from lad_reasoner.evaluation.statistics import (
+    exact_draws,
+    exact_interval,
+    holm,
+    interval,
+    mcnemar,
+    proportion,
+    resample_counts,
+)
+from lad_reasoner.pairs.reader import Truth
 
 
 @pytest.mark.parametrize(("metric", "truth"), [("accuracy", 0.6), ("f1", 0.6 / 1.0)])
@@ -83,8 +94,84 @@ def test_holm_keeps_order_and_never_lowers(p_values: list[float]) -> None:
     assert adjusted[order[0]] == pytest.approx(min(1.0, p_values[order[0]] * len(p_values)))
 
 
-def test_the_interval_of_two_proportions_is_newcombes() -> None:
-    # Newcombe (1998), method 10, example (a): 56/70 against 48/80.
-    difference, low, high = two_proportions((56, 70), (48, 80))
-    assert difference == pytest.approx(0.2)
-    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
+@given(st.integers(1, 500), st.booleans())
+def test_the_exact_interval_is_clopper_and_pearsons(trials: int, right: bool) -> None:
+    from scipy.stats import binomtest
+
+    bounds = binomtest(trials if right else 0, trials).proportion_ci(0.95, method="exact")
+    assert exact_interval(trials, right=right) == pytest.approx((bounds.low, bounds.high), abs=1e-12)
+
+
+def test_exact_draws_have_the_exact_bound_as_their_quantile() -> None:
+    drawn = exact_draws(30, right=True, resamples=400_000, rng=np.random.default_rng(0))
+    assert np.quantile(drawn, 0.025) == pytest.approx(exact_interval(30, right=True)[0], abs=2e-3)
+
+
+def test_a_proportion_counts_queries_and_not_replies() -> None:
+    rows = np.array([[4.0, 4.0]] * 10)
+    found = proportion(rows, resamples=100, rng=np.random.default_rng(0))
+    assert (found.low, found.high) == pytest.approx(exact_interval(10, right=True))
+    assert proportion(np.zeros((3, 2)), resamples=100, rng=np.random.default_rng(0)).value is None
+
+
+RATES = [(0.97, 0.97), (0.995, 0.99), (0.02, 0.03)]  # mostly samples that are all right or all wrong
+
+
+@pytest.mark.parametrize(("recall", "specificity"), RATES)
+def test_intervals_cover_where_most_samples_are_all_right_or_all_wrong(recall: float, specificity: float) -> None:
+    """25 anomalous and 25 normal queries: a bootstrap alone has no interval for most of these samples."""
+    rng = np.random.default_rng(7)
+    f1 = 2 * recall / (1 + recall + 1 - specificity)
+    truths = {
+        "accuracy": (recall + specificity) / 2,
+        "recall": recall,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "f1": f1,
+        "mcc": (recall + specificity - 1) / math.sqrt((recall + 1 - specificity) * (specificity + 1 - recall)),
+    }
+    covered, without = dict.fromkeys(truths, 0), 0
+    rounds = 300
+    for _ in range(rounds):
+        rows = [
+            _judged(number, "yes" if number < 25 else "no", rng.random() < (recall if number < 25 else specificity))
+            for number in range(50)
+        ]
+        metrics = score_system(System("m", tuple(rows)), "all", resamples=300, seed=0).pooled.metrics
+        without += metrics["accuracy"].low is None
+        for name, truth in truths.items():
+            found = metrics[name]
+            assert found.low is not None or name in {"f1", "mcc"}, name
+            covered[name] += found.low is None or (found.low <= truth + 1e-9 and truth - 1e-9 <= found.high)
+    assert without == 0
+    # Where a few samples hold an error, a percentile interval of 50 pairs is known to be short.
+    assert all(count / rounds >= 0.88 for count in covered.values()), covered
+
+
+def test_intervals_of_scores_cover_where_most_samples_are_perfect() -> None:
+    """Normal scores are below anomalous ones but for one in fifty anomalous queries."""
+    rng = np.random.default_rng(8)
+    area, rounds = 1 - 0.02, 300
+    covered = {"auroc": 0, "average_precision": 0, "f1_max": 0}
+    # Over endless data: one in fifty anomalous queries scores lowest of all.
+    truth = {
+        "auroc": area,
+        "average_precision": 0.98 * 1.0 + 0.02 * 0.5,
+        "f1_max": 2 * 0.98 / (0.98 + 1),
+    }
+    for _ in range(rounds):
+        rows = []
+        for number in range(50):
+            anomalous = number < 25
+            low = anomalous and rng.random() < 0.02
+            score = 0.0 if low else rng.uniform(0.6, 0.9) if anomalous else rng.uniform(0.1, 0.4)
+            rows.append(_judged(number, "yes" if anomalous else "no", right=True, score=score))
+        metrics = score_system(System("m", tuple(rows)), "all", resamples=300, seed=0).pooled.metrics
+        for name in covered:
+            covered[name] += metrics[name].low <= truth[name] <= metrics[name].high
+    assert all(count / rounds >= 0.93 for count in covered.values()), covered
+
+
+def _judged(number: int, label: str, right: bool, score: float | None = None) -> JudgedPair:
+    answer = label if right else {"yes": "no", "no": "yes"}[label]
+    truth = Truth(f"p{number}", "d", "c", label, "logical" if label == "yes" else "good", "x", f"q{number}.png")
+    return JudgedPair(truth, (Verdict(answer, score=score),))

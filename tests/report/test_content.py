@@ -81,7 +81,7 @@ def test_several_samples_are_judged_by_their_vote(write_runs: WriteRuns) -> None
     assert all(len(samples) == 5 for samples in run.predictions.values())
     row = next(iter(run.judged.values()))
     assert len(row.replies) == 1
-    assert row.replies[0].source == "vote"
+    assert row.replies[0].source == "mean P(yes)"
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -117,3 +117,21 @@ def test_charts_need_every_score(write_runs: WriteRuns) -> None:
 def test_no_charts_without_scores(write_runs: WriteRuns) -> None:
     data, runs = write_runs(30, models=1, scores=False)
     assert draw_charts(read_content(runs, data, "all", resamples=20).runs) == [()]
+
+
+def test_the_constant_answers_stand_below_the_runs(write_runs: WriteRuns, tmp_path: Path) -> None:
+    from lad_reasoner.report.page import ReportOptions, write_report
+
+    data, runs = write_runs(60, models=1)
+    content = read_content(runs, data, "paper", resamples=20)
+    yes, no = content.constants
+    truths = [row.truth for row in content.runs[0].judged.values()]
+    share = sum(truth.label == "yes" for truth in truths) / len(truths)
+    assert yes.pooled.metrics["accuracy"].value == pytest.approx(share)
+    assert yes.pooled.metrics["f1"].value == pytest.approx(2 * share / (1 + share))
+    assert no.pooled.metrics["accuracy"].value == pytest.approx(1 - share)
+    assert (yes.pooled.metrics["mcc"].value, no.pooled.yes_share.value) == (None, 0)
+    write_report(content, tmp_path / "out", ReportOptions())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('<tr class="constant">') == 2
+    assert "MCC" in page

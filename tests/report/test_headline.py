@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tests.report.conftest import draw_pairs, write_pairs, write_predictions
 
+from lad_reasoner.evaluation.headline import Headline
+from lad_reasoner.evaluation.headline import read_headline as read_of_runs
 from lad_reasoner.report.content import Content, read_content
-from lad_reasoner.report.headline import read_headline
 from lad_reasoner.report.page import ReportOptions, write_report
 
 
@@ -19,6 +20,10 @@ def content_of(tmp_path: Path, *skills: float, samples: int = 1, count: int = 15
         for place, skill in enumerate(skills)
     ]
     return read_content(runs, data, "paper", resamples=200)
+
+
+def read_headline(content: Content) -> Headline:
+    return read_of_runs([run.score for run in content.runs], content.comparisons)
 
 
 @pytest.mark.parametrize("skills", [(0.55, 0.95, 0.6), (0.95, 0.6, 0.55)])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
 from lad_reasoner.evaluation.protocols import select
-from lad_reasoner.evaluation.score import RunScore, score_outcomes
+from lad_reasoner.evaluation.score import RunScore, score_system
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
@@ -74,7 +74,7 @@ def unparsed(outcomes: Sequence[JudgedPair]) -> float:
 
 
 def _score(outcomes: Sequence[JudgedPair]) -> RunScore:
-    return score_outcomes(System("lmms-eval", tuple(outcomes)), "paper", resamples=1)
+    return score_system(System("lmms-eval", tuple(outcomes)), "paper", resamples=0)
 
 
 def _truth(doc: Mapping[str, Any]) -> Truth:

@@ -31,6 +31,7 @@ VERB_MODULES = (
     "lad_reasoner.commands.ask",
     "lad_reasoner.commands.serve",
     "lad_reasoner.commands.score",
+    "lad_reasoner.commands.compare",
     "lad_reasoner.commands.report",
     "lad_reasoner.commands.plot",
 )

@@ -1,4 +1,4 @@
-"""Is one model better than another on the same pairs, and how sure can one be?"""
+"""Whether one system is better than another on the same pairs, and how certain that is."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Floats
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, majority, query_of
-from lad_reasoner.evaluation.score import RESAMPLES, Estimate, cell_counts
-from lad_reasoner.evaluation.statistics import holm, interval, mcnemar, resample_counts
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, majority, query_of
+from lad_reasoner.evaluation.score import cell_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, holm, mcnemar, resample_counts
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.task.task import LABELS
 
-__all__ = ["Comparison", "compare_outcomes"]
+__all__ = ["Comparison", "compare_systems", "compare_to_constants", "match_queries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,9 @@ class Comparison:
         pairs: Pairs (of votes: queries) that both answered.
         accuracy: A minus B, with the interval of a paired bootstrap.
         f1: A minus B, likewise.
-        only_first: Pairs that only A answers rightly.
-        only_second: Pairs that only B answers rightly.
+        mcc: A minus B, likewise; not defined where one answer is constant.
+        only_first: Pairs that only A answers correctly.
+        only_second: Pairs that only B answers correctly.
         p_value: Exact McNemar test.
         p_holm: The same, adjusted for all comparisons made together.
     """
@@ -40,6 +42,7 @@ class Comparison:
     pairs: int
     accuracy: Estimate
     f1: Estimate
+    mcc: Estimate
     only_first: int
     only_second: int
     p_value: float
@@ -50,40 +53,64 @@ class Comparison:
         return asdict(self)
 
 
-def compare_outcomes(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
-    """Compare every two systems; of several samples or references a query, the majority vote counts.
+def compare_systems(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+    """Compare every two systems; of several samples or references per query, the majority vote counts.
 
     Raises:
-        UsageError: Fewer than two systems.
+        UsageError: There are fewer than two systems.
         DataError: Two systems share no pair.
     """
     if len(systems) < 2:
-        raise UsageError("lad compare", found=f"{len(systems)} file", expected="at least two files of predictions")
+        raise UsageError("a comparison needs at least two files of predictions")
     votes = [majority(system) if system.votes > 1 else system for system in systems]
+    return _compare_all(list(combinations(votes, 2)), resamples=resamples, seed=seed)
+
+
+def compare_to_constants(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+    """Compare each system with always answering yes and always answering no.
+
+    These comparisons are a family of their own in Holm's correction.
+    """
+    votes = [majority(system) if system.votes > 1 else system for system in systems]
+    pairs = [(vote, constant(label, [row.truth for row in vote.rows])) for vote in votes for label in LABELS]
+    return _compare_all(pairs, resamples=resamples, seed=seed)
+
+
+def _compare_all(pairs: Sequence[tuple[System, System]], *, resamples: int, seed: int) -> list[Comparison]:
     rng = np.random.default_rng(seed)
-    comparisons = [_compare(first, second, resamples=resamples, rng=rng) for first, second in combinations(votes, 2)]
+    comparisons = [_compare(first, second, resamples=resamples, rng=rng) for first, second in pairs]
     adjusted = holm([comparison.p_value for comparison in comparisons])
     return [replace(item, p_holm=p_value) for item, p_value in zip(comparisons, adjusted, strict=True)]
 
 
-def _compare(first: System, second: System, *, resamples: int, rng: np.random.Generator) -> Comparison:
+def match_queries(first: System, second: System) -> list[tuple[JudgedPair, JudgedPair]]:
+    """Return the rows about the same queries, each system with one row per query.
+
+    Raises:
+        DataError: There are none.
+    """
     theirs = {query_of(row.truth): row for row in second.rows}
     rows = [(row, theirs[query_of(row.truth)]) for row in first.rows if query_of(row.truth) in theirs]
     if not rows:
-        raise DataError(
-            f"{first.name} and {second.name}", found="no pair that both answered", expected="the same pairs"
-        )
+        raise DataError("there is no pair that both answered", where=f"{first.name} and {second.name}")
+    return rows
+
+
+def _compare(first: System, second: System, *, resamples: int, rng: np.random.Generator) -> Comparison:
+    rows = match_queries(first, second)
     cells = np.hstack([cell_counts([pair[side] for pair in rows]) for side in (0, 1)])
     drawn = resample_counts(cells, resamples=resamples, rng=rng)
-    only_first = sum(_right(one) and not _right(other) for one, other in rows)
-    only_second = sum(_right(other) and not _right(one) for one, other in rows)
+    only_first = sum(one.right and not other.right for one, other in rows)
+    only_second = sum(other.right and not one.right for one, other in rows)
     p_value = mcnemar(only_first, only_second)
+    accuracy, f1, mcc = (_difference(metric, cells, drawn) for metric in ("accuracy", "f1", "mcc"))
     return Comparison(
         first=first.name,
         second=second.name,
         pairs=len(rows),
-        accuracy=_difference("accuracy", cells, drawn),
-        f1=_difference("f1", cells, drawn),
+        accuracy=accuracy,
+        f1=f1,
+        mcc=mcc,
         only_first=only_first,
         only_second=only_second,
         p_value=p_value,
@@ -91,14 +118,9 @@ def _compare(first: System, second: System, *, resamples: int, rng: np.random.Ge
     )
 
 
-def _right(row: JudgedPair) -> bool:
-    return row.replies[0].answer == row.truth.label
-
-
 def _difference(metric: str, cells: Floats, drawn: Floats) -> Estimate:
     """Return the metric of the first four columns minus that of the last four."""
     function = CONFUSION_METRICS[metric]
     totals = cells.sum(axis=0)
     value = float(function(totals[:4]) - function(totals[4:]))
-    low, high = interval(function(drawn[:, :4]) - function(drawn[:, 4:]))
-    return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))
+    return Estimate(None) if math.isnan(value) else estimate(value, function(drawn[:, :4]) - function(drawn[:, 4:]))

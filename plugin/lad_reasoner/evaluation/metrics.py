@@ -1,7 +1,8 @@
-"""Metrics of a detector that says yes (anomalous, the positive class) or no.
+"""Metrics of a detector that answers yes (anomalous, the positive class) or no.
 
-Those that come from the confusion matrix work on arrays of counts, so that ten thousand resamples are one call. A
-metric that is not defined (no answer was positive, a class is absent) is NaN here and n/a in tables, never 0.
+All of them work on arrays, so that ten thousand resamples are one call: the metrics of the confusion matrix on counts,
+the metrics of scores on one score per pair and one weight per resample and pair. A metric that is not defined (no
+answer was positive, a class is absent) is NaN here and n/a in tables, never 0.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ __all__ = [
     "CURVE_METRICS",
     "Confusion",
     "Floats",
-    "auroc",
-    "average_precision",
-    "calibration_error",
-    "f1_max",
+    "curve_metrics",
 ]
 
 Floats = NDArray[np.float64]
@@ -29,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Counts of answers; an unparsed one is wrong: ``fn`` if the query is anomalous, else ``fp``."""
+    """Counts of answers. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``."""
 
     tp: int
     fp: int
@@ -38,7 +36,7 @@ class Confusion:
 
     @property
     def total(self) -> int:
-        """How many answers."""
+        """The number of answers."""
         return self.tp + self.fp + self.tn + self.fn
 
     def counts(self) -> Floats:
@@ -86,6 +84,12 @@ def balanced_accuracy(counts: Floats) -> Floats:
     return (recall(counts) + specificity(counts)) / 2
 
 
+def mcc(counts: Floats) -> Floats:
+    """Return Matthews' correlation of truth and answer, from -1 to 1; a constant answer has none."""
+    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
+    return _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+
 #: By name, each from counts ``(..., 4)`` to ``(...)``.
 CONFUSION_METRICS: Final[dict[str, Callable[[Floats], Floats]]] = {
     "accuracy": accuracy,
@@ -93,54 +97,55 @@ CONFUSION_METRICS: Final[dict[str, Callable[[Floats], Floats]]] = {
     "precision": precision,
     "recall": recall,
     "balanced_accuracy": balanced_accuracy,
+    "mcc": mcc,
 }
 
+#: Names of the metrics that need a score in every reply.
+CURVE_METRICS: Final = ("auroc", "average_precision", "f1_max", "calibration_error")
 
-def auroc(anomalous: NDArray[np.bool_], scores: Floats) -> float:
-    """Return the area under the ROC curve; NaN if a class is absent."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(anomalous, scores)) if _both(anomalous) else float("nan")
-
-
-def average_precision(anomalous: NDArray[np.bool_], scores: Floats) -> float:
-    """Return the average precision; NaN if a class is absent."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(anomalous, scores)) if _both(anomalous) else float("nan")
+#: Bins of the expected calibration error.
+_BINS: Final = 10
 
 
-def f1_max(anomalous: NDArray[np.bool_], scores: Floats) -> float:
-    """Return the best F1 of any threshold, chosen on the very data: an upper bound, as papers report it."""
-    from sklearn.metrics import precision_recall_curve
+def curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> dict[str, Floats]:
+    """Return the metrics that need a score in every reply.
 
-    if not _both(anomalous):
-        return float("nan")
-    precisions, recalls, _ = precision_recall_curve(anomalous, scores)
-    with np.errstate(invalid="ignore"):
-        return float(np.nanmax(2 * precisions * recalls / (precisions + recalls)))
+    ``auroc``: the area under the ROC curve. ``average_precision``: the mean precision over the recall steps.
+    ``f1_max``: the best F1 of any threshold, chosen on the data itself: an upper bound, as papers report it.
+    ``calibration_error``: |share anomalous - mean score|, averaged over ten bins of equal width; NaN if a score lies
+    outside [0, 1], since distances and logits rank but are no probabilities.
 
+    Args:
+        anomalous: ``(pairs,)``.
+        scores: ``(pairs,)``.
+        weights: ``(resamples, pairs)``: how often each pair counts; once by default, as a single resample.
 
-def calibration_error(anomalous: NDArray[np.bool_], scores: Floats, *, bins: int = 10) -> float:
-    """Return the expected calibration error: |share anomalous - mean score|, averaged over equal-width bins.
-
-    NaN where a score is outside [0, 1]: another system's distances or logits rank, and are no probabilities.
+    Returns:
+        ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a resample lacks a class.
     """
+    order = np.argsort(-scores, kind="stable")
+    positive, ordered = anomalous[order], scores[order]
+    weights = np.ones((1, len(scores))) if weights is None else weights[:, order]
+    ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])  # the last pair of each distinct score
+    total = np.cumsum(weights, axis=1)[:, ends]
+    hits = np.cumsum(weights * positive, axis=1)[:, ends]
+    found, both = hits[:, -1:], (hits[:, -1] > 0) & (hits[:, -1] < total[:, -1])
+    gained = np.diff(hits, axis=1, prepend=0.0)
+    missed = np.diff(total, axis=1, prepend=0.0) - gained
+    # A normal pair loses to the anomalous pairs above it, and ties with half of those of the same score.
+    wins = np.einsum("ij,ij->i", missed, hits - gained / 2)
+    values = {
+        "auroc": _ratio(wins, hits[:, -1] * (total[:, -1] - hits[:, -1])),
+        "average_precision": _ratio(np.einsum("ij,ij->i", gained, np.nan_to_num(_ratio(hits, total))), hits[:, -1]),
+        "f1_max": _ratio(2 * hits, total + found).max(axis=1),
+    }
+    values = {name: np.where(both, value, np.nan) for name, value in values.items()}
+    return values | {"calibration_error": _calibration_error(positive, ordered, weights)}
+
+
+def _calibration_error(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
     if not len(scores) or scores.min() < 0 or scores.max() > 1:
-        return float("nan")
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=anomalous - scores, minlength=bins)
-    return float(np.abs(gaps).sum() / len(scores))
-
-
-#: By name, each from labels and scores ``(pairs,)`` to a number.
-CURVE_METRICS: Final[dict[str, Callable[[NDArray[np.bool_], Floats], float]]] = {
-    "auroc": auroc,
-    "average_precision": average_precision,
-    "f1_max": f1_max,
-    "calibration_error": calibration_error,
-}
-
-
-def _both(anomalous: NDArray[np.bool_]) -> bool:
-    return bool(anomalous.any()) and not bool(anomalous.all())
+        return np.full(len(weights), np.nan)
+    place = np.minimum((scores * _BINS).astype(int), _BINS - 1)
+    gaps = weights @ ((anomalous - scores)[:, None] * (place[:, None] == np.arange(_BINS)))
+    return np.asarray(np.abs(gaps).sum(axis=1) / weights.sum(axis=1), dtype=np.float64)

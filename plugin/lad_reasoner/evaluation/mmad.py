@@ -9,7 +9,8 @@ Its rules, from https://github.com/jam-cc/MMAD (evaluation/examples/helper/summa
 - a dataset's average is the mean of its seven types, the overall row the mean of the datasets;
 - a response answers by the last letter A to E that stands alone, and without one by the option most like it.
 
-One thing is ours: what cannot be read at all is wrong, where MMAD's script drops it.
+One thing is ours: what cannot be read at all is wrong, where MMAD's script drops it. A reply in which several letters
+stand alone ("B. A bent pin." ends in the letter A) is read by the same rule, and counted as doubtful.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import Floats
-from lad_reasoner.evaluation.score import RESAMPLES, Estimate, data_of, estimate
-from lad_reasoner.evaluation.statistics import resample_counts
+from lad_reasoner.evaluation.score import data_of
+from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, resample_counts
 from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.pairs.reader import data_sha256, read_choices, read_truths
 from lad_reasoner.pairs.schema import Choice
@@ -54,7 +55,7 @@ _SLOTS: Final = ("normal", "anomalous", *TYPES[1:])
 
 _LETTER: Final = re.compile(r"\b([A-E])\b", re.ASCII)
 
-HowRead = Literal["letter", "likeness", "unread"]
+HowRead = Literal["letter", "doubtful", "likeness", "unread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class ChoiceRun:
         datasets: In the order of the data.
         mean: The mean of the datasets.
         replies: How many replies: questions times samples.
-        read: How many of them were read by a letter, by likeness, or not at all.
+        read: How many of them were read by a letter, by the last of several letters, by likeness, or not at all.
         missing: Ids of questions without a reply; they are not scored.
     """
 
@@ -116,13 +117,15 @@ def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, 
         ('B', 'letter')
         >>> read_letter("No", {"A": "Yes.", "B": "No."})
         ('B', 'likeness')
+        >>> read_letter("B. A bent pin.", {"A": "Yes.", "B": "No."})
+        ('A', 'doubtful')
         >>> read_letter("<think> A pin is", {"A": "Yes.", "B": "No."})
         (None, 'unread')
     """
     text = response.rsplit("</think>", 1)[-1].rsplit("<answer>", 1)[-1].split("</answer>", 1)[0]
     text = text.split("<think>", 1)[0].strip()  # reasoning that was cut off has no answer yet
     if letters := _LETTER.findall(text):
-        return letters[-1], "letter"
+        return letters[-1], "letter" if len(set(letters)) == 1 else "doubtful"
     # No option is longer than a sentence; a likeness to more than that costs time and means nothing.
     alike = get_close_matches(text[:500], options.values(), n=1, cutoff=0.0) if text else []
     if not alike:
@@ -158,7 +161,7 @@ def score_choices(
         raise DataError(predictions, found=found, remedy="give the parquet they were made on with --data")
     choices, truths = read_choices(source), {truth.pair_id: truth for truth in read_truths(source)}
     rights: dict[str, list[bool]] = defaultdict(list)
-    read: dict[HowRead, int] = {"letter": 0, "likeness": 0, "unread": 0}
+    read: dict[HowRead, int] = {"letter": 0, "doubtful": 0, "likeness": 0, "unread": 0}
     for line in lines:
         if (choice := choices.get(line.pair_id)) is not None:
             letter, how = read_letter(line.response, choice.options)

@@ -1,4 +1,4 @@
-"""What was said about each pair, beside what is true: the one form in which every system is scored."""
+"""What a system answers about each pair, next to the truth: the one form in which every system is scored."""
 
 from __future__ import annotations
 
@@ -14,62 +14,88 @@ from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
-__all__ = ["JudgedPair", "Query", "System", "Verdict", "join", "majority", "query_of", "read_replies", "run_names"]
+__all__ = [
+    "JudgedPair",
+    "Query",
+    "System",
+    "Verdict",
+    "constant",
+    "join",
+    "majority",
+    "query_of",
+    "read_replies",
+    "run_names",
+]
 
 
-#: What a query is known by: its dataset and its path.
+#: What identifies a query: its dataset and its path.
 Query = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One reading of a system's output.
+    """One reply of a system, as it was read.
 
     Attributes:
-        answer: "yes", "no", or None where none could be read.
-        well_formed: Whether the template was kept; None for systems that know no template.
-        score: The higher, the more anomalous; None if there is none.
+        answer: "yes", "no", or None if the reply is unparsed.
+        well_formed: Whether the reply keeps to the template; None for systems without a template.
+        score: Higher means more anomalous; None if there is no score.
         source: Where the score comes from.
+        tokens: Length of the reply; None if unknown.
+        cut: Whether the reply was cut off at the token limit; None if unknown.
+        reasoning: The reasoning, empty if there is none.
+        tied: Whether the verdict is a vote with as many yes as no.
     """
 
     answer: Label | None
     well_formed: bool | None = None
     score: float | None = None
     source: str | None = None
+    tokens: int | None = None
+    cut: bool | None = None
+    reasoning: str = ""
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """A pair and the replies to it, one a sample."""
+    """A pair and the replies to it, one per sample."""
 
     truth: Truth
     replies: tuple[Verdict, ...]
 
+    @property
+    def right(self) -> bool:
+        """Whether the first reply is right. An unparsed reply is wrong."""
+        return self.replies[0].answer == self.truth.label
+
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What a system said about the pairs of a protocol.
+    """The replies of one system to the pairs of a protocol.
 
     Attributes:
-        name: What the system is called in tables.
-        rows: One a pair that has a reply.
-        missing: Ids of pairs without one: not scored, but counted and shown.
-        unknown: Ids that were replied to and are not in the data at all.
+        name: The name in tables.
+        rows: One for each pair with a reply.
+        missing: Ids of pairs without a reply: reported, not scored.
+        unknown: Ids with a reply that the data does not hold.
+        notes: Sentences that the user must see, such as how a threshold was chosen.
     """
 
     name: str
     rows: tuple[JudgedPair, ...]
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
-        """The most replies any pair has."""
+        """The largest number of replies per pair."""
         return max((len(row.replies) for row in self.rows), default=0)
 
     @property
     def votes(self) -> int:
-        """The most replies any query has: its samples, over all the references it is compared to."""
+        """The largest number of replies per query: its samples, over all its references."""
         counts: Counter[Query] = Counter()
         for row in self.rows:
             counts[query_of(row.truth)] += len(row.replies)
@@ -77,22 +103,30 @@ class System:
 
 
 def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
-    """Parse responses; the replies of a pair are in the order of their samples."""
+    """Parse responses; the replies to a pair are in the order of their samples."""
     replies: dict[str, tuple[Verdict, ...]] = {}
-    for prediction in sorted(predictions, key=lambda prediction: prediction.sample):
-        response = parse(prediction.response)
-        reply = Verdict(response.answer, response.well_formed, prediction.score, prediction.score_source)
-        replies[prediction.pair_id] = (*replies.get(prediction.pair_id, ()), reply)
+    for line in sorted(predictions, key=lambda prediction: prediction.sample):
+        response = parse(line.response)
+        reply = Verdict(
+            response.answer,
+            response.well_formed,
+            line.score,
+            line.score_source,
+            tokens=line.response_tokens,
+            cut=line.finish_reason == "length",
+            reasoning=response.reasoning,
+        )
+        replies[line.pair_id] = (*replies.get(line.pair_id, ()), reply)
     return replies
 
 
 def join(
     name: str, replies: Mapping[str, tuple[Verdict, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
 ) -> System:
-    """Put replies beside the truth.
+    """Join replies and truth.
 
     Args:
-        name: What the system is called in tables.
+        name: The system's name in tables.
         replies: By pair_id.
         scored: The pairs that the protocol scores.
         known: Every pair of the data.
@@ -106,41 +140,60 @@ def join(
     )
 
 
+def constant(answer: Label, truths: Sequence[Truth]) -> System:
+    """Return the system that gives one answer to every query: what chance alone reaches."""
+    return System(f"always {answer}", tuple(JudgedPair(truth, (Verdict(answer),)) for truth in truths))
+
+
 def query_of(truth: Truth) -> Query:
-    """Return what pairs with other references for the same query share."""
+    """Return what pairs with different references for the same query share."""
     return truth.dataset, truth.query_path
 
 
-def majority(outcomes: System, *, by: Literal["query", "pair"] = "query") -> System:
-    """Return the outcomes of a vote: of the readable answers the more frequent one; a tie is no answer.
+def majority(system: System, *, by: Literal["query", "pair"] = "query") -> System:
+    """Return the votes of a system: the more frequent of the readable answers.
 
-    The score is the share of yes among the readable answers, and 0.5 where there is none.
+    The mean P(yes) of the replies breaks a tie where every reply has a probability; otherwise the first readable reply
+    does. The vote's score is that mean, or the share of yes among the readable answers where a score is missing (0.5
+    if no answer is readable).
 
     Args:
-        outcomes: With several samples a pair, several references a query, or both.
-        by: Whether all that was asked about a query votes together, under the id of its first pair, or each pair's
-            samples by themselves.
+        system: With several samples per pair, several references per query, or both.
+        by: Whether all replies about a query vote together, under the id of its first pair, or each pair's samples
+            separately.
     """
     voters: dict[object, list[JudgedPair]] = {}
-    for row in outcomes.rows:
+    for row in system.rows:
         voters.setdefault(query_of(row.truth) if by == "query" else row.truth.pair_id, []).append(row)
     rows = tuple(
         replace(group[0], replies=(_vote([reply for row in group for reply in row.replies]),))
         for group in voters.values()
     )
-    count = outcomes.votes if by == "query" else outcomes.samples
-    return replace(outcomes, name=f"{outcomes.name} (vote of {count})", rows=rows)
+    count = system.votes if by == "query" else system.samples
+    return replace(system, name=f"{system.name} (vote of {count})", rows=rows)
 
 
 def _vote(replies: Sequence[Verdict]) -> Verdict:
-    votes = Counter(reply.answer for reply in replies)
-    yes, no = votes[ANOMALOUS], votes[NORMAL]
-    answer: Label | None = None if yes == no else (ANOMALOUS if yes > no else NORMAL)
-    return Verdict(answer, score=yes / (yes + no) if yes + no else 0.5, source="vote")
+    if len(replies) == 1:
+        return replies[0]
+    answers = [reply.answer for reply in replies if reply.answer is not None]
+    yes = answers.count(ANOMALOUS)
+    scores = [reply.score for reply in replies if reply.score is not None]
+    mean = sum(scores) / len(scores) if len(scores) == len(replies) else None
+    tied = bool(answers) and 2 * yes == len(answers)
+    answer: Label | None = None
+    if tied:
+        decided = mean is not None and mean != 0.5 and all(0 <= score <= 1 for score in scores)
+        answer = (ANOMALOUS if mean > 0.5 else NORMAL) if decided and mean is not None else answers[0]
+    elif answers:
+        answer = ANOMALOUS if 2 * yes > len(answers) else NORMAL
+    if mean is not None:
+        return Verdict(answer, score=mean, source="mean P(yes)", tied=tied)
+    return Verdict(answer, score=yes / len(answers) if answers else 0.5, source="vote", tied=tied)
 
 
 def run_names(predictions: Sequence[Path]) -> list[str]:
-    """Return what runs are called: the files' stems, with the folder's name before them where stems repeat.
+    """Return the names of runs: the files' stems, with the folder's name in front where stems repeat.
 
     Raises:
         UsageError: A file is given twice.
@@ -150,8 +203,8 @@ def run_names(predictions: Sequence[Path]) -> list[str]:
     resolved = [path.resolve() for path in predictions]
     path, times = Counter(resolved).most_common(1)[0]
     if times > 1:
-        raise UsageError(path, found=f"the same file {times} times", expected="each run once")
+        raise UsageError(f"the file is given {times} times", where=path, remedy="Name each run once")
     stems = Counter(path.stem for path in resolved)
     names = [path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in resolved]
-    # Folders of one name as well: nothing but the whole path tells them apart.
+    # Folders may share a name as well. Then only the whole path tells them apart.
     return names if len(set(names)) == len(names) else [str(path) for path in resolved]

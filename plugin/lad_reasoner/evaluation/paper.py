@@ -12,8 +12,18 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from lad_reasoner.evaluation.metrics import Confusion
+from lad_reasoner.evaluation.statistics import mcnemar
 
-__all__ = ["LOCO_TEST_COUNTS", "TABLE_1", "Figures", "PaperRow", "recover", "recovered_rows"]
+__all__ = [
+    "LOCO_TEST_COUNTS",
+    "TABLE_1",
+    "Figures",
+    "PaperRow",
+    "mcnemar_bounds",
+    "pooled_matrix",
+    "recover",
+    "recovered_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +137,27 @@ def recovered_rows(
         }
         for row in TABLE_1
     }
+
+
+def pooled_matrix(model: str) -> Confusion:
+    """Return a row's recovered matrix over all 1,136 pairs."""
+    cells = [found[0] for found in recovered_rows()[model].values()]
+    return Confusion(*(sum(getattr(cell, name) for cell in cells) for name in ("tp", "fp", "tn", "fn")))
+
+
+def mcnemar_bounds(first: str, second: str) -> tuple[float, float]:
+    """Return the smallest and the largest p value of McNemar's test that any pairing of two rows allows.
+
+    Of n queries of one category and label the models answer x and y correctly. Then x - y is the difference of the
+    queries that only one of them answers correctly, and their sum lies between |x - y| and the most that fits.
+    """
+    rows = recovered_rows()
+    difference = least = most = 0
+    for category in rows[first]:
+        one, other = rows[first][category][0], rows[second][category][0]
+        for x, y, n in ((one.tp, other.tp, one.tp + one.fn), (one.tn, other.tn, one.tn + one.fp)):
+            difference += x - y
+            least += abs(x - y)
+            most += min(x, n - y) + min(y, n - x)
+    p_values = [mcnemar((both + difference) // 2, (both - difference) // 2) for both in range(least, most + 1, 2)]
+    return min(p_values), max(p_values)

@@ -1,6 +1,6 @@
-"""From outcomes to scores: every metric of every category, pooled and macro, with bootstrap intervals.
+"""From replies to scores: every metric per category, pooled and macro, with 95% intervals.
 
-``score_run`` is the entry: a file of predictions in, a ``RunScore`` out.
+`score_run` is the entry: a file of predictions in, a `RunScore` out.
 """
 
 from __future__ import annotations
@@ -10,41 +10,38 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats
+from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats, curve_metrics, mcc
 from lad_reasoner.evaluation.outcomes import JudgedPair, Query, System, join, majority, query_of, read_replies
 from lad_reasoner.evaluation.protocols import Protocol, select
-from lad_reasoner.evaluation.statistics import interval, resample_aurocs, resample_counts
+from lad_reasoner.evaluation.statistics import (
+    RESAMPLES,
+    Estimate,
+    Unanimous,
+    estimate,
+    proportion,
+    resample_counts,
+    resample_curves,
+)
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import ANOMALOUS, LOCO_CATEGORIES
 
-__all__ = ["RESAMPLES", "Estimate", "GroupScore", "RunScore", "Share", "estimate", "score_outcomes", "score_run"]
-
-RESAMPLES: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number in [0, 1] and its 95% interval; None where it is not defined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+__all__ = ["GroupScore", "RunScore", "Share", "score_run", "score_system"]
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of some anomalies (or of the normal queries) were answered rightly.
+    """The share of right answers among some anomalies, or among the normal queries.
 
     Attributes:
-        name: Kind, or category and defect.
-        pairs: How many there are.
+        name: The kind, or category and defect.
+        pairs: The number of pairs.
         accuracy: The share of right answers.
     """
 
@@ -59,13 +56,17 @@ class GroupScore:
 
     Attributes:
         name: The category, or ``pooled``.
-        pairs: How many pairs.
-        anomalous: How many of them are anomalous.
-        replies: How many replies: pairs times samples.
+        pairs: The number of pairs.
+        anomalous: The number of anomalous pairs.
+        replies: The number of replies: pairs times samples.
         confusion: Of the replies.
         metrics: By the names of ``CONFUSION_METRICS`` and ``CURVE_METRICS``; the latter need a score in every reply.
         unparsed: Replies without a readable answer; they count as wrong.
-        template_rate: Share of replies that keep to the template; None for systems that know none.
+        template_rate: Share of replies that keep to the template; None for systems without a template.
+        yes_share: Share of replies that answer yes.
+        tokens: Mean length of a reply in tokens; None if a length is unknown.
+        cut_share: Share of replies that were cut off at the token limit; None if unknown.
+        ties: Votes with as many yes as no.
     """
 
     name: str
@@ -76,26 +77,30 @@ class GroupScore:
     metrics: dict[str, Estimate]
     unparsed: int
     template_rate: float | None
+    yes_share: Estimate
+    tokens: float | None
+    cut_share: float | None
+    ties: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunScore:
-    """Everything `lad score` says about one system.
+    """All scores of one system.
 
     Attributes:
-        name: What it is called in tables.
+        name: The name in tables.
         protocol: Which pairs were scored.
-        samples: Replies a pair.
-        votes: Replies a query: samples, over all its references.
+        samples: Replies per pair.
+        votes: Replies per query: samples, over all its references.
         pooled: All pairs together (micro average).
-        macro: The mean over the categories; not defined if it is not in one of them.
-        categories: In the paper's order, others after them by name.
+        macro: The mean over the categories; not defined if it is undefined in one of them.
+        categories: In the paper's order, then others by name.
         kinds: Share of right answers by kind.
         defects: Share of right answers by category and defect; a query with several defects counts for each.
-        score_sources: How many scores come from where.
-        missing: Pairs of the protocol that have no reply; they are not scored.
+        score_sources: The number of scores by source.
+        missing: Pairs of the protocol without a reply; they are not scored.
         unknown: Replies to pairs that the data does not hold.
-        vote: The same for the majority vote of several samples, several references or both, a row a query.
+        vote: The scores of the majority vote over several samples, several references or both, one row per query.
     """
 
     name: str
@@ -139,78 +144,80 @@ def score_run(
     Raises:
         DataError: A file cannot be read, the data is not what was predicted on, or no pair is left to score.
     """
-    outcomes = read_outcomes(predictions, data, protocol, name=name)
-    return score_outcomes(outcomes, protocol, resamples=resamples, seed=seed)
+    outcomes = read_system(predictions, data, protocol, name=name)
+    return score_system(outcomes, protocol, resamples=resamples, seed=seed)
 
 
-def read_outcomes(predictions: Path, data: Path | None, protocol: Protocol, *, name: str | None = None) -> System:
-    """Read predictions and put them beside the truth.
+def read_system(predictions: Path, data: Path | None, protocol: Protocol, *, name: str | None = None) -> System:
+    """Read predictions and join them with the truth.
 
     Raises:
-        DataError: A file cannot be read, the data is not what was predicted on, or no pair is left to score.
+        DataError: A file cannot be read, or the data is not the data that was predicted on.
     """
     read = read_predictions(predictions)
     source = data or data_of(predictions)
     if data_sha256(source) != read[0].data_sha256:
-        found = f"predictions made on other data than {source}"
-        remedy = "give the parquet they were made on with --data, or predict again"
-        raise DataError(predictions, found=found, remedy=remedy)
+        remedy = "Give the parquet they were made on with --data, or predict again"
+        raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
     truths = read_truths(source)
     return join(name or predictions.stem, read_replies(read), scored=select(truths, protocol), known=truths)
 
 
 def data_of(predictions: Path) -> Path:
-    """Return where the run card says the data is.
+    """Return the data file that the run card names.
 
     Raises:
         DataError: There is no run card.
     """
     card = read_run_card(predictions)
     if not isinstance(card.get("data"), str):
-        raise DataError(
-            predictions, found="no run card that names the data", remedy="give the pair parquet with --data"
-        )
+        remedy = "Give the pair parquet with --data"
+        raise DataError("there is no run card that names the data", where=predictions, remedy=remedy)
     return Path(card["data"])
 
 
-def score_outcomes(outcomes: System, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> RunScore:
-    """Score what a system said.
+def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> RunScore:
+    """Score the replies of a system.
+
+    Args:
+        system: The replies.
+        protocol: The name of the protocol that chose the pairs.
+        resamples: Of the bootstrap; 0 for no intervals.
+        seed: Of the bootstrap.
 
     Raises:
         DataError: There is nothing to score.
     """
-    rows = outcomes.rows
+    rows = system.rows
     if not rows:
-        raise DataError(
-            outcomes.name, found=f"no reply to any pair of the protocol {protocol}", expected="at least one"
-        )
+        raise DataError(f"there is no reply to any pair of the protocol {protocol}", where=system.name)
     rng = np.random.default_rng(seed)
     scored = [_score_group("pooled", rows, resamples=resamples, rng=rng)]
     by_category = _group(rows, lambda truth: [truth.category])
     scored += [_score_group(name, by_category[name], resamples=resamples, rng=rng) for name in _ordered(by_category)]
-    vote, votes = None, outcomes.votes
+    vote, votes = None, system.votes
     if votes > 1:
-        vote = score_outcomes(majority(outcomes), protocol, resamples=resamples, seed=seed)
+        vote = score_system(majority(system), protocol, resamples=resamples, seed=seed)
     return RunScore(
-        name=outcomes.name,
+        name=system.name,
         protocol=protocol,
-        samples=outcomes.samples,
+        samples=system.samples,
         votes=votes,
         pooled=scored[0].score,
-        macro=_macro(scored[1:]),
+        macro=_macro(scored[1:], intervals=resamples > 0),
         categories={group.score.name: group.score for group in scored[1:]},
         kinds=_shares(rows, lambda truth: [truth.kind], resamples=resamples, rng=rng),
         defects=_shares(rows, _defects, resamples=resamples, rng=rng),
         score_sources=dict(Counter(reply.source for row in rows for reply in row.replies if reply.source)),
-        missing=len(outcomes.missing),
-        unknown=len(outcomes.unknown),
+        missing=len(system.missing),
+        unknown=len(system.unknown),
         vote=vote,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """A group's scores with the bootstrap values behind its intervals, by metric."""
+    """A group's scores and the sampled values behind its intervals, by metric."""
 
     score: GroupScore
     values: dict[str, Floats]
@@ -219,48 +226,94 @@ class _Scored:
 def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator) -> _Scored:
     cells = cell_counts(rows)
     totals = cells.sum(axis=0)
-    drawn = resample_counts(cells, resamples=resamples, rng=rng)
-    values = {metric: function(drawn) for metric, function in CONFUSION_METRICS.items()}
-    metrics = {
-        metric: estimate(float(function(totals)), values[metric]) for metric, function in CONFUSION_METRICS.items()
-    }
-    curve, aurocs = _score_curve(rows, resamples=resamples, rng=rng)
+    values = {metric: float(function(totals)) for metric, function in CONFUSION_METRICS.items()}
+    drawn: dict[str, Floats] = {}
+    if resamples:
+        counts = resample_counts(cells, resamples=resamples, rng=rng)
+        drawn = {metric: function(counts) for metric, function in CONFUSION_METRICS.items()}
+    curve_values, curve_drawn = _score_curves(rows, resamples=resamples, rng=rng)
+    values, drawn = values | curve_values, drawn | curve_drawn
+    metrics = {metric: estimate(value, drawn.get(metric)) for metric, value in values.items()}
+    if resamples:
+        for metric, unanimous in _unanimous(cells, values, drawn).items():
+            metrics[metric] = unanimous.estimate()
+            drawn[metric] = unanimous.draws(resamples=resamples, rng=rng)
     replies = [reply for row in rows for reply in row.replies]
-    forms = [reply.well_formed for reply in replies if reply.well_formed is not None]
     score = GroupScore(
         name=name,
         pairs=len(rows),
         anomalous=sum(row.truth.label == ANOMALOUS for row in rows),
         replies=len(replies),
         confusion=Confusion(*totals.astype(int).tolist()),
-        metrics=metrics | curve,
+        metrics=metrics,
         unparsed=sum(reply.answer is None for reply in replies),
-        template_rate=sum(forms) / len(forms) if forms else None,
+        template_rate=_mean([reply.well_formed for reply in replies if reply.well_formed is not None]),
+        yes_share=proportion(_yes_counts(rows), resamples=resamples, rng=rng),
+        tokens=_mean([reply.tokens for reply in replies], complete=True),
+        cut_share=_mean([reply.cut for reply in replies], complete=True),
+        ties=sum(reply.tied for reply in replies),
     )
-    return _Scored(score, values | {"auroc": aurocs})
+    return _Scored(score, drawn)
 
 
-def _score_curve(
+def _mean(values: Sequence[float | None], *, complete: bool = False) -> float | None:
+    """Return the mean of the known values; None without any, or where ``complete`` and one is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and not (complete and len(known) < len(values)) else None
+
+
+def _score_curves(
     rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator
-) -> tuple[dict[str, Estimate], Floats]:
-    """Return the metrics that need a score, and the bootstrap values of the AUROC; n/a if any score is missing."""
-    drawn = np.full(resamples, np.nan)
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """Return the metrics that need a score and their bootstrap values; NaN and none if any score is missing."""
     scores = np.array([reply.score for row in rows for reply in row.replies], dtype=np.float64)  # None becomes NaN
     if np.isnan(scores).any():
-        return dict.fromkeys(CURVE_METRICS, Estimate(None)), drawn
+        return dict.fromkeys(CURVE_METRICS, math.nan), {}
     anomalous = np.array([row.truth.label == ANOMALOUS for row in rows for _ in row.replies])
-    estimates = {metric: estimate(function(anomalous, scores)) for metric, function in CURVE_METRICS.items()}
-    if (area := estimates["auroc"].value) is not None:
-        clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
-        drawn = resample_aurocs(anomalous, scores, clusters, resamples=resamples, rng=rng)
-        estimates["auroc"] = estimate(area, drawn)
-    return estimates, drawn
+    values = {metric: float(value[0]) for metric, value in curve_metrics(anomalous, scores).items()}
+    if not resamples:
+        return values, {}
+    clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
+    return values, resample_curves(anomalous, scores, clusters, resamples=resamples, rng=rng)
+
+
+def _unanimous(cells: Floats, values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Unanimous]:
+    """Return the metrics that the data show only as all right or all wrong, so that a bootstrap has no spread.
+
+    Trials are queries, since replies to one query are not independent. F1 = 2J / (1 + J) follows from the share J of
+    the queries that are anomalous or called so. For the means over both classes and for the metrics of scores, trials
+    are independent pairs of an anomalous and a normal query, of which there are as many as queries of the rarer class
+    (balanced accuracy b: all right has a chance of at most b to the power of twice that number).
+    """
+    tp, fp, tn, fn = (cells > 0).sum(axis=0)
+    both = min(tp + fn, tn + fp)
+    found = {
+        metric: Unanimous(good + bad, right=not bad, shape=(lambda j: 2 * j / (1 + j)) if metric == "f1" else np.array)
+        for metric, good, bad in (
+            ("accuracy", tp + tn, fp + fn),
+            ("f1", tp, fp + fn),
+            ("precision", tp, fp),
+            ("recall", tp, fn),
+        )
+        if good + bad and not (good and bad)
+    }
+    if both and "accuracy" in found:
+        right, shares = found["accuracy"].right, np.array([tp + fn, tn + fp, tn + fp, tp + fn])
+        found["balanced_accuracy"] = Unanimous(2 * both, right=right)
+        found["mcc"] = Unanimous(
+            2 * both, right=right, shape=lambda s: mcc(shares * np.stack([s, 1 - s, s, 1 - s], axis=-1))
+        )
+    for metric in CURVE_METRICS:
+        if values[metric] in {0.0, 1.0} and set(drawn[metric][~np.isnan(drawn[metric])]) <= {values[metric]}:
+            trials = len(cells) if metric == "calibration_error" else both
+            found[metric] = Unanimous(trials, right=values[metric] == 1.0)
+    return found
 
 
 def cell_counts(rows: Sequence[JudgedPair]) -> Floats:
-    """Return ``(queries, 4)``: the tp, fp, tn, fn of all that was asked about each query.
+    """Return ``(queries, 4)``: the tp, fp, tn, fn of all replies about each query.
 
-    References and samples of one query are not independent, so they are drawn together.
+    References and samples of one query are not independent, so they are resampled together.
     """
     clusters = _clusters(rows)
     counts = np.zeros((int(clusters.max()) + 1, 4))
@@ -272,20 +325,33 @@ def cell_counts(rows: Sequence[JudgedPair]) -> Floats:
     return counts
 
 
+def _yes_counts(rows: Sequence[JudgedPair]) -> Floats:
+    """Return ``(queries, 2)``: how many replies about each query answer yes, and how many there are."""
+    clusters = _clusters(rows)
+    counts = np.zeros((int(clusters.max()) + 1, 2))
+    for cluster, row in zip(clusters, rows, strict=True):
+        counts[cluster] += sum(reply.answer == ANOMALOUS for reply in row.replies), len(row.replies)
+    return counts
+
+
 def _clusters(rows: Sequence[JudgedPair]) -> NDArray[np.int64]:
     """Return the index of each row's query."""
     numbers: dict[Query, int] = {}
     return np.array([numbers.setdefault(query_of(row.truth), len(numbers)) for row in rows])
 
 
-def _macro(groups: Sequence[_Scored]) -> dict[str, Estimate]:
+def _macro(groups: Sequence[_Scored], *, intervals: bool) -> dict[str, Estimate]:
     """Return the mean over categories; their resamples are independent, so their mean is a resample of the mean."""
     macro = {}
     for metric in groups[0].score.metrics:
         values = [group.score.metrics[metric].value for group in groups]
         mean = math.nan if None in values else float(np.mean([value for value in values if value is not None]))
         drawn = [group.values[metric] for group in groups if metric in group.values]
-        macro[metric] = estimate(mean, np.mean(drawn, axis=0) if drawn else None)
+        found = estimate(mean, np.mean(drawn, axis=0) if intervals and len(drawn) == len(groups) else None)
+        if found.value is not None and found.low is not None and found.high is not None:
+            # The samples of a category without errors lie below 1: the interval must still hold the mean itself.
+            found = Estimate(found.value, min(found.low, found.value), max(found.high, found.value))
+        macro[metric] = found
     return macro
 
 
@@ -299,9 +365,8 @@ def _shares(
     shares = []
     for name, group in sorted(_group(rows, names).items()):
         cells = cell_counts(group)
-        accuracy = CONFUSION_METRICS["accuracy"]
-        drawn = accuracy(resample_counts(cells, resamples=resamples, rng=rng))
-        shares.append(Share(name, len(group), estimate(float(accuracy(cells.sum(axis=0))), drawn)))
+        right = np.column_stack([cells[:, 0] + cells[:, 2], cells.sum(axis=1)])
+        shares.append(Share(name, len(group), proportion(right, resamples=resamples, rng=rng)))
     return tuple(shares)
 
 
@@ -321,9 +386,3 @@ def _ordered(categories: Iterable[str]) -> list[str]:
     """Return the paper's categories in the order of its table, then the others by name."""
     order = list(LOCO_CATEGORIES)
     return sorted(categories, key=lambda name: (order.index(name) if name in order else len(order), name))
-
-
-def estimate(value: float, drawn: Floats | None = None) -> Estimate:
-    """Return a value, NaN where not defined, with the interval of its bootstrap values ``(resamples,)``."""
-    low, high = (math.nan, math.nan) if drawn is None or math.isnan(value) else interval(drawn)
-    return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))

@@ -1,36 +1,113 @@
-"""What the numbers can tell: bootstrap intervals, exact paired tests, and their correction for many comparisons."""
+"""Bootstrap intervals, exact intervals and paired tests, and their correction for many comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import Floats
+from lad_reasoner.evaluation.metrics import CURVE_METRICS, Floats, curve_metrics
 
-__all__ = ["LEVEL", "holm", "interval", "mcnemar", "resample_aurocs", "resample_counts", "two_proportions"]
+__all__ = [
+    "LEVEL",
+    "RESAMPLES",
+    "Estimate",
+    "Unanimous",
+    "estimate",
+    "exact_draws",
+    "exact_interval",
+    "holm",
+    "interval",
+    "mcnemar",
+    "proportion",
+    "resample_counts",
+    "resample_curves",
+]
 
 #: Of every interval.
 LEVEL: Final = 0.95
 
-#: Of the resamples, that may leave a metric undefined before its interval is given up.
+#: Bootstrap samples of every interval.
+RESAMPLES: Final = 10_000
+
+#: The share of resamples that may leave a metric undefined before its interval is given up.
 _UNDEFINED_SHARE: Final = 0.01
 
-#: Cells of the matrix of drawn pairs held at once: small enough for a processor's cache.
+#: Cells of the matrix of sampled pairs held at once: small enough for a processor's cache.
 _DRAWS_AT_ONCE: Final = 200_000
 
 
-def resample_counts(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Floats:
-    """Draw bootstrap samples of clusters and add up their counts.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its 95% interval; None where it is not defined."""
 
-    Drawing n clusters with replacement and counting how often each distinct row was drawn is one multinomial draw, so
-    nothing of the size of the data is drawn at all.
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unanimous:
+    """A share that the data show only as 0 or 1, so that a bootstrap cannot tell how rare the other case is.
+
+    Attributes:
+        trials: How many independent trials there were.
+        right: Whether all of them were right; otherwise all were wrong.
+        shape: From the share of right trials to the metric.
+    """
+
+    trials: float
+    right: bool
+    shape: Callable[[Floats], Floats] = lambda share: share
+
+    def estimate(self) -> Estimate:
+        """Return the metric with Clopper and Pearson's interval."""
+        value, *bounds = self.shape(np.array([float(self.right), *exact_interval(self.trials, right=self.right)]))
+        return Estimate(float(value), float(min(bounds)), float(max(bounds)))
+
+    def draws(self, *, resamples: int, rng: np.random.Generator) -> Floats:
+        """Return samples of the metric, in place of a bootstrap without spread."""
+        return self.shape(exact_draws(self.trials, right=self.right, resamples=resamples, rng=rng))
+
+
+def estimate(value: float, drawn: Floats | None = None) -> Estimate:
+    """Return a value, NaN where not defined, with the interval of its bootstrap values ``(resamples,)``, if any."""
+    low, high = (math.nan, math.nan) if drawn is None or not len(drawn) or math.isnan(value) else interval(drawn)
+    return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))
+
+
+def proportion(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Estimate:
+    """Return a share with its interval: the bootstrap's, or the exact one where all trials agree.
 
     Args:
-        rows: ``(clusters, counts)``: what each cluster adds. A cluster is all that was asked about one query.
-        resamples: How many samples.
+        rows: ``(clusters, 2)``: hits and trials of each cluster.
+        resamples: Of the bootstrap; 0 for no interval.
+        rng: Source of chance.
+    """
+    hits, trials = rows.sum(axis=0)
+    if not trials:
+        return Estimate(None)
+    if not resamples:
+        return Estimate(float(hits / trials))
+    if hits in {0, trials}:
+        return Unanimous(int((rows[:, 1] > 0).sum()), right=bool(hits)).estimate()
+    sums = resample_counts(rows, resamples=resamples, rng=rng)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return estimate(float(hits / trials), sums[:, 0] / sums[:, 1])
+
+
+def resample_counts(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Floats:
+    """Sample clusters with replacement and add up their counts.
+
+    How often each distinct row is chosen is one multinomial sample, so nothing of the size of the data is sampled.
+
+    Args:
+        rows: ``(clusters, counts)``: what each cluster adds. A cluster is everything about one query.
+        resamples: The number of bootstrap samples.
         rng: Source of chance.
 
     Returns:
@@ -45,55 +122,42 @@ def resample_counts(rows: Floats, *, resamples: int, rng: np.random.Generator) -
     return sums
 
 
-def resample_aurocs(
+def resample_curves(
     anomalous: NDArray[np.bool_],
     scores: Floats,
     clusters: NDArray[np.int64],
     *,
     resamples: int,
     rng: np.random.Generator,
-) -> Floats:
-    """Draw bootstrap samples of clusters and return the AUROC of each.
+) -> dict[str, Floats]:
+    """Sample clusters with replacement and return the metrics of scores of each sample.
 
     Args:
         anomalous: ``(pairs,)``.
         scores: ``(pairs,)``.
-        clusters: ``(pairs,)``: the index, from 0, of the cluster each pair belongs to.
-        resamples: How many samples.
+        clusters: ``(pairs,)``: the index, from 0, of the cluster of each pair.
+        resamples: The number of bootstrap samples.
         rng: Source of chance.
 
     Returns:
-        ``(resamples,)``; NaN where a sample lacks a class.
+        ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a sample lacks a class.
     """
-    order = np.argsort(scores, kind="stable")
-    normal, clusters, ordered = ~anomalous[order], clusters[order], scores[order]
-    # Of each pair, how many pairs score less, and how many score no more.
-    less, no_more = (np.searchsorted(ordered, ordered, side=side) for side in ("left", "right"))
     count = int(clusters.max()) + 1
     step = max(1, _DRAWS_AT_ONCE // count)
     parts = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         picks = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        drawn = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
-        weights = np.take(drawn.astype(np.float64), clusters, axis=1)
-        negative = weights * normal
-        beaten = np.zeros((rows, len(scores) + 1))
-        np.cumsum(negative, axis=1, out=beaten[:, 1:])
-        # A normal pair counts fully for the anomalous ones above it, and half for those of the same score.
-        wins = np.take(beaten, less, axis=1) + np.take(beaten, no_more, axis=1)
-        weights -= negative
-        product = 2 * weights.sum(axis=1) * beaten[:, -1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            parts.append(np.where(product > 0, np.einsum("ij,ij->i", weights, wins) / product, np.nan))
-    return np.concatenate(parts)
+        times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
+        parts.append(curve_metrics(anomalous, scores, np.take(times.astype(np.float64), clusters, axis=1)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in CURVE_METRICS}
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap values, or NaN where the bootstrap cannot tell.
+    """Return the percentile interval of bootstrap values, or NaN where the bootstrap cannot give one.
 
     It cannot where the metric is undefined in over 1% of the resamples (leaving those out would make the interval that
-    of another quantity), nor where every resample is the same: data without any error say nothing about rare ones.
+    of another quantity), nor where every resample is the same.
     """
     if np.isnan(values).mean() > _UNDEFINED_SHARE or np.nanmin(values) == np.nanmax(values):
         return float("nan"), float("nan")
@@ -101,12 +165,37 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def exact_interval(trials: float, *, right: bool) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a share of 1 (all trials right) or 0 (all wrong).
+
+    Args:
+        trials: How many independent trials there were.
+        right: Whether all of them were right.
+
+    Example:
+        >>> [round(bound, 4) for bound in exact_interval(10, right=True)]
+        [0.6915, 1.0]
+    """
+    bound = ((1 - LEVEL) / 2) ** (1 / trials)
+    return (bound, 1.0) if right else (0.0, 1 - bound)
+
+
+def exact_draws(trials: float, *, right: bool, resamples: int, rng: np.random.Generator) -> Floats:
+    """Sample the distribution whose quantile is the bound of `exact_interval`, in place of a bootstrap without spread.
+
+    Returns:
+        ``(resamples,)``.
+    """
+    values = rng.random(resamples) ** (1 / trials)
+    return values if right else 1 - values
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p value of McNemar's test.
 
     Args:
-        only_first: Pairs that only the first model answers rightly.
-        only_second: Pairs that only the second does.
+        only_first: Pairs that only the first model answers correctly.
+        only_second: Pairs that only the second model answers correctly.
 
     Example:
         >>> mcnemar(0, 0), mcnemar(1, 9)
@@ -130,26 +219,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def two_proportions(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float, float]:
-    """Return the difference of two shares and its 95% interval (Newcombe's score method, independent samples).
-
-    For two rows of a printed table, whose pairing is unknown.
-
-    Args:
-        first: Right answers, and how many were asked.
-        second: The same for the other model.
-    """
-    from scipy.stats import binomtest
-
-    shares, lows, highs = [], [], []
-    for right, asked in (first, second):
-        bounds = binomtest(right, asked).proportion_ci(LEVEL, method="wilson")
-        shares.append(right / asked)
-        lows.append(bounds.low)
-        highs.append(bounds.high)
-    difference = shares[0] - shares[1]
-    low = difference - np.hypot(shares[0] - lows[0], highs[1] - shares[1])
-    high = difference + np.hypot(highs[0] - shares[0], shares[1] - lows[1])
-    return float(difference), float(low), float(high)

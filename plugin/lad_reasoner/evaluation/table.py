@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from rich.cells import cell_len
 from rich.table import Table
-from rich.text import TextType
 
 from lad_reasoner.evaluation.compare import Comparison
+from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.mmad import ChoiceRun
-from lad_reasoner.evaluation.paper import TABLE_1, PaperRow
-from lad_reasoner.evaluation.score import Estimate, GroupScore, RunScore, Share
-from lad_reasoner.task.task import LOCO_CATEGORIES, abbreviate
+from lad_reasoner.evaluation.paper import TABLE_1, PaperRow, pooled_matrix
+from lad_reasoner.evaluation.score import GroupScore, RunScore, Share
+from lad_reasoner.evaluation.statistics import Estimate
+from lad_reasoner.support.percent import percent, points
+from lad_reasoner.task.task import LOCO_CATEGORIES
 
-__all__ = ["choice_table", "compare_table", "fit_table", "overview_table", "run_table", "share_table"]
+__all__ = [
+    "LEGEND",
+    "choice_table",
+    "compare_table",
+    "overview_table",
+    "result_table",
+    "run_table",
+    "share_table",
+    "with_interval",
+]
 
-_NOTHING: Final = "n/a"
+#: What stands below `result_table`.
+LEGEND: Final = (
+    "Percent; [95% interval]; positive class: yes (anomalous). MCC: Matthews correlation, from -1 to 1; "
+    "tokens: mean length of a reply; cut: cut off at the token limit."
+)
 
 #: Columns of a run's own table; the metrics with an interval are shown with it.
 _COLUMNS: Final = {
@@ -26,56 +39,89 @@ _COLUMNS: Final = {
     "f1": "F1",
     "precision": "precision",
     "recall": "recall",
-    "balanced_accuracy": "bal. acc.",
+    "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
-    "average_precision": "AP",
-    "f1_max": "F1-max",
-    "calibration_error": "ECE",
+    "average_precision": "average precision",
+    "f1_max": "best F1",
+    "calibration_error": "calibration error",
 }
-_WITH_INTERVAL: Final = frozenset({"accuracy", "f1", "auroc"})
 
 
-def percent(value: float | None) -> str:
-    """Return a share as the paper prints it: percent, one decimal, halves up (its 56.3 is 56.25).
-
-    Example:
-        >>> percent(0.60387), percent(0.5625), percent(None)
-        ('60.4', '56.3', 'n/a')
-    """
-    return _NOTHING if value is None else f"{math.floor(1000 * value + 0.5) / 10:.1f}"
-
-
-def points(value: float | None) -> str:
-    """Return a difference of two shares in percent points, with its sign.
-
-    Example:
-        >>> points(0.0213), points(-0.2327), points(0.0), points(None)
-        ('+2.1', '-23.3', '0.0', 'n/a')
-    """
-    text = percent(value)
-    return f"+{text}" if value is not None and not text.startswith("-") and text != "0.0" else text
-
-
-def overview_table(runs: Sequence[RunScore], *, paper: bool) -> Table:
-    """Return the paper's Table 1 with our rows below: accuracy / F1 of each category, pooled and macro.
+def result_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, paper: bool) -> Table:
+    """Return the one table of `lad score`: a row per category of a single run, or per run of several.
 
     Args:
         runs: At least one, all of one protocol.
-        paper: Whether to print the paper's rows above ours.
+        constants: The scores of always answering yes and always answering no.
+        paper: Whether to add the paper's rows: pooled, from its recovered matrices.
+    """
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("pairs", "accuracy", "F1", "MCC", "yes", "tokens", "cut"):
+        table.add_column(name, justify="right")
+    if len(runs) == 1:
+        for group in runs[0].categories.values():
+            table.add_row(group.name, *_result_cells(group))
+        table.add_row("all pairs (pooled)", *_result_cells(runs[0].pooled))
+        macro = runs[0].macro
+        table.add_row("mean of categories (macro)", "", *_three(macro), "", "", "")
+    for run in runs if len(runs) > 1 else ():
+        table.add_row(_run_name(run), *_result_cells(run.pooled))
+    for run in [run.vote for run in runs if run.vote] + list(constants):
+        table.add_row(run.name, *_result_cells(run.pooled))
+    for row in TABLE_1 if paper else ():
+        matrix = pooled_matrix(row.model)
+        metrics = {
+            name: Estimate(float(CONFUSION_METRICS[name](matrix.counts()))) for name in ("accuracy", "f1", "mcc")
+        }
+        yes = percent((matrix.tp + matrix.fp) / matrix.total)
+        table.add_row(_paper_name(row), str(matrix.total), *_three(metrics), yes, "", "")
+    return table
+
+
+def _run_name(run: RunScore) -> str:
+    return run.name if run.votes == 1 else f"{run.name} (mean of {run.votes})"
+
+
+def _paper_name(row: PaperRow) -> str:
+    return f"{row.model.partition(' (')[0]} (paper)"
+
+
+def _three(metrics: Mapping[str, Estimate]) -> tuple[str, str, str]:
+    mcc = metrics["mcc"].value
+    return with_interval(metrics["accuracy"]), percent(metrics["f1"].value), "n/a" if mcc is None else f"{mcc:.2f}"
+
+
+def _result_cells(group: GroupScore) -> list[str]:
+    tokens = "n/a" if group.tokens is None else f"{group.tokens:.0f}"
+    return [
+        str(group.pairs),
+        *_three(group.metrics),
+        percent(group.yes_share.value),
+        tokens,
+        percent(group.cut_share),
+    ]
+
+
+def overview_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, paper: bool) -> Table:
+    """Return the paper's Table 1 with our rows below: accuracy / F1 per category, pooled and macro.
+
+    Args:
+        runs: At least one, all of one protocol.
+        constants: The scores of always answering yes and always answering no.
+        paper: Whether to print the paper's rows, as printed there.
     """
     categories = list(dict.fromkeys(category for run in runs for category in run.categories))
-    table = Table(title=f"Accuracy / F1 in percent, protocol {runs[0].protocol!r}; positive class: anomalous (yes)")
-    table.add_column("model", no_wrap=True)
-    for name in ("n", "pooled", "macro", *map(abbreviate, categories), "unparsed", "template"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(title=f"Accuracy / F1 in percent, protocol {runs[0].protocol!r}")
+    table.add_column("model")
+    for name in ("pairs", "pooled", "macro", *categories, "unparsed", "template"):
+        table.add_column(name.replace("_", " "), justify="right")
     if paper and set(categories) <= set(LOCO_CATEGORIES):
         for row in TABLE_1:
             table.add_row(*_paper_cells(row, categories))
         table.add_section()
-    for run in runs:
-        table.add_row(*_overview_cells(run, categories))
-        if run.vote is not None:
-            table.add_row(*_overview_cells(run.vote, categories))
+    for score in (*(score for run in runs for score in (run, run.vote) if score), *constants):
+        table.add_row(*_overview_cells(score, categories))
     return table
 
 
@@ -83,18 +129,18 @@ def _paper_cells(row: PaperRow, categories: Sequence[str]) -> list[str]:
     overall = f"{row.overall.accuracy} / {row.overall.f1}"
     pooled, macro = (overall, "-") if row.average == "pooled" else ("-", overall)
     cells = [f"{row.categories[name].accuracy} / {row.categories[name].f1}" for name in categories]
-    return [f"{row.model} (paper)", "1136", pooled, macro, *cells, "-", "-"]
+    return [_paper_name(row), "1136", pooled, macro, *cells, "-", "-"]
 
 
 def _overview_cells(run: RunScore, categories: Sequence[str]) -> list[str]:
     groups = [run.pooled.metrics, run.macro]
     groups += [run.categories[name].metrics if name in run.categories else {} for name in categories]
-    name = run.name if run.votes == 1 else f"{run.name} (mean of {run.votes})"
-    return [name, str(run.pooled.pairs), *map(_pair, groups), _unparsed(run.pooled), percent(run.pooled.template_rate)]
+    cells = [_unparsed(run.pooled), percent(run.pooled.template_rate)]
+    return [_run_name(run), str(run.pooled.pairs), *map(_pair, groups), *cells]
 
 
 def _pair(metrics: Mapping[str, Estimate]) -> str:
-    return " / ".join(percent(metrics[name].value) if name in metrics else _NOTHING for name in ("accuracy", "f1"))
+    return " / ".join(percent(metrics[name].value if name in metrics else None) for name in ("accuracy", "f1"))
 
 
 def _unparsed(group: GroupScore) -> str:
@@ -102,30 +148,37 @@ def _unparsed(group: GroupScore) -> str:
 
 
 def run_table(run: RunScore) -> Table:
-    """Return everything about one run: a row a category, then pooled and macro, with 95% intervals."""
+    """Return every metric of one run with its interval: a row per metric, a column per category."""
     sources = ", ".join(f"{count} {source}" for source, count in sorted(run.score_sources.items())) or "none"
     table = Table(title=f"{run.name}: percent [95% interval]; scores: {sources}")
-    table.add_column("category", no_wrap=True)
-    for name in ("n", "anomalous", *_COLUMNS.values(), "unparsed", "template"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in (*run.categories.values(), run.pooled):
-        table.add_row(
-            group.name,
-            str(group.pairs),
-            str(group.anomalous),
-            *_metric_cells(group.metrics),
-            _unparsed(group),
-            percent(group.template_rate),
-            end_section=group.name == list(run.categories)[-1],
-        )
-    table.add_row("macro", "", "", *_metric_cells(run.macro), "", "")
+    table.add_column("")
+    groups = [*run.categories.values(), run.pooled]
+    for group in groups:
+        table.add_column(group.name.replace("_", " "), justify="right")
+    table.add_column("macro", justify="right")
+    table.add_row("pairs", *(str(group.pairs) for group in groups), "")
+    table.add_row("anomalous", *(str(group.anomalous) for group in groups), "", end_section=True)
+    for name, heading in _COLUMNS.items():
+        table.add_row(heading, *(with_interval(metrics[name]) for metrics in _metrics(groups, run)))
+    table.add_row("Matthews correlation", *(_plain(metrics["mcc"]) for metrics in _metrics(groups, run)))
+    table.add_section()
+    for name, cells in (
+        ("answered yes", [with_interval(group.yes_share) for group in groups]),
+        ("unparsed", [_unparsed(group) for group in groups]),
+        ("template kept", [percent(group.template_rate) for group in groups]),
+        ("ties", [str(group.ties) for group in groups]),
+    ):
+        table.add_row(name, *cells, "")
     return table
 
 
-def _metric_cells(metrics: Mapping[str, Estimate]) -> list[str]:
-    return [
-        with_interval(metrics[name]) if name in _WITH_INTERVAL else percent(metrics[name].value) for name in _COLUMNS
-    ]
+def _metrics(groups: Sequence[GroupScore], run: RunScore) -> Iterator[Mapping[str, Estimate]]:
+    yield from (group.metrics for group in groups)
+    yield run.macro
+
+
+def _plain(estimate: Estimate) -> str:
+    return with_interval(estimate, lambda value: "n/a" if value is None else f"{value:.3f}")
 
 
 def with_interval(estimate: Estimate, show: Callable[[float | None], str] = percent) -> str:
@@ -141,29 +194,34 @@ def with_interval(estimate: Estimate, show: Callable[[float | None], str] = perc
 
 
 def share_table(runs: Sequence[RunScore], by: str) -> Table:
-    """Return the share of right answers of each kind, or each category's defects, a column a run."""
+    """Return the share of right answers per kind, or per category and defect, a column per run."""
     shares: list[dict[str, Share]] = [
         {share.name: share for share in (run.kinds if by == "kind" else run.defects)} for run in runs
     ]
     table = Table(title=f"Right answers by {by}: percent [95% interval]")
-    table.add_column(by, no_wrap=True)
-    table.add_column("n", justify="right")
+    table.add_column(by)
+    table.add_column("pairs", justify="right")
     for run in runs:
-        table.add_column(run.name, justify="right", no_wrap=True)
+        table.add_column(run.name, justify="right")
     for name in sorted({name for found in shares for name in found}):
         count = next(found[name].pairs for found in shares if name in found)
-        cells = [with_interval(found[name].accuracy) if name in found else _NOTHING for found in shares]
+        cells = [with_interval(found[name].accuracy) if name in found else "n/a" for found in shares]
         table.add_row(name, str(count), *cells)
     return table
 
 
 def choice_table(run: ChoiceRun) -> Table:
-    """Return MMAD's table: a row a dataset, then their mean."""
-    how = ", ".join(f"{count} by {name}" for name, count in run.read.items() if count and name != "unread")
-    unread = f", {run.read['unread']} not at all" if run.read["unread"] else ""
-    table = Table(title=f"{run.name}: MMAD, percent [95% interval]; replies read: {how or 'none'}{unread}")
-    table.add_column("dataset", no_wrap=True)
-    for name in ("n", *run.mean.types, "average", "overkill", "miss"):
+    """Return MMAD's table: a row per dataset, then their mean."""
+    words = {
+        "letter": "by a letter",
+        "doubtful": "by the last of several letters (doubtful)",
+        "likeness": "by likeness",
+        "unread": "not at all",
+    }
+    how = ", ".join(f"{count} {words[name]}" for name, count in run.read.items() if count) or "none"
+    table = Table(title=f"{run.name}: MMAD, percent [95% interval]; replies read: {how}")
+    table.add_column("dataset")
+    for name in ("questions", *run.mean.types, "average", "overkill", "miss"):
         table.add_column(name, justify="right")
     for row in (*run.datasets, run.mean):
         shares = [percent(accuracy.value) for accuracy in row.types.values()]
@@ -173,13 +231,13 @@ def choice_table(run: ChoiceRun) -> Table:
     return table
 
 
-def compare_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return the paired comparisons, one a row."""
-    table = Table(title="Paired comparison: A minus B, percent points [95% interval]")
+def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
+    """Return paired comparisons, one per row."""
+    table = Table(title=title)
     for name in ("A", "B"):
-        table.add_column(name, no_wrap=True)
-    for name in ("n", "accuracy", "F1", "only A right", "only B right", "McNemar p", "Holm p"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name)
+    for name in ("pairs", "accuracy", "F1", "only A right", "only B right", "McNemar p", "Holm p"):
+        table.add_column(name, justify="right")
     for item in comparisons:
         table.add_row(
             item.first,
@@ -193,44 +251,3 @@ def compare_table(comparisons: Sequence[Comparison]) -> Table:
             f"{item.p_holm:.4g}",
         )
     return table
-
-
-def fit_table(table: Table, width: int) -> list[Table]:
-    """Return a table as one or several below each other that fit a width, so that no figure is cut off.
-
-    The left-aligned columns say what a row is about; they open every part. The first part has the title. A column that
-    does not fit beside them is left to the terminal.
-
-    Args:
-        table: With columns of plain text.
-        width: In characters.
-    """
-    texts = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    widths = [max(map(cell_len, column)) + 3 for column in texts]  # a border and a space on either side
-    keys = [place for place, column in enumerate(table.columns) if column.justify == "left"]
-    parts: list[list[int]] = [[]]
-    room = width - 1 - sum(widths[place] for place in keys)
-    left = room
-    for place in (place for place in range(len(texts)) if place not in keys):
-        if parts[-1] and widths[place] > left:
-            parts.append([])
-            left = room
-        parts[-1].append(place)
-        left -= widths[place]
-    return (
-        [table]
-        if len(parts) == 1
-        else [
-            _part(table, [*keys, *part], texts, title=None if number else table.title)
-            for number, part in enumerate(parts)
-        ]
-    )
-
-
-def _part(table: Table, places: Sequence[int], texts: Sequence[Sequence[str]], *, title: TextType | None) -> Table:
-    part = Table(title=title)
-    for place in places:
-        part.add_column(texts[place][0], justify=table.columns[place].justify, no_wrap=True)
-    for row, options in enumerate(table.rows, start=1):
-        part.add_row(*(texts[place][row] for place in places), end_section=options.end_section)
-    return part

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lad_reasoner.evaluation.compare import Comparison, compare_outcomes
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, join, majority, read_replies, run_names
+from lad_reasoner.evaluation.compare import Comparison, compare_systems
+from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, join, majority, read_replies, run_names
 from lad_reasoner.evaluation.protocols import Protocol, select
-from lad_reasoner.evaluation.score import RESAMPLES, RunScore, data_of, score_outcomes
+from lad_reasoner.evaluation.score import RunScore, data_of, score_system
+from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.task.task import ANOMALOUS, Label
+from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
 
 __all__ = ["Content", "RunContent", "answer_error", "read_content"]
 
@@ -60,6 +61,7 @@ class Content:
         protocol: Which pairs are scored.
         runs: In the order given.
         comparisons: Of every two runs; empty for one run.
+        constants: The scores of always answering yes and always answering no.
         truths: The pairs in the gallery, in file order.
         scored: Pairs that the protocol scores.
         answered: Of these, those to which any run replied.
@@ -70,6 +72,7 @@ class Content:
     protocol: Protocol
     runs: tuple[RunContent, ...]
     comparisons: tuple[Comparison, ...]
+    constants: tuple[RunScore, ...]
     truths: tuple[Truth, ...]
     scored: int
     answered: int
@@ -132,7 +135,8 @@ def read_content(
         data=source,
         protocol=protocol,
         runs=runs,
-        comparisons=tuple(compare_outcomes(outcomes, resamples=resamples, seed=seed)) if len(runs) > 1 else (),
+        comparisons=tuple(compare_systems(outcomes, resamples=resamples, seed=seed)) if len(runs) > 1 else (),
+        constants=tuple(score_system(constant(label, answered), protocol, resamples=0) for label in LABELS),
         truths=_gallery(answered, runs[0], limit),
         scored=len(scored),
         answered=len(answered),
@@ -146,11 +150,11 @@ def _run_content(
     by_pair: dict[str, list[Prediction]] = defaultdict(list)
     for line in sorted(lines, key=lambda line: line.sample):
         by_pair[line.pair_id].append(line)
-    score = shown = score_outcomes(system, protocol, resamples=resamples, seed=seed)
+    score = shown = score_system(system, protocol, resamples=resamples, seed=seed)
     judged = system
     if system.samples > 1:  # the gallery shows pairs, so a query's other references have no vote here
         judged = majority(system, by="pair")
-        shown = score_outcomes(judged, protocol, resamples=resamples, seed=seed)
+        shown = score_system(judged, protocol, resamples=resamples, seed=seed)
     fields = lines[0].model_dump(include={"model", "model_digest", "backend", "dtype", "prompt_sha256", "sampling"})
     return RunContent(
         name=system.name,

@@ -13,15 +13,16 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lad_reasoner import __version__
-from lad_reasoner.evaluation.paper import TABLE_1
-from lad_reasoner.evaluation.table import percent, points
+from lad_reasoner.evaluation.headline import read_headline, warn_of_replies
+from lad_reasoner.evaluation.metrics import mcc
+from lad_reasoner.evaluation.paper import TABLE_1, pooled_matrix
 from lad_reasoner.report.charts import draw_charts
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.gallery import gallery_data, script_json
-from lad_reasoner.report.headline import read_headline
 from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import write_text
+from lad_reasoner.support.percent import percent, points
 from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
 __all__ = ["SINGLE_FILE_PAIRS", "ReportOptions", "ReportPictures", "write_report"]
@@ -117,18 +118,21 @@ def _data_folder(data: Path) -> Path:
 def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairPictures]) -> dict[str, Any]:
     """Return what the template reads."""
     categories = list(dict.fromkeys(name for run in content.runs for name in run.score.categories))
-    paper = content.protocol == "paper" and set(categories) <= set(LOCO_CATEGORIES)
     datasets = sorted({truth.dataset for truth in content.truths})
+    paper = content.protocol == "paper" and datasets == ["mvtec_loco"] and set(categories) <= set(LOCO_CATEGORIES)
     return {
         "version": __version__,
         "title": options.title,
         "content": content,
-        "headline": read_headline(content),
+        "headline": read_headline([run.score for run in content.runs], content.comparisons),
         "categories": categories,
         "datasets": datasets,
         "paper": TABLE_1 if paper else (),
-        "comparable": datasets == ["mvtec_loco"],
+        "paper_metrics": {row.model: _paper_metrics(row.model) for row in TABLE_1} if paper else {},
         "scores": [score for run in content.runs for score in (run.score, run.score.vote) if score],
+        "constants": list(content.constants),
+        "ties": sum(run.score.vote.pooled.ties for run in content.runs if run.score.vote),
+        "warnings": [line for run in content.runs for line in warn_of_replies(run.score)],
         "matrices": [_matrices(run, categories) for run in content.runs],
         "charts": draw_charts(content.runs),
         "defects": _defect_rows(content.runs),
@@ -140,6 +144,12 @@ def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairP
         "defect_names": sorted({truth.defect for truth in content.truths}),
         "labels": LABELS,
     }
+
+
+def _paper_metrics(model: str) -> tuple[float, float]:
+    """Return Matthews' correlation and the share of yes of a row's recovered matrix."""
+    matrix = pooled_matrix(model)
+    return float(mcc(matrix.counts())), (matrix.tp + matrix.fp) / matrix.total
 
 
 def _matrices(run: RunContent, categories: Sequence[str]) -> list[dict[str, Any]]:
@@ -229,6 +239,7 @@ def _render(context: Mapping[str, Any], *, inline: str | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "points": _typeset_points, "abbreviate": abbreviate}
+    environment.filters["correlation"] = lambda value: "n/a" if value is None else _typeset(f"{value:.2f}")
     style = scripts = None
     if inline is not None:
         style, scripts = _asset("report.css"), [inline, _asset("report.js")]
@@ -237,7 +248,11 @@ def _render(context: Mapping[str, Any], *, inline: str | None) -> str:
 
 
 def _typeset_points(value: float | None) -> str:
-    return points(value).replace("-", "\N{MINUS SIGN}")
+    return _typeset(points(value))
+
+
+def _typeset(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _policy(style: str | None, scripts: Sequence[str] | None) -> str:

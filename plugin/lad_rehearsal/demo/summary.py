@@ -12,8 +12,11 @@ import psutil
 from rich import box
 from rich.table import Table
 
-from lad_reasoner.evaluation.compare import compare_outcomes
-from lad_reasoner.evaluation.score import Estimate, RunScore, read_outcomes, score_run
+from lad_reasoner.evaluation.compare import compare_systems
+from lad_reasoner.evaluation.score import RunScore, read_system, score_run
+from lad_reasoner.evaluation.statistics import Estimate
+from lad_reasoner.evaluation.table import with_interval
+from lad_reasoner.support.percent import percent
 from lad_reasoner.training.metrics import read_metrics
 from lad_rehearsal.demo.chain import VARIANTS, Chain
 from lad_rehearsal.demo.stages import StageRecord
@@ -96,8 +99,8 @@ def _estimate(estimate: Estimate) -> dict[str, float | None]:
 
 def _difference(chain: Chain, first: str, second: str) -> dict[str, Any]:
     """Return how much more often the second variant is right than the first, on the same pairs, answering greedily."""
-    later, earlier = (read_outcomes(chain.predictions(name), chain.loco, "paper") for name in (second, first))
-    (comparison,) = compare_outcomes([later, earlier])
+    later, earlier = (read_system(chain.predictions(name), chain.loco, "paper") for name in (second, first))
+    (comparison,) = compare_systems([later, earlier])
     return {
         "from": first,
         "to": second,
@@ -140,17 +143,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(
             variant["name"],
             str(greedy["n"]),
-            _percent(greedy["accuracy"]),
-            _percent(greedy["f1"] | {"low": None}),
-            f"{100 * greedy['template_rate']:.1f}",
-            _percent(sampled["accuracy"]),
+            with_interval(Estimate(**greedy["accuracy"])),
+            percent(greedy["f1"]["value"]),
+            percent(greedy["template_rate"]),
+            with_interval(Estimate(**sampled["accuracy"])),
         )
     return table
-
-
-def _percent(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    if value is None:
-        return "n/a"
-    bounds = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * value:.1f}{bounds}"
