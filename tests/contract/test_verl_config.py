@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +23,7 @@ from lad_reasoner.training.verl.overrides import run_overrides, translate
 pytestmark = pytest.mark.frameworks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PAPERS = REPOSITORY / "examples" / "grpo" / "qwen2_5_vl_3b_loco.yaml"
 EXAMPLES = sorted([*(REPOSITORY / "examples" / "grpo").glob("*.yaml"), REPOSITORY / "examples" / "demo" / "grpo.yaml"])
 
 
@@ -83,3 +92,117 @@ def test_the_sampler_is_verls_own_kind_and_sums_by_key():
     assert issubclass(RewardReplayBuffer, ReplayBuffer)
     sums, counts = sum_by_key([{"a": 1.0, "b": 0.5}, {"a": 3.0}])
     assert (sums, counts) == ({"a": 4.0, "b": 0.5}, {"a": 2, "b": 1})
+
+
+@cache
+def names_that_code_reads(folder: Path) -> frozenset[str]:
+    """Every attribute that is loaded and every string that could be a key; a declared field is neither."""
+    names: set[str] = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names.add(node.value)
+    return frozenset(names)
+
+
+def verl_folder() -> Path:
+    (package,) = find_spec("verl").submodule_search_locations
+    return Path(package)
+
+
+#: Where our dataset and replay buffer for verl read keys of their own.
+OURS = REPOSITORY / "plugin" / "lad_reasoner" / "training" / "verl"
+FREEZE = "worker.actor.model.freeze_vision_tower=true"
+
+
+@pytest.mark.parametrize("words", [[], [FREEZE]], ids=["papers", "frozen"])
+def test_some_code_reads_every_key_that_we_write(words, tmp_path):
+    keys = read_snapshot()
+    config = load_config([f"config={PAPERS}", *words], keys)
+    written = lay_over(translate(config, keys), run_overrides(config, tmp_path))
+    read = names_that_code_reads(verl_folder()) | names_that_code_reads(OURS)
+    unread = [name for name in written if name.rpartition(".")[2] not in read]
+    assert [name for name in unread if not name.startswith("hydra.")] == []
+
+
+def test_the_check_finds_a_key_that_verl_declares_and_never_reads():
+    assert "freeze_vision_tower" in compose({"actor_rollout_ref.rollout.name": "vllm"}).actor_rollout_ref.actor
+    assert "freeze_vision_tower" not in names_that_code_reads(verl_folder())
+
+
+def test_a_frozen_vision_tower_is_not_trained():
+    code = """
+import torch
+from verl.utils.device import get_device_name
+import lad_reasoner.training.verl.frozen_vision as frozen
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual, self.text = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+FSDPEngineWithLMHead._build_module = lambda self: Model()
+for backend in ("fsdp", "fsdp2"):
+    engine = EngineRegistry._engines["language_model"][backend][get_device_name()]
+    model = engine._build_module(object.__new__(engine))
+    print(backend, [name for name, weight in model.named_parameters() if weight.requires_grad])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-2:] == [f"{name} ['text.weight', 'text.bias']" for name in ("fsdp", "fsdp2")]
+
+
+def engine_of_easyr1(config) -> dict[str, object]:
+    """What EasyR1's vllm_rollout_spmd.py gives to vLLM; `test_easyr1` holds this against its source."""
+    rollout = {
+        name.removeprefix("worker.rollout."): value for name, value in config.values.items() if "rollout" in name
+    }
+    length = config["data.max_prompt_length"] + config["data.max_response_length"]
+    dtypes = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    lora = config["worker.actor.model.lora.rank"]
+    return {
+        "max_model_len": rollout["max_model_len"] or length,
+        "max_num_batched_tokens": rollout["max_num_batched_tokens"],
+        "enable_chunked_prefill": rollout["enable_chunked_prefill"],
+        "gpu_memory_utilization": rollout["gpu_memory_utilization"],
+        "tensor_model_parallel_size": rollout["tensor_parallel_size"],
+        "enforce_eager": rollout["enforce_eager"],
+        "disable_log_stats": rollout["disable_log_stats"],
+        "dtype": dtypes[rollout["dtype"]],
+        "seed": rollout["seed"],
+        "limit_images": rollout["limit_images"] or None,
+        "load_format": "safetensors" if lora else "dummy",
+    }
+
+
+def corrections() -> Callable[[object], None]:
+    """verl's own `_validate_configs`; its module cannot be imported without a GPU build of vLLM."""
+    source = (verl_folder() / "workers/rollout/vllm_rollout/vllm_async_server.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    module = ast.Module([node for node in functions if node.name == "_validate_configs"], type_ignores=[])
+    names: dict[str, Any] = {
+        "logger": logging.getLogger(),
+        "get_max_position_embeddings": lambda config: config.max_position_embeddings,
+    }
+    exec(compile(module, "verl", "exec"), names)  # noqa: S102 - verl's own source
+    return names["_validate_configs"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_both_trainers_end_up_with_the_same_engine_settings(example):
+    from verl.utils.config import omega_conf_to_dataclass
+
+    keys = read_snapshot()
+    config = load_config([f"config={example}"], keys)
+    rollout = omega_conf_to_dataclass(compose(translate(config, keys)).actor_rollout_ref.rollout)
+    # verl's own server fills in and corrects the settings; the model is Qwen2.5-VL-3B's size of context.
+    model = SimpleNamespace(hf_config=SimpleNamespace(max_position_embeddings=128_000))
+    corrections()(SimpleNamespace(config=rollout, model_config=model))
+    easyr1 = engine_of_easyr1(config)
+    verl = {name: getattr(rollout, name) for name in easyr1}
+    print("\n".join(f"{example.stem:32} {name:28} {easyr1[name]!s:12} {verl[name]}" for name in easyr1))
+    assert verl == easyr1

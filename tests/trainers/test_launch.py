@@ -204,5 +204,5 @@ def test_the_command_line(words, code, says):
 
 def test_a_refused_key_is_named_in_the_translation(good_words, tmp_path):
     config = load_config([*good_words, "algorithm.online_filtering=true"])
-    with pytest.raises(UsageError, match=r"algorithm\.online_filtering: found True, expected False: verl has no"):
+    with pytest.raises(UsageError, match=r"algorithm\.online_filtering: verl has no counterpart to True"):
         plan.build_command(config, VERL, KEYS, tmp_path, gpu=True)

@@ -80,6 +80,36 @@ def test_a_refused_key_is_an_error_that_names_it(key):
         (["worker.actor.loss_avg_mode=seq"], {f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean"}),
         (["worker.actor.loss_type=gspo"], {f"{ACTOR}.policy_loss.loss_mode": "gspo"}),
         (["worker.actor.optim.lr_warmup_steps=5"], {f"{ACTOR}.optim.lr_warmup_steps": 5}),
+        (
+            ["worker.actor.optim.lr_warmup_steps=0", "worker.actor.optim.lr_warmup_ratio=0.1"],  # 0 steps in EasyR1
+            {f"{ACTOR}.optim.lr_warmup_steps": 0, f"{ACTOR}.optim.lr_warmup_steps_ratio": 0.0},
+        ),
+        (
+            ["worker.actor.optim.lr_warmup_ratio=0.1"],
+            {f"{ACTOR}.optim.lr_warmup_steps": -1, f"{ACTOR}.optim.lr_warmup_steps_ratio": 0.1},
+        ),
+        (["data.max_prompt_length=1000"], {f"{ROLLOUT}.max_model_len": 1512}),
+        (["worker.rollout.max_model_len=4096"], {f"{ROLLOUT}.max_model_len": 4096}),
+        (
+            ["worker.actor.model.freeze_vision_tower=true"],
+            {
+                "actor_rollout_ref.model.external_lib": "lad_reasoner.training.verl.frozen_vision",
+                f"{ACTOR}.fsdp_config.use_orig_params": True,
+            },
+        ),
+        (
+            ["worker.actor.loss_type=sapo", "worker.actor.loss_avg_mode=seq"],
+            {f"{ACTOR}.policy_loss.loss_mode": "sapo", f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean"},
+        ),
+        (
+            # verl multiplies the budget by the ranks that share a sequence; a whole sequence must still fit.
+            [
+                "data.max_prompt_length=1000",
+                "worker.actor.micro_batch_size_per_device_for_update=1",
+                "worker.actor.ulysses_size=16",
+            ],
+            {f"{ACTOR}.ppo_max_token_len_per_gpu": 95},
+        ),
         (["worker.actor.fsdp.torch_dtype=bf16"], {f"{ACTOR}.fsdp_config.model_dtype": "bf16"}),
         ([], {"actor_rollout_ref.ref.fsdp_config.model_dtype": "bf16"}),
         (
@@ -93,7 +123,11 @@ def test_a_refused_key_is_an_error_that_names_it(key):
         (["worker.rollout.limit_images=2"], {f"++{ROLLOUT}.limit_images": 2}),
         (["worker.rollout.dtype=fp32"], {f"{ROLLOUT}.dtype": "float32"}),
         (
-            ["worker.actor.model.lora.rank=16", "worker.actor.model.lora.target_modules='q_proj, v_proj'"],
+            [
+                "worker.actor.model.lora.rank=16",
+                "worker.actor.model.lora.target_modules='q_proj, v_proj'",
+                "worker.actor.fsdp.torch_dtype=bf16",
+            ],
             {
                 "actor_rollout_ref.model.lora_rank": 16,
                 "actor_rollout_ref.model.target_modules": ["q_proj", "v_proj"],
@@ -120,6 +154,8 @@ def test_the_meaning_is_kept(words, expected):
         ("worker.rollout.val_override_config.seed=1", "val_override_config.seed"),
         ("data.train_files=/a.parquet@test", "split test"),
         ("worker.rollout.name=sglang", "vllm"),
+        ("worker.actor.loss_type=sapo", "verl averages sapo over sequences"),
+        ("worker.actor.model.lora.rank=16", "null with LoRA"),
     ],
 )
 def test_a_value_without_counterpart_is_an_error(word, says):

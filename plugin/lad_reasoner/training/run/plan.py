@@ -17,7 +17,7 @@ from lad_reasoner.training.installed import Trainer, has_gpu, joins_cluster
 from lad_reasoner.training.metrics import attempts_of
 from lad_reasoner.training.runtimes import cpu_runtime
 from lad_reasoner.training.verl.hydra import as_words, lay_over
-from lad_reasoner.training.verl.overrides import SAVE_CONTENTS, run_overrides, translate
+from lad_reasoner.training.verl.overrides import EXTERNAL_LIB, SAVE_CONTENTS, run_overrides, translate
 
 __all__ = ["CONFIG_COPY", "Command", "build_command", "finds_gpu", "next_attempt", "trainer_environment"]
 
@@ -82,7 +82,10 @@ def build_command(
     if not gpu:
         # Models are small on a CPU, so each checkpoint also holds a model folder that can be used directly.
         overrides[SAVE_CONTENTS] = [*cast("list[str]", overrides[SAVE_CONTENTS]), "hf_model"]
-        overrides = lay_over(overrides, _cpu_overrides(config, cluster=cluster))
+        runtime = _cpu_overrides(config, cluster=cluster)
+        if (library := overrides.get(EXTERNAL_LIB)) is not None:
+            runtime[EXTERNAL_LIB] = [runtime[EXTERNAL_LIB], library]  # the runtime's engine first
+        overrides = lay_over(overrides, runtime)
     overrides = lay_over(overrides, run_overrides(config, attempt))
     return Command([python, "-m", "verl.trainer.main_ppo", *as_words(overrides)], on_cpu=not gpu)
 

@@ -16,7 +16,7 @@ from lad_reasoner.support.errors import UsageError
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 
-__all__ = ["HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "run_overrides", "translate"]
+__all__ = ["EXTERNAL_LIB", "HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "run_overrides", "translate"]
 
 ACTOR: Final = "actor_rollout_ref.actor"
 REF: Final = "actor_rollout_ref.ref"
@@ -25,6 +25,10 @@ MODEL: Final = "actor_rollout_ref.model"
 
 #: EasyR1 always saves its last step; verl does so only if a frequency is set: one that no step count reaches.
 LAST_STEP_ONLY: Final = 1_000_000_000
+
+#: verl imports this module in each of its processes, after the model's config is read.
+EXTERNAL_LIB: Final = f"{MODEL}.external_lib"
+FROZEN_VISION: Final = "lad_reasoner.training.verl.frozen_vision"
 
 #: What verl writes into a checkpoint.
 SAVE_CONTENTS: Final = f"{ACTOR}.checkpoint.save_contents"
@@ -60,7 +64,7 @@ def _choice(key: str, *targets: str, **names: str) -> Rule:
     def translate(config: EasyR1Config) -> Overrides:
         value = str(config[key])
         if value not in names:
-            raise UsageError(key, found=value, expected=f"one of {', '.join(names)}: verl has no other")
+            raise UsageError(f"verl has no {value!r}, only {', '.join(names)}", where=key)
         return dict.fromkeys(targets, names[value])
 
     return Rule((key,), translate)
@@ -70,7 +74,7 @@ def _files(value: str) -> object:
     """A parquet path; EasyR1's ``@train`` is what a file holds anyway."""
     path, _, split = value.partition("@")
     if split not in {"", "train"}:
-        raise UsageError(value, found=f"split {split}", expected="a parquet file: verl reads whole files")
+        raise UsageError(f"verl reads whole files, so it cannot read the split {split}", where=value)
     return path
 
 
@@ -80,20 +84,56 @@ def _steps(config: EasyR1Config) -> Overrides:
     return {"trainer.total_epochs": max(epochs, steps or 0), "trainer.total_training_steps": steps}
 
 
+def _max_length(config: EasyR1Config) -> int:
+    """Return the tokens of the longest prompt and response together."""
+    return int(config["data.max_prompt_length"] + config["data.max_response_length"])
+
+
 def _batching(config: EasyR1Config) -> Overrides:
-    # EasyR1 states a micro batch in samples, and its token budget as that many samples of full length.
-    length = config["data.max_prompt_length"] + config["data.max_response_length"]
+    # EasyR1 states a micro batch in samples, and its token budget as that many samples of full length. verl multiplies
+    # the budget by the ranks that share a sequence.
+    length, ranks = _max_length(config), config["worker.actor.ulysses_size"]
     update = config["worker.actor.micro_batch_size_per_device_for_update"]
     experience = config["worker.actor.micro_batch_size_per_device_for_experience"]
     return {
         f"{ACTOR}.use_dynamic_bsz": config["worker.actor.dynamic_batching"],
         f"{ACTOR}.ppo_micro_batch_size_per_gpu": update,
-        f"{ACTOR}.ppo_max_token_len_per_gpu": update * length,
+        f"{ACTOR}.ppo_max_token_len_per_gpu": -(-update * length // ranks),
         f"{REF}.log_prob_micro_batch_size_per_gpu": experience,
-        f"{REF}.log_prob_max_token_len_per_gpu": experience * length,
+        f"{REF}.log_prob_max_token_len_per_gpu": -(-experience * length // ranks),
         f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": experience,
-        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": experience * length,
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": -(-experience * length // ranks),
     }
+
+
+def _loss(config: EasyR1Config) -> Overrides:
+    loss, mode = config["worker.actor.loss_type"], config["worker.actor.loss_avg_mode"]
+    losses = {"default": "vanilla", "gspo": "gspo", "cispo": "cispo", "sapo": "sapo"}
+    modes = {"token": "token-mean", "seq": "seq-mean-token-mean"}
+    for key, value, names in (("loss_type", loss, losses), ("loss_avg_mode", mode, modes)):
+        if value not in names:
+            raise UsageError(f"verl has no {value!r}, only {', '.join(names)}", where=f"worker.actor.{key}")
+    if loss == "sapo" and mode != "seq":
+        problem = "verl averages sapo over sequences, whatever is set"
+        raise UsageError(problem, where="worker.actor.loss_avg_mode", remedy="Set it to seq, or train with EasyR1")
+    return {f"{ACTOR}.policy_loss.loss_mode": losses[loss], f"{ACTOR}.loss_agg_mode": modes[mode]}
+
+
+def _warmup(config: EasyR1Config) -> Overrides:
+    # verl falls back to the ratio unless the steps are positive; in EasyR1 the steps count whenever they are given.
+    steps, ratio = config[f"{_OPTIM}.lr_warmup_steps"], config[f"{_OPTIM}.lr_warmup_ratio"]
+    given = steps is not None
+    return {
+        f"{ACTOR}.optim.lr_warmup_steps": steps if given else -1,
+        f"{ACTOR}.optim.lr_warmup_steps_ratio": 0.0 if given else ratio,
+    }
+
+
+def _freeze(config: EasyR1Config) -> Overrides:
+    # FSDP shards frozen and trained weights together only if the original parameters are kept.
+    if not config["worker.actor.model.freeze_vision_tower"]:
+        return {}
+    return {EXTERNAL_LIB: FROZEN_VISION, f"{ACTOR}.fsdp_config.use_orig_params": True}
 
 
 def _kl(config: EasyR1Config) -> Overrides:
@@ -101,7 +141,7 @@ def _kl(config: EasyR1Config) -> Overrides:
     on, in_loss = not config["algorithm.disable_kl"], config["algorithm.use_kl_loss"]
     penalty, coefficient = config["algorithm.kl_penalty"], config["algorithm.kl_coef"]
     if on and penalty not in {"kl", "abs", "mse", "low_var_kl"}:
-        raise UsageError("algorithm.kl_penalty", found=penalty, expected="kl, abs, mse or low_var_kl with verl")
+        raise UsageError(f"verl has no {penalty!r}, only kl, abs, mse, low_var_kl", where="algorithm.kl_penalty")
     return {
         "algorithm.use_kl_in_reward": on and not in_loss,
         "algorithm.kl_penalty": penalty,
@@ -117,7 +157,7 @@ def _kl(config: EasyR1Config) -> Overrides:
 
 def _reward(config: EasyR1Config) -> Overrides:
     if config["worker.reward.reward_function"] is None:
-        raise UsageError("worker.reward.reward_function", found="none", expected="path.py:function")
+        raise UsageError("a reward is needed, as path.py:function", where="worker.reward.reward_function")
     options = {
         "reward_function": config["worker.reward.reward_function"],
         "reward_function_kwargs": config["worker.reward.reward_function_kwargs"],
@@ -136,11 +176,8 @@ def _validation_sampling(config: EasyR1Config) -> Overrides:
     own = dict(config["worker.rollout.val_override_config"])
     known = ("temperature", "top_p", "top_k", "n")
     if strangers := sorted(set(own) - set(known)):
-        raise UsageError(
-            f"worker.rollout.val_override_config.{strangers[0]}",
-            found=repr(own[strangers[0]]),
-            expected=f"one of {', '.join(known)}: verl sets no other for validation",
-        )
+        where = f"worker.rollout.val_override_config.{strangers[0]}"
+        raise UsageError(f"verl cannot set it for validation, only {', '.join(known)}", where=where)
     used = {name: own.get(name, config[f"worker.rollout.{name}"]) for name in known}
     return {
         **{f"{ROLLOUT}.val_kwargs.{name}": value for name, value in used.items()},
@@ -160,6 +197,10 @@ def _lora(config: EasyR1Config) -> Overrides:
         f"{MODEL}.exclude_modules": config[f"{lora}.exclude_modules"],
     }
     if config[f"{lora}.rank"] > 0:
+        if config["worker.actor.fsdp.torch_dtype"] is None:
+            problem = "null with LoRA: EasyR1 then keeps the base in bf16 and the adapter in fp32, which verl cannot"
+            remedy = "Set it to bf16 or fp32"
+            raise UsageError(problem, where="worker.actor.fsdp.torch_dtype", remedy=remedy)
         overrides[f"{ROLLOUT}.load_format"] = "safetensors"  # the engine gets only the adapter from the trainer
     return overrides
 
@@ -226,19 +267,11 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
         _batching,
     ),
-    _to("worker.actor.max_grad_norm", f"{ACTOR}.grad_clip", f"{ACTOR}.optim.clip_grad"),
+    _to("worker.actor.max_grad_norm", f"{ACTOR}.optim.clip_grad"),
     _to("worker.actor.clip_ratio_low", f"{ACTOR}.clip_ratio", f"{ACTOR}.clip_ratio_low"),
     _to("worker.actor.clip_ratio_high", f"{ACTOR}.clip_ratio_high"),
     _to("worker.actor.clip_ratio_dual", f"{ACTOR}.clip_ratio_c"),
-    _choice("worker.actor.loss_avg_mode", f"{ACTOR}.loss_agg_mode", token="token-mean", seq="seq-mean-token-mean"),  # noqa: S106
-    _choice(
-        "worker.actor.loss_type",
-        f"{ACTOR}.policy_loss.loss_mode",
-        default="vanilla",
-        gspo="gspo",
-        cispo="cispo",
-        sapo="sapo",
-    ),
+    Rule(("worker.actor.loss_type", "worker.actor.loss_avg_mode"), _loss),
     _to("worker.actor.ppo_epochs", f"{ACTOR}.ppo_epochs"),
     _to("worker.actor.padding_free", f"{MODEL}.use_remove_padding"),
     _to("worker.actor.ulysses_size", f"{ACTOR}.ulysses_sequence_parallel_size"),
@@ -251,7 +284,6 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("worker.actor.model.override_config", f"++{MODEL}.override_config"),
     _to("worker.actor.model.enable_gradient_checkpointing", f"{MODEL}.enable_gradient_checkpointing"),
     _to("worker.actor.model.trust_remote_code", f"{MODEL}.trust_remote_code", "data.trust_remote_code"),
-    _to("worker.actor.model.freeze_vision_tower", f"{ACTOR}.freeze_vision_tower"),
     Rule(
         tuple(f"worker.actor.model.lora.{name}" for name in ("rank", "alpha", "target_modules", "exclude_modules")),
         _lora,
@@ -260,13 +292,13 @@ RULES: Final[tuple[Rule, ...]] = (
     _to(f"{_OPTIM}.lr", f"{ACTOR}.optim.lr"),
     _to(f"{_OPTIM}.betas", f"{ACTOR}.optim.betas"),
     _to(f"{_OPTIM}.weight_decay", f"{ACTOR}.optim.weight_decay"),
-    _to(f"{_OPTIM}.lr_warmup_ratio", f"{ACTOR}.optim.lr_warmup_steps_ratio"),
-    _to(f"{_OPTIM}.lr_warmup_steps", f"{ACTOR}.optim.lr_warmup_steps", by=lambda n: -1 if n is None else n),
+    Rule((f"{_OPTIM}.lr_warmup_ratio", f"{_OPTIM}.lr_warmup_steps"), _warmup),
     _to(f"{_OPTIM}.min_lr_ratio", f"{ACTOR}.optim.min_lr_ratio", by=lambda ratio: ratio or 0.0),
     _choice(f"{_OPTIM}.lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type", constant="constant", cosine="cosine"),
     # Sharding. EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise.
     _fsdp("actor", ACTOR, "fp32"),
     _fsdp("ref", REF, "bf16"),
+    Rule(("worker.actor.model.freeze_vision_tower",), _freeze),
     _to("worker.actor.offload.offload_params", f"{ACTOR}.fsdp_config.param_offload"),
     _to("worker.actor.offload.offload_optimizer", f"{ACTOR}.fsdp_config.optimizer_offload"),
     _to("worker.ref.offload.offload_params", f"{REF}.fsdp_config.param_offload"),
@@ -284,7 +316,11 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("worker.rollout.enforce_eager", f"{ROLLOUT}.enforce_eager"),
     _to("worker.rollout.enable_chunked_prefill", f"{ROLLOUT}.enable_chunked_prefill"),
     _to("worker.rollout.tensor_parallel_size", f"{ROLLOUT}.tensor_model_parallel_size"),
-    _to("worker.rollout.max_model_len", f"{ROLLOUT}.max_model_len"),
+    Rule(
+        ("worker.rollout.max_model_len",),
+        # Null means the model's whole context length in verl, and the longest prompt and response in EasyR1.
+        lambda config: {f"{ROLLOUT}.max_model_len": config["worker.rollout.max_model_len"] or _max_length(config)},
+    ),
     _to("worker.rollout.max_num_batched_tokens", f"{ROLLOUT}.max_num_batched_tokens"),
     _to("worker.rollout.disable_log_stats", f"{ROLLOUT}.disable_log_stats"),
     Rule(("worker.rollout.val_override_config",), _validation_sampling),
@@ -375,16 +411,19 @@ def translate(config: EasyR1Config, keys: Mapping[str, Key]) -> Overrides:
     """
     for name, remedy in REFUSED.items():
         if config[name] != keys[name].default:
-            expected = f"{keys[name].default!r}: verl has no counterpart"
-            raise UsageError(name, found=repr(config[name]), expected=expected, remedy=remedy)
+            raise UsageError(_no_counterpart(config[name], keys[name]), where=name, remedy=remedy)
     covered = {key for rule in RULES for key in rule.keys} | set(REFUSED)
     for name, value in config.values.items():
         if name not in covered and not _is_harmless(name) and value != keys[name].default:
-            raise UsageError(name, found=repr(value), expected=f"{keys[name].default!r}: verl has no counterpart")
+            raise UsageError(_no_counterpart(value, keys[name]), where=name)
     overrides: Overrides = {}
     for rule in RULES:
         overrides |= rule.translate(config)
     return overrides
+
+
+def _no_counterpart(value: object, key: Key) -> str:
+    return f"verl has no counterpart to {value!r}, only to the default {key.default!r}"
 
 
 def run_overrides(config: EasyR1Config, attempt: Path) -> Overrides:
