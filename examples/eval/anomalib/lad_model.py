@@ -23,11 +23,7 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUROC, Evaluator, F1Score
 from anomalib.models import AnomalibModule
 
-from lad_reasoner.inference.backends.load import load_backend
-from lad_reasoner.inference.protocol import BackendOptions, Question
-from lad_reasoner.pairs.schema import Image
-from lad_reasoner.task.response import parse
-from lad_reasoner.task.task import ANOMALOUS, problem_text, prompt_text
+from lad_reasoner import BackendOptions, Image, Question, load_backend, parse, problem_text, prompt_text
 
 
 class LadModel(AnomalibModule):
@@ -38,22 +34,22 @@ class LadModel(AnomalibModule):
 
     Args:
         model: Folder or name of a Qwen-VL model.
-        shots: Reference images of each question.
-        options: Of ``BackendOptions``: ``max_pixels``, ``max_new_tokens``, ``device``, ...
+        shots: Reference images per question.
+        options: Fields of ``BackendOptions``: ``max_pixels``, ``max_new_tokens``, ``device``, ...
     """
 
     def __init__(self, model: str, *, shots: int = 1, **options: Any) -> None:
         super().__init__(pre_processor=False, post_processor=False, visualizer=False)
-        self._backend = load_backend("transformers", BackendOptions(model=model, **options))
+        self._backend = load_backend(BackendOptions(model=model, **options))
         self._shots = shots
         self._references: tuple[Image, ...] = ()
 
     def setup(self, stage: str) -> None:
-        """Take the first normal training images, by name, as references."""
+        """Use the first normal training images, by name, as references."""
         super().setup(stage)
         paths = sorted(str(path) for path in self.trainer.datamodule.train_data.samples.image_path)
         if len(paths) < self._shots:
-            raise ValueError(f"{len(paths)} normal training images, expected at least {self._shots} (shots)")
+            raise ValueError(f"there are {len(paths)} normal training images, but shots is {self._shots}")
         self._references = tuple(_read(path) for path in paths[: self._shots])
 
     def validation_step(self, batch: ImageBatch, *_: Any, **__: Any) -> ImageBatch:
@@ -65,9 +61,9 @@ class LadModel(AnomalibModule):
         responses = [parse(answers[path].response) for path in paths]
         scores = [answers[path].score for path in paths]
         if None in scores:
-            raise ValueError(f"{self._backend.model} spells yes or no in several tokens, so that it gives no score")
+            raise ValueError(f"{self._backend.model} spells yes or no in several tokens, so it has no score")
         batch.pred_score = torch.tensor(scores, device=self.device)
-        batch.pred_label = torch.tensor([response.answer == ANOMALOUS for response in responses], device=self.device)
+        batch.pred_label = torch.tensor([response.answer == "yes" for response in responses], device=self.device)
         batch.explanation = [response.reasoning or "no readable answer" for response in responses]
         return batch
 
@@ -76,7 +72,7 @@ class LadModel(AnomalibModule):
 
     @property
     def learning_type(self) -> LearningType:
-        """Nothing is trained; a few normal images are looked at."""
+        """Nothing is trained; the model sees a few normal images."""
         return LearningType.FEW_SHOT
 
     @property

@@ -1,4 +1,4 @@
-"""What the task `rlad` needs: the prompt of training, the parser of the rewards, the metrics of `lad score`."""
+"""Functions of the task `rlad`: the prompt of training, the parser of the rewards, the metrics of `lad score`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
-from lad_reasoner.evaluation.protocols import select
-from lad_reasoner.evaluation.score import RunScore, score_system
-from lad_reasoner.pairs.reader import Truth
-from lad_reasoner.task.response import parse
-from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
+from lad_reasoner import RunScore, Truth, prompt_text, score_responses, select
 
+#: What EasyR1, verl and this package replace by an image.
+IMAGE_MARKER = "<image>"
 METRICS = ("rlad_accuracy", "rlad_f1", "rlad_macro_f1", "rlad_unparsed")
 
 
 def scored_docs(docs: Any) -> Any:
-    """Leave out what the paper's protocol does: structural anomalies."""
+    """Leave out structural anomalies, as the paper's protocol does."""
     kept = {truth.pair_id for truth in select([_truth(doc) for doc in docs.remove_columns("images")], "paper")}
     return docs.filter(lambda pair_id: pair_id in kept, input_columns="pair_id")
 
@@ -31,7 +28,7 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def doc_to_text(doc: Mapping[str, Any], *_: Any) -> str:
-    """Return the prompt for a model that is given all images first; the markers would be read as words."""
+    """Return the prompt for a model that gets all images first; it would read the markers as words."""
     return prompt_text(doc["problem"]).replace(IMAGE_MARKER, "").strip()
 
 
@@ -45,36 +42,34 @@ def doc_to_messages(doc: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, JudgedPair]:
-    """Put a response beside the truth."""
-    response = parse(results[0])
-    outcome = JudgedPair(_truth(doc), (Verdict(response.answer, response.well_formed),))
-    return dict.fromkeys(METRICS, outcome)
+def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, tuple[Truth, str]]:
+    """Return the ground truth and the response to it, for each metric."""
+    return dict.fromkeys(METRICS, (_truth(doc), results[0]))
 
 
-def accuracy(outcomes: Sequence[JudgedPair]) -> float | None:
+def accuracy(responses: Sequence[tuple[Truth, str]]) -> float | None:
     """Return the accuracy over all pairs."""
-    return _score(outcomes).pooled.metrics["accuracy"].value
+    return _score(responses).pooled.metrics["accuracy"].value
 
 
-def f1(outcomes: Sequence[JudgedPair]) -> float | None:
-    """Return F1 over all pairs; None where nothing is anomalous and nothing was called so."""
-    return _score(outcomes).pooled.metrics["f1"].value
+def f1(responses: Sequence[tuple[Truth, str]]) -> float | None:
+    """Return F1 over all pairs; None if no pair is anomalous and none was called anomalous."""
+    return _score(responses).pooled.metrics["f1"].value
 
 
-def macro_f1(outcomes: Sequence[JudgedPair]) -> float | None:
-    """Return the mean of the categories' F1; None where one is not defined."""
-    return _score(outcomes).macro["f1"].value
+def macro_f1(responses: Sequence[tuple[Truth, str]]) -> float | None:
+    """Return the mean of the categories' F1; None if one of them is not defined."""
+    return _score(responses).macro["f1"].value
 
 
-def unparsed(outcomes: Sequence[JudgedPair]) -> float:
+def unparsed(responses: Sequence[tuple[Truth, str]]) -> float:
     """Return the share of responses without a readable answer."""
-    pooled = _score(outcomes).pooled
+    pooled = _score(responses).pooled
     return pooled.unparsed / pooled.replies
 
 
-def _score(outcomes: Sequence[JudgedPair]) -> RunScore:
-    return score_system(System("lmms-eval", tuple(outcomes)), "paper", resamples=0)
+def _score(responses: Sequence[tuple[Truth, str]]) -> RunScore:
+    return score_responses(responses, resamples=0)
 
 
 def _truth(doc: Mapping[str, Any]) -> Truth:

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from lad_reasoner.support.errors import UsageError
-from lad_reasoner.support.files import locked
 
 __all__ = ["register"]
 
@@ -58,19 +57,27 @@ def report_command(
         raise UsageError("--masks", found=f"no folder {masks}", expected="the dataset's root")
     runs = [_training(text) for text in training or ()]
 
-    from lad_reasoner.report.content import read_content
-    from lad_reasoner.report.figures import write_figures
-    from lad_reasoner.report.page import ReportOptions, write_report
+    from lad_reasoner.api import write_report
 
-    options = ReportOptions(
-        title=title, edge=picture_edge, image_root=image_root, masks=masks, single_file=single_file
+    written = write_report(
+        predictions,
+        out,
+        data=data,
+        protocol=protocol,
+        masks=masks,
+        training=dict(runs),
+        pair_id=pair,
+        title=title,
+        limit=limit,
+        single_file=single_file,
+        picture_edge=picture_edge,
+        image_root=image_root,
+        resamples=resamples,
+        seed=seed,
     )
-    content = read_content(predictions, data, protocol, limit=limit, resamples=resamples, seed=seed)
-    with locked(out):
-        pictures = write_report(content, out, options)
-        for note in write_figures(content, pictures, out / "figures", training=runs, pair_id=pair):
-            typer.echo(note, err=True)
-    typer.echo(out / "index.html")
+    for note in written.notes:
+        typer.echo(note, err=True)
+    typer.echo(written.page)
 
 
 def _training(text: str) -> tuple[str, Path]:

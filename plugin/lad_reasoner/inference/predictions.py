@@ -263,12 +263,13 @@ def _fault(line: bytes) -> str:
     return ""
 
 
-def read_predictions(path: Path, *, allow_empty: bool = False) -> list[Prediction]:
+def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Prediction]:
     """Read a file of predictions; of a pair and sample that occur twice, the first counts.
 
     Raises:
         DataError: No such file, no line in it, a broken line, or lines of different runs.
     """
+    path = Path(path)
     if not path.is_file():
         raise DataError(path, found="no such file", expected="predictions", remedy="write them with `lad predict`")
     found: dict[tuple[str, int], Prediction] = {}

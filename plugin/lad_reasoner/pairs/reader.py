@@ -98,12 +98,13 @@ _TRUTH_COLUMNS: Final = tuple(field.name for field in fields(Truth))
 _PAIR_COLUMNS: Final = (*_TRUTH_COLUMNS, "problem", "images", "reference_sha256", "query_sha256")
 
 
-def parquet_files(path: Path) -> tuple[Path, ...]:
+def parquet_files(path: str | Path) -> tuple[Path, ...]:
     """Return the file itself, or the shards of a folder.
 
     Raises:
         DataError: There is no such file, or the folder contains no parquet file.
     """
+    path = Path(path)
     if path.is_dir():
         shards = tuple(sorted(path.glob("*.parquet")))
         if not shards:
@@ -114,7 +115,7 @@ def parquet_files(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def data_sha256(path: Path) -> str:
+def data_sha256(path: str | Path) -> str:
     """Return the hex digest of the file; for a folder, the digest of its shards' digests."""
     digests = []
     for file in parquet_files(path):
@@ -123,7 +124,7 @@ def data_sha256(path: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def read_truths(path: Path) -> list[Truth]:
+def read_truths(path: str | Path) -> list[Truth]:
     """Read the ground truth of every pair; no image is read.
 
     Raises:
@@ -138,7 +139,7 @@ def read_truths(path: Path) -> list[Truth]:
     return truths
 
 
-def read_choices(path: Path) -> dict[str, Choice]:
+def read_choices(path: str | Path) -> dict[str, Choice]:
     """Read the multiple-choice question of every pair, by pair_id; no image is read.
 
     Raises:
@@ -161,7 +162,7 @@ def _choice(gold: str, *, where: str) -> Choice:
     return choice
 
 
-def iter_pairs(path: Path) -> Iterator[PairRecord]:
+def iter_pairs(path: str | Path) -> Iterator[PairRecord]:
     """Yield every pair in file order.
 
     Raises:
@@ -239,7 +240,7 @@ def _columns(file: Path, present: Sequence[str], wanted: Sequence[str]) -> tuple
     return list(wanted), False
 
 
-def _iter_rows(path: Path, wanted: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _iter_rows(path: str | Path, wanted: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each row stands, and the row."""
     import pyarrow as pa
 

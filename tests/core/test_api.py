@@ -1,0 +1,153 @@
+"""The public API: which names there are, what importing costs, and that the command line has the same defaults."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+import types
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+import lad_datasets
+import lad_reasoner
+from lad_reasoner import api
+from lad_reasoner.commands.lad import build_app
+
+#: The contract: a name leaves or joins it only with a CHANGELOG line.
+NAMES = {
+    "lad_reasoner": {
+        *("Answer", "Backend", "BackendOptions", "Comparison", "DataError", "Finding", "Image", "LadError", "Pair"),
+        *("PairRecord", "PredictSummary", "Prediction", "Question", "Report", "Response", "ResponseScore", "RunError"),
+        *("RunScore", "Truth", "UsageError", "Verdict", "__version__", "ask", "check_config", "compare", "iter_pairs"),
+        *(
+            "load_backend",
+            "parse",
+            "predict",
+            "problem_text",
+            "prompt_text",
+            "read_predictions",
+            "read_truths",
+            "score",
+        ),
+        *("score_response", "score_responses", "select", "write_report"),
+    },
+    "lad_datasets": {
+        *("Build", "CheckOptions", "Encoding", "Options", "Report", "build_grpo", "build_loco", "build_mmad"),
+        *("build_sft", "check"),
+    },
+}
+
+
+@pytest.mark.parametrize("package", [lad_reasoner, lad_datasets], ids=lambda package: package.__name__)
+def test_the_exported_names_are_pinned_and_exist(package: types.ModuleType) -> None:
+    assert set(package.__all__) == set(dir(package)) == NAMES[package.__name__]
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert value is getattr(package, name)
+        assert name == "__version__" or value.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        package.absent  # noqa: B018
+
+
+def test_a_name_is_the_same_object_as_in_its_module() -> None:
+    assert lad_reasoner.parse is importlib.import_module("lad_reasoner.task.response").parse
+    assert lad_reasoner.score is api.score
+
+
+HEAVY = ("torch", "transformers", "pyarrow", "pandas", "numpy", "PIL", "pydantic", "typer", "rich", "jinja2")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import lad_reasoner, lad_datasets",
+        "import lad_reasoner; lad_reasoner.score_response('<answer>no</answer>', 'no')",
+        "import lad_datasets; lad_datasets.build_grpo",
+    ],
+)
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    code = f"{statement}; import sys; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not set(loaded) & {"torch", "transformers", "pyarrow", "pandas"}
+    if "build_grpo" not in statement:
+        assert loaded == []
+
+
+def _parameters(function: object) -> dict[str, object]:
+    signature = inspect.signature(function)
+    return {name: parameter.default for name, parameter in signature.parameters.items()}
+
+
+def _command_defaults(*words: str) -> dict[str, object]:
+    command = typer.main.get_command(build_app())
+    for word in words:
+        command = command.commands[word]
+    return {parameter.name: parameter.default for parameter in command.params}
+
+
+def _field_defaults(kind: type) -> dict[str, object]:
+    assert is_dataclass(kind)
+    return {field.name: field.default for field in fields(kind)}
+
+
+BOOTSTRAP = {"resamples", "seed", "protocol"}
+SAME = [
+    (["score"], api.score, BOOTSTRAP),
+    (["compare"], api.compare, BOOTSTRAP),
+    (["predict"], api.predict, {"samples", "limit"}),
+    (
+        ("report",),
+        api.write_report,
+        {"title", "limit", "single_file", "picture_edge"} | BOOTSTRAP,
+    ),
+    (["build", "sft"], lad_datasets.build_sft, {"rows", "val_fraction", "seed", "skip_bad", "overwrite"}),
+    (["build", "loco"], lad_datasets.build_loco, {"subset", "limit"}),
+    (["build", "grpo"], lad_datasets.build_grpo, {"recipe", "limit"}),
+    (["build", "mmad"], lad_datasets.build_mmad, {"limit"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "names"), SAME, ids=lambda value: "-".join(value) if type(value) is tuple else ""
+)
+def test_the_command_line_has_the_functions_defaults(words, function, names) -> None:
+    command, own = _command_defaults(*words), _parameters(function)
+    assert names <= set(own)
+    assert {name: command[name] for name in names} == {name: own[name] for name in names}
+
+
+@pytest.mark.parametrize(("words", "kind"), [(("predict",), "BackendOptions"), (("build", "grpo"), "Options")])
+def test_the_command_line_has_the_options_defaults(words, kind) -> None:
+    options = getattr(lad_reasoner if kind == "BackendOptions" else lad_datasets, kind)
+    command, own = _command_defaults(*words), _field_defaults(options)
+    shared = set(command) & set(own) - {"model", "image_root", "workers", "temperature"}
+    assert len(shared) >= 5
+    assert {name: command[name] for name in shared} == {name: own[name] for name in shared}
+
+
+def test_responses_of_another_program_are_scored_as_a_file_is() -> None:
+    facts = {"dataset": "d", "category": "c", "defect": "x"}
+    truths = [
+        lad_reasoner.Truth(pair_id=f"p{index}", label=label, kind=kind, query_path=f"{index}.png", **facts)
+        for index, (label, kind) in enumerate([("yes", "logical"), ("no", "good"), ("yes", "structural")])
+    ]
+    texts = ["<think> a </think><answer> yes </answer>", "no tags", "<think> b </think><answer> yes </answer>"]
+    run = lad_reasoner.score_responses(zip(truths, texts, strict=True), resamples=10)
+    assert (run.pooled.pairs, run.pooled.unparsed, run.pooled.template_rate) == (2, 1, 0.5)
+    assert run.pooled.metrics["accuracy"].value == 0.5
+    every = lad_reasoner.score_responses(zip(truths, texts, strict=True), protocol="all", resamples=10)
+    assert every.pooled.pairs == 3
+
+
+def test_a_config_is_checked_without_a_command_line(repository: Path, tmp_path: Path) -> None:
+    config = repository / "examples/grpo/qwen2_5_vl_3b_loco.yaml"
+    absent = f"data.train_files={tmp_path}/absent.parquet"
+    findings = lad_reasoner.check_config(str(config), absent)
+    assert any(finding.is_error and "data.train_files" in finding.where for finding in findings)
+    with pytest.raises(lad_reasoner.UsageError, match="no_such_key"):
+        lad_reasoner.check_config(config, "data.no_such_key=1")
