@@ -135,7 +135,7 @@ USER, ASSISTANT = {"role": "user", "content": "<image>Any?"}, {"role": "assistan
         ([], {}, "found no rows"),
         ([{"messages": [USER], "images": ["a.png"]}], {}, "1 rows without an assistant's turn"),
         ([{"messages": [USER, ASSISTANT], "images": []}], {}, "1 rows whose number of <image>"),
-        ([{"messages": [USER, ASSISTANT], "images": ["b.png"]}], {}, "error: b.png: found no readable image"),
+        ([{"messages": [USER, ASSISTANT], "images": ["b.png"]}], {}, "error: b.png: found no readable file"),
         ([{"conversations": [USER]}], {}, "row 1 without 'messages'"),
         (None, {"formatting": "alpaca"}, "error: lad_sft: formatting"),
         (None, {"tags": {"role_tag": "role"}}, "error: lad_sft: tags: found no content_tag, user_tag, assistant_tag"),

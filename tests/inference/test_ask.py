@@ -11,7 +11,8 @@ import pytest
 
 from lad_reasoner.commands.ask import _print_verdict
 from lad_reasoner.commands.lad import main
-from lad_reasoner.inference.ask import MAX_IMAGE_PIXELS, Verdict, read_image_file
+from lad_reasoner.inference.ask import Verdict, read_image_file
+from lad_reasoner.pairs.images import MAX_IMAGE_PIXELS
 from lad_reasoner.support.errors import DataError
 
 
@@ -32,9 +33,9 @@ def test_the_bytes_are_as_they_lie_on_disk(image: Path) -> None:
     ("name", "content", "found"),
     [
         ("text.png", b"hello", "no readable image"),
-        ("empty.png", b"", "no readable image"),
+        ("empty.png", b"", "a file of zero bytes"),
         ("animation.gif", b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff;", "no readable image"),
-        ("absent.png", None, "No such file"),
+        ("absent.png", None, "no such file"),
     ],
 )
 def test_what_is_no_image_is_named(tmp_path: Path, name: str, content: bytes | None, found: str) -> None:
@@ -58,7 +59,7 @@ def test_a_wrong_image_costs_no_model_load(image: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as stop:
         main(["ask", "--reference", str(image), "--query", str(image.with_name("no.png")), "--model", "no-such-model"])
     assert stop.value.code == 1
-    assert capsys.readouterr().err.startswith(f"error: {image.with_name('no.png')}: found No such file")
+    assert capsys.readouterr().err.startswith(f"error: {image.with_name('no.png')}: no readable file (no such file")
 
 
 def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ def test_a_column_that_is_no_text_is_named(tmp_path: Path, processor: Any) -> No
 def test_an_unreadable_image_is_named(tmp_path: Path, processor: Any) -> None:
     row = pair(3)
     row["images"][1]["bytes"] = b"not an image"
-    with pytest.raises(DataError, match=r"drawn/3: found an unreadable image"):
+    with pytest.raises(DataError, match=r"drawn/3: no readable image"):
         dataset(tmp_path, processor, [row])
 
 

@@ -10,9 +10,9 @@ from typing import Final
 from lad_datasets.annotate.prompt import prompt_text
 from lad_datasets.annotate.reply import topics_of
 from lad_datasets.annotate.subjects import Subject
+from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler
 from lad_reasoner.pairs.tokens import ProcessorPixels
-from lad_reasoner.support.errors import DataError
 
 __all__ = ["Budget", "Estimate", "Prices", "estimate", "prompt_tokens"]
 
@@ -65,15 +65,9 @@ def prompt_tokens(subject: Subject, *, max_pixels: int) -> int:
     Raises:
         DataError: The image is unreadable.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(subject.image) as image:
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(subject.image, found=f"no readable image ({error})", expected="an image") from error
+    size = image_size(read_image_bytes(subject.image), subject.image)
     ruler = PromptRuler(processor=ProcessorPixels(28, 56 * 56, max_pixels))
-    return ruler.measure(prompt_text(subject), [(width, height)])
+    return ruler.measure(prompt_text(subject), [size])
 
 
 def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: int, max_pixels: int) -> Estimate:

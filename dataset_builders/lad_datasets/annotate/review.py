@@ -24,7 +24,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.annotate.annotate import SUBJECTS
 from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
-from lad_datasets.files.images import decode
+from lad_reasoner.pairs.images import decode, decode_mask, read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes, write_text
 from lad_reasoner.support.progress import track
@@ -204,12 +204,12 @@ def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
         name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{_SIDE}".encode()).hexdigest()[:20]
         file = target / f"{name}.{'png' if is_mask else 'jpg'}"
         if not file.exists():
-            data = path.read_bytes()
+            data = read_image_bytes(path)
             written = BytesIO()
             if is_mask:
                 _outline(data, path).save(written, "PNG", optimize=True)
             else:
-                picture = decode(data, path).convert("RGB")
+                picture = decode(data, path)
                 picture.thumbnail((_SIDE, _SIDE))
                 picture.save(written, "JPEG", quality=88)
             write_bytes(file, written.getvalue(), durable=False)
@@ -223,12 +223,7 @@ def _outline(data: bytes, where: Path) -> Image.Image:
     import numpy as np
     from PIL import Image, ImageFilter
 
-    try:
-        with Image.open(BytesIO(data)) as image:
-            pixels = np.atleast_3d(np.asarray(image))
-    except (SyntaxError, ValueError) as error:
-        raise DataError(where, found=f"no readable mask ({error})", expected="a PNG") from error
-    area = Image.fromarray((np.any(pixels[..., :3], axis=2) * 255).astype(np.uint8))
+    area = Image.fromarray(np.where(decode_mask(data, where), 255, 0).astype(np.uint8))
     area.thumbnail((_SIDE, _SIDE))
     area = area.point(lambda value: 255 if value else 0)
     grown = area.filter(ImageFilter.MaxFilter(5))

@@ -14,7 +14,7 @@ from typing import Final
 from lad_datasets.annotate.prompt import defect_phrase, product_phrase
 from lad_datasets.annotate.reply import QA, Topic
 from lad_datasets.annotate.subjects import Subject
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.pairs.images import decode_mask, read_image_bytes
 
 __all__ = ["WRITER", "describe_mask", "write_pairs"]
 
@@ -104,15 +104,9 @@ def describe_mask(subject: Subject) -> str:
         DataError: The mask is unreadable.
     """
     import numpy as np
-    from PIL import Image
 
     assert subject.mask is not None
-    try:
-        with Image.open(subject.mask) as image:
-            pixels = np.atleast_3d(np.asarray(image))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(subject.mask, found=f"no readable mask ({error})", expected="a PNG") from error
-    marked = np.any(pixels[..., :3], axis=2)  # a fourth channel is alpha
+    marked = decode_mask(read_image_bytes(subject.mask), subject.mask) > 0
     rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
     if not rows.size:
         return ""

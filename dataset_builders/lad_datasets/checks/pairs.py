@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_datasets.builders.describe import find_duplicates, find_single_labels
 from lad_datasets.checks.check import CheckOptions, Report, Table
-from lad_datasets.files.images import decode, load_bytes, sha256
+from lad_datasets.files.images import load_bytes, sha256
 from lad_datasets.files.manifest import count_rows
 from lad_datasets.leakage.guard import Guard, is_test_image
 from lad_datasets.sources import EVALUATION_DATASETS
+from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.reader import EASYR1_COLUMNS, complete_row, is_easyr1_only, parquet_files
 from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
@@ -193,10 +194,7 @@ def _read(image: dict[str, Any] | str) -> tuple[bytes, str]:
     if isinstance(image, dict) and image["bytes"] is not None:
         return image["bytes"], str(image["path"])
     path = Path(image if isinstance(image, str) else str(image["path"]))
-    try:
-        return path.read_bytes(), str(path)
-    except OSError as error:
-        raise DataError(path, found=f"no readable file ({error.strerror})", expected="an image") from error
+    return read_image_bytes(path), str(path)
 
 
 def _text_faults(row: dict[str, Any]) -> Iterator[str]:

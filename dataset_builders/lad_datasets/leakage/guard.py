@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lad_datasets.files.images import sha256
 from lad_datasets.leakage.perceptual_hash import look_of
 from lad_datasets.sources import EVALUATION_DATASETS, mvtec_loco
+from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.progress import track
 
@@ -106,5 +107,5 @@ class Guard:
 
 
 def _fingerprint(path: Path) -> tuple[str, NDArray[np.uint64]]:
-    data = path.read_bytes()
+    data = read_image_bytes(path)
     return sha256(data), look_of(data, path)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from lad_datasets.files.images import decode
 from lad_datasets.sources.samples import Sample, Tree
+from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.progress import track
 
@@ -42,7 +42,7 @@ def read_looks(
     def read(sample: Sample) -> NDArray[np.uint64] | DataError:
         path = tree.file(sample)
         try:
-            return look_of(path.read_bytes(), path)
+            return look_of(read_image_bytes(path), path)
         except DataError as fault:
             return fault
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lad_reasoner.inference.predictions import ScoreSource
 from lad_reasoner.inference.protocol import Backend, Question
+from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.errors import DataError, RunError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import Label, problem_text, prompt_text
 
-__all__ = ["IMAGE_FORMATS", "MAX_IMAGE_PIXELS", "Verdict", "ask", "read_image_file"]
-
-#: What a photograph may come as.
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
-
-#: Larger pictures are refused before they are decoded: 64 megapixels are 192 MB in memory.
-MAX_IMAGE_PIXELS: Final = 64_000_000
+__all__ = ["Verdict", "ask", "read_image_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +78,16 @@ def read_image_file(path: Path, *, where: object = None) -> Image:
     """Read an image file that a model may be asked about; only its header is decoded.
 
     Args:
-        path: A PNG, JPEG or WebP.
+        path: The file.
         where: What to call it in an error; its path by default.
 
     Raises:
         DataError: It cannot be read, is of another format, or has too many pixels.
     """
-    from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
-
     name = where or path
     try:
-        data = path.read_bytes()
-        with Pillow.open(BytesIO(data), formats=IMAGE_FORMATS) as picture:
-            pixels = picture.width * picture.height
-    except UnidentifiedImageError as error:
-        raise DataError(name, found="no readable image", expected="PNG, JPEG or WebP") from error
-    except Pillow.DecompressionBombError as error:
-        raise DataError(name, found=str(error), expected=f"at most {MAX_IMAGE_PIXELS:,} pixels") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        found = getattr(error, "strerror", None) or str(error)
-        raise DataError(name, found=found, expected="an image file") from error
-    if pixels > MAX_IMAGE_PIXELS:
-        raise DataError(name, found=f"{pixels:,} pixels", expected=f"at most {MAX_IMAGE_PIXELS:,}")
+        data = read_image_bytes(path)
+    except DataError as error:
+        raise DataError(error.problem, where=name) from error
+    image_size(data, name)
     return Image(data=data, path=str(name), sha256=hashlib.sha256(data).hexdigest())

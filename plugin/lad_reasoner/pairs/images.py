@@ -1,54 +1,243 @@
-"""Images on their way to a model: decoded, turned upright, resized, encoded for a server."""
+"""Image files: the only reader and decoder, with its limits.
+
+Whatever a name says, only PNG, JPEG, WebP, BMP and TIFF are opened (and HEIC where pillow-heif is installed), only
+from regular files, and only up to ``MAX_IMAGE_PIXELS``.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
+import warnings
+import zlib
 from base64 import b64encode
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lad_reasoner.pairs.tokens import ProcessorPixels, fit_processor
+from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, ProcessorPixels, fit_processor
 from lad_reasoner.support.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-__all__ = ["data_url", "decode_picture"]
+__all__ = [
+    "ALPHA_MODES",
+    "MAX_IMAGE_BYTES",
+    "MAX_IMAGE_PIXELS",
+    "data_url",
+    "decode",
+    "decode_mask",
+    "image_formats",
+    "image_size",
+    "load_pixels",
+    "open_image",
+    "read_image_bytes",
+    "to_faithful",
+]
+
+#: Our choice: more than thirty times the largest image of the datasets (2,048,000 pixels).
+MAX_IMAGE_PIXELS: Final = 64 * 1024 * 1024
+
+#: Our choice: twice the largest allowed image, uncompressed with four channels of 16 bits.
+MAX_IMAGE_BYTES: Final = 1 << 30
+
+_JPEG_SCAN: Final = b"\xff\xda"
+_JPEG_END: Final = b"\xff\xd9"
+
+#: How files begin that stand for an image which has not been downloaded, and how to get it.
+_POINTERS: Final = {
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the image; run: git lfs pull",
+    b"/annex/objects/": "a git-annex pointer, not the image; run: git annex get",
+}
 
 #: What every server of vision-language models reads.
 _SERVED: Final = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
+#: Pixel modes with an alpha channel.
+ALPHA_MODES: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
-def decode_picture(data: bytes, *, where: str) -> Picture:
-    """Decode an image to RGB, turned as its EXIF orientation says.
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are opened."""
+    formats = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+    if find_spec("pillow_heif") is None:
+        return formats
+    import_module("pillow_heif").register_heif_opener()
+    return (*formats, "HEIF")
+
+
+def read_image_bytes(path: Path, *, remedy: str = "") -> bytes:
+    """Return the bytes of an image file; devices, pipes and folders are not opened.
+
+    Args:
+        path: The file.
+        remedy: What to do if it cannot be read.
 
     Raises:
-        DataError: The bytes are no readable image.
+        DataError: It is absent, no regular file, larger than ``MAX_IMAGE_BYTES``, or not readable.
     """
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
     try:
-        with Pillow.open(BytesIO(data)) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise DataError(where, found=f"an unreadable image ({error})", expected="PNG, JPEG or WebP") from error
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError("not a regular file", where=path, remedy=remedy)
+        if facts.st_size > MAX_IMAGE_BYTES:
+            raise DataError(f"{facts.st_size:,} bytes are too many for an image", where=path)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        raise DataError(f"no readable file ({reason})", where=path, remedy=remedy) from error
 
 
-def data_url(data: bytes, *, pixels: ProcessorPixels | None, where: str) -> str:
+def open_image(data: bytes, where: object) -> Picture:
+    """Open an encoded image and judge its header; its pixels are not decoded.
+
+    Raises:
+        DataError: It is empty, of another format, cut, too large, or too long for a processor.
+    """
+    image = _open(data, where)
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        problem = f"one side of {image.width}x{image.height} pixels is more than {MAX_ASPECT_RATIO} times the other"
+        raise DataError(problem, where=where)
+    # Pillow may forgive a missing end. After the last start of scan these two bytes can be nothing else.
+    if image.format == "JPEG" and _JPEG_END not in data[data.rfind(_JPEG_SCAN) :]:
+        raise DataError("a truncated JPEG image", where=where)
+    return image
+
+
+def _open(data: bytes, where: object) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise DataError("a file of zero bytes", where=where)
+    for start, problem in _POINTERS.items():
+        if data.startswith(start):
+            raise DataError(problem, where=where)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is judged below; broken metadata is no fault of the pixels
+            image = Image.open(BytesIO(data), formats=image_formats())
+    except UnidentifiedImageError:
+        names = ", ".join(image_formats())
+        raise DataError(f"no readable image: no known image format (of {names})", where=where) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"possibly a decompression bomb ({error})", where=where) from error
+    except Exception as error:  # Pillow's plugins raise anything on broken headers
+        raise DataError(f"a corrupt image ({error})", where=where) from error
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        size = f"{image.width}x{image.height} pixels, possibly a decompression bomb"
+        problem = f"{image.width * image.height:,} pixels ({size}), more than {MAX_IMAGE_PIXELS:,}"
+        raise DataError(problem, where=where)
+    if min(image.size) < 1:
+        raise DataError(f"an image of {image.width}x{image.height} pixels", where=where)
+    return image
+
+
+def load_pixels(image: Picture, where: object) -> Picture:
+    """Decode an opened image.
+
+    Raises:
+        DataError: It is corrupt or cut.
+    """
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, zlib.error, EOFError, IndexError, KeyError, OverflowError) as error:
+        raise DataError(f"a corrupt image ({error})", where=where) from error
+    return image
+
+
+def image_size(data: bytes, where: object) -> tuple[int, int]:
+    """Return width and height, from the header alone.
+
+    Raises:
+        DataError: It is not an image that can be opened.
+    """
+    with _open(data, where) as image:
+        return image.size
+
+
+def decode(data: bytes, where: object) -> Picture:
+    """Return an image as people see it: upright, 8-bit RGB, transparent pixels white.
+
+    Raises:
+        DataError: It is not a sound image, or too large.
+    """
+    with open_image(data, where) as image:
+        return to_faithful(load_pixels(image, where), where).convert("RGB")
+
+
+def to_faithful(image: Picture, where: object) -> Picture:
+    """Return a decoded image upright, in L or RGB, transparent pixels white.
+
+    Raises:
+        DataError: Its values are not numbers, or all the same in more than 8 bits.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _to_8_bit(image, where)
+    if "transparency" in image.info or image.mode in ALPHA_MODES:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+
+
+def _to_8_bit(image: Picture, where: object) -> Picture:
+    """Scale linearly to 8 bits: from 0 to 65535 (floats also from 0 to 1 or 255), else from the image's own range."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("pixel values that are not numbers (NaN or infinite)", where=where)
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise DataError(f"every pixel has the value {low:g}", where=where)
+    tops = (1.0, 255.0, 65535.0) if image.mode.startswith("F") else (65535.0,)
+    if low >= 0 and high <= tops[-1]:
+        low, high = 0.0, next(top for top in tops if high <= top)
+    return Image.fromarray(np.round((values - low) / (high - low) * 255.0).astype(np.uint8))
+
+
+def decode_mask(data: bytes, where: object) -> NDArray[np.uint8]:
+    """Return a mask's values, (height, width): the largest of its colour channels, without alpha.
+
+    Raises:
+        DataError: It is not a sound image, or too large.
+    """
+    import numpy as np
+
+    with _open(data, where) as image:
+        loaded = load_pixels(image, where)
+        if loaded.mode.startswith(("I", "F")):
+            return np.asarray(loaded).clip(0, 255).astype(np.uint8)
+        values: NDArray[np.uint8] = np.asarray(loaded.convert("RGB")).max(axis=2)
+        # A palette may be all black: then its indices are the values.
+        return values if values.any() or loaded.mode != "P" else np.asarray(loaded)
+
+
+def data_url(data: bytes, *, pixels: ProcessorPixels | None, where: object) -> str:
     """Return an image as a ``data:`` URL.
 
     Args:
         data: The encoded image.
-        pixels: Resize to what this rule says, so that a server's own processor leaves it alone; None sends the file as
-            it is.
+        pixels: Resize to what this rule says, so that a server's own processor leaves it alone; None sends a PNG or
+            JPEG as it is.
         where: What to call it in an error.
 
     Raises:
-        DataError: The bytes are no readable image.
+        DataError: It is not a sound image, or too large.
     """
     from PIL import Image as Pillow
 
-    picture = decode_picture(data, where=where)
+    picture = decode(data, where)
     kind = next((name for start, name in _SERVED.items() if data.startswith(start)), None)
     if pixels is not None:
         size = fit_processor(*picture.size, pixels)

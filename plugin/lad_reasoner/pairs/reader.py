@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.pairs.schema import Choice, Image
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.gold import read_gold
@@ -180,12 +181,7 @@ def read_image(image: Image, root: Path) -> bytes:
     """
     if image.data is not None:
         return image.data
-    path = root / image.path
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        problem = f"cannot read the image: {error.strerror or error}"
-        raise DataError(problem, where=path, remedy="Use --image-root if the images moved") from error
+    return read_image_bytes(root / image.path, remedy="Use --image-root if the images moved")
 
 
 def is_easyr1_only(columns: Sequence[str]) -> bool:

@@ -13,13 +13,15 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lad_reasoner.pairs.images import decode, decode_mask, read_image_bytes
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
-from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes
 from lad_reasoner.support.progress import report
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
 __all__ = ["FolderStore", "MemoryStore", "PairPictures", "PictureStore", "draw_pictures", "mask_files"]
@@ -187,7 +189,7 @@ class _Studio:
         data = read_image(image, self._root)
         name = f"{hashlib.sha256(data).hexdigest()[:20]}-{self._edge}.webp"
         if self._claim(name):
-            picture = _open(data, image.path)
+            picture = decode(data, image.path)
             # Box-averaged by a whole factor first: three times as fast, and no difference to see at this size.
             picture.thumbnail((self._edge, self._edge), reducing_gap=1.0)
             self._store.write(name, _encode(picture, "WEBP", quality=_QUALITY, method=2))
@@ -202,21 +204,24 @@ class _Studio:
             return True
 
     def _mask(self, files: tuple[Path, ...]) -> str:
-        contents = [_read(file) for file in files]
+        contents = [read_image_bytes(file) for file in files]
         name = f"{hashlib.sha256(b''.join(contents)).hexdigest()[:20]}-{self._edge}.png"
         if self._claim(name):
-            self._store.write(name, _overlay([_open(*item) for item in zip(contents, files, strict=True)], self._edge))
+            self._store.write(
+                name, _overlay([decode_mask(*item) for item in zip(contents, files, strict=True)], self._edge)
+            )
         return name
 
 
-def _overlay(masks: list[Picture], edge: int) -> bytes:
+def _overlay(masks: list[NDArray[np.uint8]], edge: int) -> bytes:
     """Return a PNG of the masks' union: a tinted area with an outline, transparent elsewhere."""
     from PIL import Image as Pillow
     from PIL import ImageChops, ImageFilter
 
-    union = Pillow.new("L", masks[0].size)
-    for mask in masks:
-        union = ImageChops.lighter(union, mask.convert("L").resize(union.size).point(lambda value: 255 * (value > 0)))
+    areas = [Pillow.fromarray(mask).point(lambda value: 255 * (value > 0)) for mask in masks]
+    union = areas[0]
+    for other in areas[1:]:
+        union = ImageChops.lighter(union, other.resize(union.size))
     union.thumbnail((edge, edge))
     area = union.point(lambda value: 255 * (value > 0))  # a mask of a few pixels must survive being made small
     outline = ImageChops.subtract(area.filter(ImageFilter.MaxFilter(5)), area)
@@ -224,25 +229,6 @@ def _overlay(masks: list[Picture], edge: int) -> bytes:
     picture = Pillow.new("RGBA", union.size, (*_MASK_COLOUR, 0))
     picture.putalpha(alpha)
     return _encode(picture, "PNG", optimize=True)
-
-
-def _open(data: bytes, where: object) -> Picture:
-    """Decode an image to RGB, turned as its EXIF orientation says."""
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
-    try:
-        with Pillow.open(BytesIO(data)) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise DataError(where, found=f"an unreadable image ({error})", expected="PNG, JPEG or WebP") from error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(file, found=error.strerror or str(error), expected="a mask") from error
 
 
 def _encode(picture: Picture, form: str, **options: int | bool) -> bytes:

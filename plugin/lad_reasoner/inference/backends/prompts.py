@@ -15,13 +15,12 @@ import torch
 
 from lad_reasoner.inference.predictions import Sampling
 from lad_reasoner.inference.protocol import Question
-from lad_reasoner.pairs.images import decode_picture
+from lad_reasoner.pairs.images import decode
 from lad_reasoner.pairs.reader import read_image
-from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import IMAGE_MARKER
 
-__all__ = ["Encoded", "Patches", "Prompt", "Prompts", "Recent", "decode_picture"]
+__all__ = ["Encoded", "Patches", "Prompt", "Prompts", "Recent"]
 
 _Grid = tuple[int, int, int]
 
@@ -175,11 +174,7 @@ class Prompts:
         return ids
 
     def _make_patches(self, images: Sequence[_File]) -> list[Patches]:
-        pictures = [decode_picture(image.data, where=image.where) for image in images]
-        for picture, image in zip(pictures, images, strict=True):
-            if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
-                found = f"an image of {picture.width}x{picture.height} pixels"
-                raise DataError(image.where, found=found, expected=f"an aspect ratio of at most {MAX_ASPECT_RATIO}")
+        pictures = [decode(image.data, image.where) for image in images]
         made = self._processor.image_processor(images=pictures, return_tensors="pt", **self._pixels)
         grids = [tuple(grid) for grid in made["image_grid_thw"].tolist()]
         parts = made["pixel_values"].split([prod(grid) for grid in grids])

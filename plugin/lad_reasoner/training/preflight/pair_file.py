@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.pairs.images import image_size, read_image_bytes
+from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import can_be_named
 from lad_reasoner.task.task import ANOMALOUS, IMAGE_MARKER
@@ -166,7 +167,7 @@ def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[
                 hollow |= isinstance(value, dict) and not value.get("bytes")
                 try:
                     sizes.append(_size(value, root))
-                except (OSError, ValueError, TypeError) as error:
+                except DataError as error:
                     bad = bad or f"image {index + 1} of a pair of {row.get('category', '?')}: {error}"
             samples.append(Sample(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
     return tuple(samples), bad, hollow
@@ -207,10 +208,5 @@ def _iter_first(file: pq.ParquetFile, group: int, columns: list[str], limit: int
 
 def _size(value: Any, root: Path) -> tuple[int, int]:
     """Return width and height of an image, from its header alone."""
-    from PIL import Image
-
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
-    source = io.BytesIO(data) if data else root / str(path)
-    with Image.open(source) as picture:
-        width, height = picture.size
-    return width, height
+    return image_size(data or read_image_bytes(root / str(path)), str(path))

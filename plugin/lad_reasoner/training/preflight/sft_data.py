@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, TrainerPixels
 from lad_reasoner.support.errors import DataError
@@ -175,17 +175,9 @@ def _ruler(config: Mapping[str, Any]) -> PromptRuler:
 
 def _size(image: Any, media: Path) -> tuple[int, int]:
     """Return width and height of an image, from its header alone."""
-    from PIL import Image, UnidentifiedImageError
-
     data = image.get("bytes") if isinstance(image, Mapping) else None
     name = image.get("path") if isinstance(image, Mapping) else image
-    source: Any = BytesIO(data) if data else _find(str(name), media)
-    try:
-        with Image.open(source) as opened:
-            width, height = opened.size
-            return width, height
-    except (OSError, UnidentifiedImageError) as fault:
-        raise DataError(name or "an image", found=f"no readable image ({fault})", expected="an image") from fault
+    return image_size(data or read_image_bytes(_find(str(name), media)), name or "an image")
 
 
 def _find(name: str, media: Path) -> Path:

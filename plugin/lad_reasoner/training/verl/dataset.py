@@ -8,13 +8,13 @@ builds it: the text column ``data.prompt_key`` inside the jinja file ``data.form
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from lad_reasoner.pairs.images import open_image, read_image_bytes
 from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels, fit_trainer, image_tokens
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
@@ -82,10 +82,7 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         if isinstance(image, Image.Image):  # a column of Hugging Face Image features
             return image
         data, path = (image["bytes"], image["path"]) if isinstance(image, dict) else (None, image)
-        try:
-            return Image.open(BytesIO(data) if data else Path(self.config.get("image_dir") or "", path))
-        except (OSError, TypeError) as error:
-            raise DataError(where, found=f"an unreadable image ({error})", expected="PNG, JPEG or WebP") from error
+        return open_image(data or read_image_bytes(Path(self.config.get("image_dir") or "", path)), where)
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
         """Drop rows whose prompt is longer than ``data.max_prompt_length`` and say how many.
