@@ -163,6 +163,7 @@ class Server:
 
     def __init__(self) -> None:
         self.behave: Callable[[str, int], str] = lambda key, times: "ok"
+        self.raw: Callable[[str], tuple[int, bytes, dict[str, str]]] = lambda key: (200, b"", {})
         self.delay = 0.0
         self.asked: Counter[str] = Counter()
         self.billed: Counter[str] = Counter()
@@ -239,6 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(value).encode())
         with self.owner.lock:
             self.owner.delivered[key] += 1
+
+    def _raw(self, key: str, prompt: str) -> None:
+        status, body, headers = self.owner.raw(key)
+        if body == b"HEADERS":
+            body = json.dumps({"error": {"message": str(dict(self.headers))}}).encode()
+        self._send(status, body, **headers)
 
     def _ok(self, key: str, prompt: str) -> None:
         self._complete(key, good_reply(prompt))

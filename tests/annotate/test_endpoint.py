@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.inference.test_openai_hostile import BAD
 
 from lad_datasets.annotate.annotate import annotate_with_model
 from lad_datasets.annotate.costs import Prices
@@ -149,6 +150,28 @@ def test_an_unfit_reply_is_kept_named_and_asked_for_once_more(
     assert summary["counts"]["images"] == 10
 
 
+def test_malformed_replies_cost_their_images_alone(
+    server: Server, subjects: list[Subject], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each of 24 images meets two malformed replies; the others are annotated, and the key is nowhere."""
+    cases = list(BAD.values())
+    numbers = {subject.id: number for number, subject in enumerate(subjects)}
+
+    def raw(key: str) -> tuple[int, bytes, dict[str, str]]:
+        name, _, attempt = key.partition("#")
+        return cases[(2 * numbers[name] + int(attempt) - 1) % len(cases)]
+
+    server.raw = raw
+    server.behave = lambda key, times: "raw" if numbers[key.partition("#")[0]] < len(cases) // 2 else "ok"
+    findings = Findings(quiet=True)
+    summary = annotate_with_model(subjects, tmp_path, options(server, concurrency=1), findings)
+    bad = len(cases) // 2
+    assert (summary["counts"]["invalid"], summary["counts"]["images"]) == (bad, len(subjects) - bad)
+    assert sum(server.asked.values()) == 2 * bad + len(subjects) - bad
+    shown = "".join(capfd.readouterr()) + "".join(file.read_text() for file in tmp_path.glob("*.json*"))
+    assert KEY not in shown
+
+
 @pytest.mark.parametrize("fault", ["refuse", "filter"])
 def test_a_refusal_is_final(server: Server, subjects: list[Subject], tmp_path: Path, fault: str) -> None:
     server.behave = lambda key, times: fault if "bottle" in key else "ok"
@@ -164,7 +187,7 @@ def test_a_fenced_reply_is_read(server: Server, subjects: list[Subject], tmp_pat
 
 @pytest.mark.parametrize(
     ("fault", "match"),
-    [("unauthorized", "API key is wrong"), ("out_of_money", "used-up quota"), ("reject", "--structured")],
+    [("unauthorized", "API key is wrong"), ("out_of_money", "the quota is used up"), ("reject", "--structured")],
 )
 def test_what_no_request_can_survive_stops_the_run(
     server: Server, subjects: list[Subject], tmp_path: Path, fault: str, match: str
@@ -187,7 +210,7 @@ def test_the_key_is_sent_and_never_kept(
     server.behave = lambda key, times: "echo" if "good" in key else "unauthorized"
     with pytest.raises(RunError) as caught:
         annotate_with_model(subjects, tmp_path, options(server, concurrency=1), Findings())
-    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     out, err = capfd.readouterr()
     assert KEY not in out + err + str(caught.value)
     for file in tmp_path.rglob("*.json*"):

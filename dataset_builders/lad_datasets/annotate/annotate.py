@@ -14,7 +14,7 @@ from lad_datasets.annotate import template_writer
 from lad_datasets.annotate.costs import Budget
 from lad_datasets.annotate.options import ModelOptions, is_local, read_api_key
 from lad_datasets.annotate.prompt import prompt_digest
-from lad_datasets.annotate.reply import QA, InvalidReplyError
+from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError
 from lad_datasets.annotate.subjects import Subject
 from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY
 from lad_reasoner.support.errors import DataError, RunError, UsageError
@@ -105,7 +105,7 @@ def _judging(runner: Runner, counts: Counter[str], findings: Findings) -> Callab
                 pairs = judge(answer, subject)
             except InvalidReplyError as error:
                 what, why = "invalid", str(error)
-            except PermissionError as error:
+            except RefusalError as error:
                 what, why = "refused", str(error)
             else:
                 counts.update(images=1, pairs=len(pairs))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_datasets.annotate.subjects import Subject
 
-__all__ = ["QA", "TOPICS", "InvalidReplyError", "Topic", "parse_reply", "reply_schema", "topics_of"]
+__all__ = ["QA", "TOPICS", "InvalidReplyError", "RefusalError", "Topic", "parse_reply", "reply_schema", "topics_of"]
 
 Topic = Literal["detection", "description", "localization", "analysis"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
@@ -44,6 +44,10 @@ _FENCE: Final = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTA
 
 class InvalidReplyError(Exception):
     """A reply that is not what was asked for; its text says why."""
+
+
+class RefusalError(Exception):
+    """The model refused, or a filter stopped it; its text is the reason."""
 
 
 class QA(BaseModel):

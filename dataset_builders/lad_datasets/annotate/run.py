@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lad_datasets.annotate.costs import Budget, prompt_tokens
-from lad_datasets.annotate.endpoint import Endpoint, NoAnswerError, Pace, Reply
+from lad_datasets.annotate.endpoint import Endpoint, EndpointReply
 from lad_datasets.annotate.options import ModelOptions
 from lad_datasets.annotate.prompt import build_messages
-from lad_datasets.annotate.reply import QA, InvalidReplyError, parse_reply
+from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError, parse_reply
 from lad_datasets.annotate.store import Answered, Failed, Sent, Store
 from lad_datasets.annotate.subjects import Subject
 from lad_reasoner.support.errors import DataError, RunError
 from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.openai_client import NoReplyError
 
 __all__ = ["Runner", "judge"]
 
@@ -40,12 +41,12 @@ def judge(answer: Answered, subject: Subject) -> list[QA]:
     """Return the pairs of a stored reply.
 
     Raises:
-        PermissionError: The model refused, or a filter stopped it.
+        RefusalError: The model refused, or a filter stopped it.
         InvalidReplyError: The reply is unfit.
     """
     reason = (answer.finish_reason or "").lower()
     if answer.refusal or reason in _SAFETY_STOPS:
-        raise PermissionError(answer.refusal or f"stopped by the endpoint ({answer.finish_reason})")
+        raise RefusalError(answer.refusal or f"stopped by the endpoint ({answer.finish_reason})")
     if reason in _FAULTS:
         raise InvalidReplyError(f"{_FAULTS[reason]}: {answer.text[:100]!r}")
     return parse_reply(answer.text, subject)
@@ -112,7 +113,6 @@ class Runner:
         endpoint = Endpoint(
             self.options,
             api_key=api_key,
-            pace=Pace(self.options.per_minute),
             on_retry=lambda reason: self.findings.add("retry", reason),
         )
         try:
@@ -154,7 +154,7 @@ class Runner:
                 judge(answer, subject)
             except InvalidReplyError:
                 continue
-            except PermissionError:
+            except RefusalError:
                 return None
             return None
         return len(answers) + 1 if len(answers) < self.options.attempts else None
@@ -178,7 +178,7 @@ class Runner:
         held = _Held(self.budget, bound)
         try:
             reply = await endpoint.ask(messages, request_id=f"{subject.id}#{attempt}", afford=held.more)
-        except NoAnswerError as error:
+        except NoReplyError as error:
             self._fail(subject, attempt, str(error), cost=held.release(bound * error.unsure))
             return False
         except RunError as error:
@@ -196,7 +196,7 @@ class Runner:
         self.findings.add("failed", f"{subject.id}: {reason}")
         self._count_in_a_row("failed", reason)
 
-    def _take(self, subject: Subject, attempt: int, reply: Reply, *, cost: float) -> None:
+    def _take(self, subject: Subject, attempt: int, reply: EndpointReply, *, cost: float) -> None:
         answer = Answered(
             id=subject.id,
             attempt=attempt,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 __all__ = ["register"]
 
@@ -71,7 +71,7 @@ def predict_command(
         temperature = 1.0 if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
         raise UsageError("--samples", found=f"{samples} with --temperature 0", expected="a temperature above 0")
-    from lad_reasoner.inference.predictions import refuse_special_file
+    from lad_reasoner.inference.predictions import failures_path, refuse_special_file
 
     refuse_special_file(out)  # before a model is loaded
     template = None if format_prompt is None else _read_template(format_prompt)
@@ -108,6 +108,9 @@ def predict_command(
     if summary.repaired:
         typer.echo(summary.repaired, err=True)
     typer.echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)
+    if summary.failed:
+        problem = f"{summary.failed} of {summary.wanted} responses failed; the reasons are in {failures_path(out)}"
+        raise RunError(problem, remedy="Run the same command again to ask for them again")
 
 
 def _read_template(path: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lad_reasoner.inference.predictions import ScoreSource
+from lad_reasoner.inference.predictions import Failure, ScoreSource
 from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.schema import Image
@@ -61,7 +61,9 @@ def ask(backend: Backend, references: Sequence[Image], query: Image) -> Verdict:
     prompt = prompt_text(problem_text(len(references)))
     answer = next(iter(backend.answer([Question("", prompt, (*references, query))])), None)
     if answer is None:
-        raise RunError(backend.model, found="no answer", expected="one response to one question")
+        raise RunError("the backend gave no answer", where=backend.model)
+    if isinstance(answer, Failure):
+        raise RunError(answer.reason, where=backend.model)
     response = parse(answer.response)
     return Verdict(
         answer=response.answer,

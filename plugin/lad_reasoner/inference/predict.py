@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, write_run_card
+from lad_reasoner.inference.predictions import Failure, Prediction, PredictionStore, RunKey, write_run_card
 from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, read_truths
 from lad_reasoner.support.errors import UsageError
@@ -26,7 +26,7 @@ from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_tem
 __all__ = ["PredictSummary", "default_template", "predict"]
 
 #: Packages whose versions change what a model answers.
-_VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "openai", "pillow", "torchvision")
+_VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "pillow", "torchvision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class PredictSummary:
         wanted: Responses asked for: pairs times samples.
         resumed: Of these, those that were there already.
         written: Of these, those written now.
+        failed: Of these, those that could not be answered; `failures_path` lists them with the reason.
         repaired: What was repaired in the file, in words; empty if nothing.
     """
 
     wanted: int
     resumed: int
     written: int
+    failed: int
     repaired: str
 
 
@@ -65,6 +67,8 @@ def predict(
             multiple-choice questions the one that asks for a letter.
         samples: Responses a pair.
         limit: Only the first pairs of the file.
+
+    A pair that cannot be answered is listed in `failures_path` and asked again by the next run.
 
     Raises:
         DataError: The data or the predictions already there cannot be read.
@@ -89,11 +93,17 @@ def predict(
         resumed = done = sum(response in store.done for response in wanted)
         report("responses", done, len(wanted))
         questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
+        failed = 0
         for answer in backend.answer(questions):
-            store.append(Prediction(**dict(key), **asdict(answer)))
-            done += 1
-            report("responses", done, len(wanted))
-    return PredictSummary(wanted=len(wanted), resumed=resumed, written=done - resumed, repaired=store.repaired)
+            if isinstance(answer, Failure):
+                store.record_failure(answer)
+                failed += 1
+            else:
+                store.append(Prediction(**dict(key), **asdict(answer)))
+                done += 1
+            report("responses", done + failed, len(wanted))
+    written = done - resumed
+    return PredictSummary(wanted=len(wanted), resumed=resumed, written=written, failed=failed, repaired=store.repaired)
 
 
 def default_template(truths: Sequence[Truth], *, structured: bool) -> str:

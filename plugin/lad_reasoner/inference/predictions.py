@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, Self
 
@@ -22,11 +23,13 @@ from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.support.files import write_json
 
 __all__ = [
+    "Failure",
     "Prediction",
     "PredictionStore",
     "RunKey",
     "Sampling",
     "ScoreSource",
+    "failures_path",
     "read_predictions",
     "read_run_card",
     "refuse_special_file",
@@ -125,6 +128,21 @@ class Prediction(RunKey):
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A question that could not be answered; the others still are.
+
+    Attributes:
+        pair_id: The pair.
+        sample: The sample.
+        reason: In words, without secrets.
+    """
+
+    pair_id: str
+    sample: int
+    reason: str
+
+
 class PredictionStore:
     """An open file of predictions. Use as a context manager; one process at a time.
 
@@ -156,6 +174,8 @@ class PredictionStore:
             raise
         self.done = {(prediction.pair_id, prediction.sample) for prediction in existing}
         self._synced = time.monotonic()
+        self._failed = False
+        failures_path(path).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +191,12 @@ class PredictionStore:
         self.done.add((prediction.pair_id, prediction.sample))
         if time.monotonic() - self._synced > _FSYNC_SECONDS:
             self._sync()
+
+    def record_failure(self, failure: Failure) -> None:
+        """List a pair that could not be answered in `failures_path`; the list covers the current run only."""
+        with failures_path(self.path).open("ab" if self._failed else "wb") as stream:
+            stream.write(json.dumps(asdict(failure), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._failed = True
 
     def _sync(self) -> None:
         os.fsync(self._stream.fileno())
@@ -296,6 +322,16 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
     if not found and not allow_empty:
         raise DataError(path, found="no predictions", expected="at least one line")
     return list(found.values())
+
+
+def failures_path(predictions: Path) -> Path:
+    """Return where the pairs without a response are listed.
+
+    Example:
+        >>> failures_path(Path("base.jsonl")).name
+        'base.failed.jsonl'
+    """
+    return predictions.with_name(predictions.name.removesuffix(".jsonl") + ".failed.jsonl")
 
 
 def run_card_path(predictions: Path) -> Path:

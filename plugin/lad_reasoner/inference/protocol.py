@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lad_reasoner.inference.predictions import Sampling, ScoreSource
+from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.pairs.schema import Image
 
 __all__ = ["Answer", "Backend", "BackendName", "BackendOptions", "Question"]
@@ -119,6 +119,9 @@ class Backend(Protocol):
     @property
     def sampling(self) -> Sampling: ...  # noqa: D102
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answer every sample of every question, in any order, taking questions as they are needed."""
+    def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
+        """Answer every sample of every question, in any order, taking questions as they are needed.
+
+        A question that cannot be answered costs only itself: it comes back as a `Failure`.
+        """
         ...

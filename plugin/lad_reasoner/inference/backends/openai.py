@@ -1,32 +1,50 @@
-"""Questions to any OpenAI-compatible server: requests in flight together, retried when the server falters.
+"""Questions to any OpenAI-compatible server, several in flight at once.
 
-The API key is read from OPENAI_API_KEY and never written. The client's own retries are used: 408, 409, 429, 5xx and
-connection faults, with exponential back-off, or as long as the server's Retry-After says.
+The server is asked through `support/openai_client.py`: faults that may pass are retried, and a pair without a usable
+reply is returned as a failure. The API key is read from OPENAI_API_KEY and never written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import accumulate, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.answer_score import answer_begin, score_from_alternatives
 from lad_reasoner.inference.backends.messages import chat_content, request_seed
 from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
-from lad_reasoner.inference.predictions import Sampling
+from lad_reasoner.inference.predictions import Failure, Sampling
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.support.errors import RunError, UsageError
 
+if TYPE_CHECKING:
+    from lad_reasoner.support.openai_client import ChatServer, NoReplyError, Reply
+
 __all__ = ["OpenAIBackend"]
 
-_RETRIES: Final = 8
+_TRIES: Final = 9
 
-#: Alternatives asked for at each token; the most that servers give.
+#: Upper bound of the first wait before another try, in seconds; it doubles.
+_BACKOFF: Final = 0.5
+
+_OPENAI: Final = "https://api.openai.com/v1"
+
+#: Alternatives requested for each token; the most that servers give.
 _ALTERNATIVES: Final = 20
+
+#: Requests in a row without a reply after which the server counts as down.
+_IN_A_ROW: Final = 8
+
+#: Every parameter with which a server's own generation config could change a response, stated as plain sampling.
+_PLAIN: Final = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_PLAIN_VLLM: Final = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+_Tasks = set[asyncio.Task[Answer | Failure]]
 
 
 class OpenAIBackend:
@@ -36,7 +54,7 @@ class OpenAIBackend:
     alternatives it lists counts as 0. Nothing is forced on a malformed response, which keeps no score.
 
     Raises:
-        UsageError: The package ``openai`` is not installed.
+        UsageError: A package is not installed, or the address or the key cannot be used.
     """
 
     name: BackendName = "openai"
@@ -44,18 +62,10 @@ class OpenAIBackend:
     dtype = None
 
     def __init__(self, options: BackendOptions) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            remedy = "pip install openai"
-            raise UsageError("--backend openai", found="no package openai", remedy=remedy) from error
         self.model, self._options = options.model, options
-        self._client = openai.OpenAI(
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",  # local servers ask for none
-            base_url=options.base_url,
-            max_retries=_RETRIES,
-            timeout=options.timeout,
-        )
+        self._plain: dict[str, Any] = {}
+        self._silent = 0
+        self._open_server()
         self.sampling = Sampling(
             temperature=options.temperature,
             max_new_tokens=options.max_new_tokens,
@@ -65,107 +75,137 @@ class OpenAIBackend:
             max_pixels=options.max_pixels,
         )
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answer with ``batch_size`` requests in flight, in the order in which the server does.
+    def _open_server(self) -> ChatServer:
+        try:
+            from lad_reasoner.support.openai_client import ChatServer
+        except ModuleNotFoundError as error:
+            remedy = "Run: pip install 'lad-reasoner[annotate]'"
+            raise UsageError(f"--backend openai needs the package {error.name}", remedy=remedy) from error
+        address = self._options.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+        option = "--base-url" if self._options.base_url else "OPENAI_BASE_URL"
+        key = os.environ.get("OPENAI_API_KEY", "")
+        timeout = self._options.timeout
+        return ChatServer(address, api_key=key, timeout=timeout, tries=_TRIES, backoff=_BACKOFF, option=option)
 
-        After a fault nothing more is asked, and what is in flight, which a server may charge for, is waited for.
+    def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
+        """Answer with ``batch_size`` requests in flight, in the order in which the replies arrive.
+
+        After an error nothing more is asked, and the replies in flight, which a server may charge for, are awaited.
 
         Raises:
-            RunError: The server refused a request, or kept faltering.
+            RunError: No request can succeed, or the server is down.
         """
         asked = ((question, sample) for question in questions for sample in question.samples)
-        fault: BaseException | None = None
-        with ThreadPoolExecutor(self._options.batch_size) as pool:
-            flying: set[Future[Answer]] = set()
+        with asyncio.Runner() as runner:
+            server = runner.run(self._connect())
+            fault: BaseException | None = None
+            flying: _Tasks = set()
             try:
                 while True:
                     free = 0 if fault else self._options.batch_size - len(flying)
-                    flying |= {pool.submit(self._ask, *item) for item in islice(asked, free)}
+                    flying |= {runner.get_loop().create_task(self._ask(server, *item)) for item in islice(asked, free)}
                     if not flying:
                         break
-                    landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-                    for future in landed:
-                        if error := future.exception():
+                    landed, flying = runner.run(_wait_for_one(flying))
+                    for task in landed:
+                        if error := task.exception():
                             fault = fault or error
                         else:
-                            yield future.result()
+                            yield task.result()
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                runner.run(server.close())
         if fault:
             raise fault
 
-    def _ask(self, question: Question, sample: int) -> Answer:
-        import openai
+    async def _connect(self) -> ChatServer:
+        server = self._open_server()
+        extra = _PLAIN_VLLM if await server.is_vllm() else {}
+        self._plain = {**_PLAIN, **extra}
+        return server
 
+    async def _ask(self, server: ChatServer, question: Question, sample: int) -> Answer | Failure:
+        from lad_reasoner.support.openai_client import NoReplyError
+
+        request = await asyncio.to_thread(self._request, server, question, sample)
         start = time.perf_counter()
         try:
-            completion = self._client.chat.completions.create(**self._request(question, sample))
-        except openai.OpenAIError as error:
-            address = self._client.base_url.copy_with(userinfo=b"", query=None)  # a password is not for a log
-            found = f"{type(error).__name__} ({str(error)[:200]})"
-            expected = f"an answer from {address}"
-            raise RunError(question.where, found=found, expected=expected, remedy=_remedy(error, question)) from error
-        return self._read(question, sample, completion, time.perf_counter() - start)
+            reply = await server.ask(request)
+        except NoReplyError as error:
+            self._require_hope(server, question, error)
+            return Failure(question.pair_id, sample, error.reason)
+        self._silent = 0
+        return self._read(question, sample, reply, time.perf_counter() - start)
 
-    def _request(self, question: Question, sample: int) -> dict[str, Any]:
+    def _require_hope(self, server: ChatServer, question: Question, error: NoReplyError) -> None:
+        """Raise if the next request would fail in the same way.
+
+        Raises:
+            RunError: The server is down, or gives no log-probabilities.
+        """
+        from lad_reasoner.support.openai_client import BadReplyError, RejectedError
+
+        of_file = bool(question.pair_id)
+        again = "run the same command again to resume" if of_file else "ask again"
+        if isinstance(error, RejectedError):
+            if "logprob" in error.reason:
+                remedy = "Add --no-scores" if of_file else "Only `lad predict --no-scores` does without"
+                raise RunError("the server gives no log-probabilities", where=server.address, remedy=remedy) from None
+            return
+        if isinstance(error, BadReplyError):
+            return
+        if error.unreached:
+            named = "--base-url or OPENAI_BASE_URL" if of_file else "OPENAI_BASE_URL"
+            remedy = f"Start that server, or name another with {named}, then {again}"
+            raise RunError(f"the server cannot be reached: {error}", where=server.address, remedy=remedy) from None
+        self._silent += 1
+        if self._silent >= _IN_A_ROW:
+            problem = f"{_IN_A_ROW} requests in a row have no reply: {error}"
+            raise RunError(problem, where=server.address, remedy=f"Check the server, then {again}") from None
+
+    def _request(self, server: ChatServer, question: Question, sample: int) -> dict[str, Any]:
         options = self._options
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "user", "content": chat_content(question, self._options)}],
-            "max_tokens": options.max_new_tokens,
+            "messages": [{"role": "user", "content": chat_content(question, options)}],
+            server.tokens_key: options.max_new_tokens,
             "temperature": options.temperature,
             "seed": request_seed(options.seed, question.pair_id, sample),
+            **self._plain,
         }
         if options.scores and question.scored:
             request |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
         if options.structured:
-            request["extra_body"] = {"structured_outputs": {"regex": TEMPLATE_REGEX}}
+            request["structured_outputs"] = {"regex": TEMPLATE_REGEX}
         return request
 
-    def _read(self, question: Question, sample: int, completion: Any, seconds: float) -> Answer:
-        choice = completion.choices[0]
-        text = choice.message.content or ""
-        if self.sampling.structured and choice.finish_reason == "stop" and not re.fullmatch(TEMPLATE_REGEX, text):
-            remedy = "ask a server that knows structured_outputs.regex (vLLM does), or leave out --structured"
-            raise RunError(
-                question.where, found=f"a free response {text[:60]!r}", expected="the template", remedy=remedy
-            )
-        score = _score(text, choice.logprobs.content if choice.logprobs else None)
-        usage = completion.usage
+    def _read(self, question: Question, sample: int, reply: Reply, seconds: float) -> Answer:
+        text = reply.text or reply.refusal or ""
+        if self.sampling.structured and reply.finish_reason == "stop" and not re.fullmatch(TEMPLATE_REGEX, text):
+            remedy = "Ask a server that supports structured_outputs.regex (vLLM does), or leave out --structured"
+            raise RunError(f"the response is not in the template: {text[:60]!r}", where=question.where, remedy=remedy)
+        score = _score(text, reply)
         return Answer(
             pair_id=question.pair_id,
             sample=sample,
             response=text,
             score=score,
             score_source=None if score is None else "answer_token",
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            response_tokens=usage.completion_tokens if usage else None,
-            finish_reason="length" if choice.finish_reason == "length" else "stop",
+            prompt_tokens=reply.prompt_tokens,
+            response_tokens=reply.completion_tokens,
+            finish_reason="length" if reply.finish_reason == "length" else "stop",
             seconds=round(seconds, 6),
         )
 
 
-def _remedy(error: Exception, question: Question) -> str:
-    """Return what to do about a server's fault: a question of a file is asked by `lad predict`, which resumes."""
-    import openai
-
-    of_file = bool(question.pair_id)
-    if "logprob" in str(error):
-        does_without = "add --no-scores" if of_file else "only `lad predict --no-scores` does without"
-        return f"this server gives no log-probabilities: {does_without}"
-    again = "run the same command again to resume" if of_file else "ask again"
-    unreached = isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
-    if unreached:
-        named = "--base-url or OPENAI_BASE_URL" if of_file else "OPENAI_BASE_URL"
-        return f"start that server, or name another with {named}, then {again}"
-    return again
+async def _wait_for_one(tasks: _Tasks) -> tuple[_Tasks, _Tasks]:
+    return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _score(text: str, tokens: Any) -> float | None:
+def _score(text: str, reply: Reply) -> float | None:
     """Return the score from the alternatives listed where the answer's word begins."""
     begin = answer_begin(text)
-    if begin is None or not tokens:
+    if begin is None or not reply.tokens:
         return None
-    reach = accumulate(len(token.token) for token in tokens)
-    token = next((token for token, end in zip(tokens, reach, strict=True) if end > begin), None)
-    return score_from_alternatives((item.token, item.logprob) for item in token.top_logprobs) if token else None
+    reach = accumulate(len(token) for token, _ in reply.tokens)
+    listed = next((listed for (_, listed), end in zip(reply.tokens, reach, strict=True) if end > begin), ())
+    return score_from_alternatives((item.token, item.logprob) for item in listed)
