@@ -56,7 +56,8 @@ def test_the_overlong_penalty_is_dapos(length, limit, data):
 NAMED = [
     ("One cable is missing.", "existence", "missing_cable", 1.0),
     ("One cable is absent in the query.", "existence", "missing_cable", 1.0),
-    ("The wrong number of cables.", "existence", "missing_cable", 1.0),  # right, if less exact
+    ("The wrong number of cables.", "existence", "missing_cable", 0.0),  # not which: missing, extra and count differ
+    ("The number of parts is wrong.", "number", "unnamed", 1.0),
     ("There is an additional cable.", "existence", "missing_cable", 0.0),  # the opposite
     ("The cables are swapped.", "color", "cable_swap", 1.0),
     ("The blue wire has a different colour.", "color", "cable_swap", 1.0),  # its kind
@@ -127,6 +128,7 @@ def test_every_violation_can_be_named(name):
         "hole": "pierced",
         "contamination": "dirty",
         "print": "smudged",
+        "level": "overfilled",
     }.get(name, name)
     assert named_violations(f"It is {example}.") == {name}
 
@@ -137,6 +139,17 @@ WRONG = parse("<think> a cable is missing </think><answer> no </answer>")
 ALL = OptionalRewards.read(
     {"soft_length_weight": 0.1, "overlong_weight": 1.0, "overlong_limit": 100, "naming_weight": 0.2}
 )
+
+
+def test_consistency_pays_where_reasoning_and_right_answer_agree():
+    rewards = OptionalRewards.read({"consistency_weight": 0.5})
+    assert rewards.parts(RIGHT, GOLD, None) == (0.5, {"consistency": 1.0})
+    assert rewards.parts(WRONG, GOLD, None) == (0.0, {"consistency": 0.0})
+    silent = parse("<think> both images agree </think><answer> yes </answer>")
+    assert rewards.parts(silent, GOLD, None) == (0.0, {"consistency": 0.0})
+    normal = parse("<think> nothing is missing </think><answer> no </answer>")
+    assert rewards.parts(normal, json.dumps({"label": "no"}), None) == (0.5, {"consistency": 1.0})
+    assert "consistency" not in OptionalRewards.read({}).parts(RIGHT, GOLD, None)[1]
 
 
 def test_length_and_naming_pay_for_right_answers_only():

@@ -1,10 +1,11 @@
-"""Rewards beside the paper's two: off unless their weight is given. docs/rewards.md says when each is worth it.
+"""Rewards in addition to the paper's two: off unless their weight is given. docs/rewards.md explains when to use each.
 
-    soft_length_reward     reasoning of a length people read, neither collapsed nor rambling
+    soft_length_reward     reasoning of a readable length, neither collapsed nor rambling
     overlong_penalty       DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13)
     defect_naming_reward   the reasoning names what is wrong: LogiCls's task (arXiv 2602.03530)
+    consistency_reward     the reasoning asserts a violation if and only if the answer is yes
 
-The first and the third are paid for right answers only, so that no length and no list of words pays by itself.
+All but the penalty are paid for right answers only, so that no length and no list of words pays by itself.
 Standard library only, as `lad_reasoner.task.rewards`.
 """
 
@@ -19,8 +20,8 @@ from typing import Any, Final, Self
 from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.response import Response
 from lad_reasoner.task.rewards import accuracy_reward
-from lad_reasoner.task.task import ANOMALOUS, Label
-from lad_reasoner.task.violations import gold_violations, named_violations
+from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
+from lad_reasoner.task.violations import asserts_anomaly, gold_violations, named_violations
 
 __all__ = [
     "MOST_NAMED",
@@ -28,13 +29,14 @@ __all__ = [
     "OptionalRewards",
     "can_be_named",
     "check_weight",
+    "consistency_reward",
     "defect_naming_reward",
     "overlong_penalty",
     "soft_length_reward",
 ]
 
-#: Who names more different violations than these has listed, not looked. Our choice: an anomaly of MVTec LOCO AD has
-#: one violation, seldom two.
+#: A response that names more than this many distinct violations is guessing. Our choice: an anomaly of MVTec LOCO AD
+#: has one violation, rarely two.
 MOST_NAMED: Final = 3
 
 #: DAPO's own share: a buffer of 4,096 in 20,480 tokens.
@@ -75,8 +77,8 @@ def soft_length_reward(length: int, *, shortest: int, longest: int) -> float:
 def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
     """Return 0.0 up to ``limit - buffer`` tokens, then less in proportion, -1.0 from the limit on (DAPO, eq. 13).
 
-    A response that is cut at ``data.max_response_length`` has no answer, and its reward tells nothing about why. The
-    penalty says so before the cut.
+    A response that is cut at ``data.max_response_length`` has no answer, and its reward does not show why. The penalty
+    grows before the cut.
 
     Args:
         length: Of the response, in tokens.
@@ -119,6 +121,18 @@ def defect_naming_reward(reasoning: str, *, label: Label, kind: str, defect: str
     return len(named & (wanted | {phrase})) / len(named)
 
 
+def consistency_reward(reasoning: str, answer: Label | None) -> float:
+    """Return 1.0 if the reasoning asserts a violation of the query exactly where the answer is yes, else 0.0.
+
+    Example:
+        >>> consistency_reward("A washer is missing.", "yes"), consistency_reward("A washer is missing.", "no")
+        (1.0, 0.0)
+    """
+    if answer is None or not reasoning:
+        return 0.0
+    return float(asserts_anomaly(reasoning) == (answer != NORMAL))
+
+
 def can_be_named(gold: Gold) -> bool:
     """Return whether a gold answer states what is wrong, by its kind or its defect."""
     return gold.label == ANOMALOUS and any(gold_violations(gold.kind, gold.defect))
@@ -138,6 +152,7 @@ class OptionalRewards:
         overlong_limit: In tokens; the config's ``data.max_response_length``.
         overlong_buffer: In tokens; a fifth of the limit by default, as in DAPO.
         naming_weight: Of `defect_naming_reward`.
+        consistency_weight: Of `consistency_reward`.
     """
 
     soft_length_weight: float | None = None
@@ -147,6 +162,7 @@ class OptionalRewards:
     overlong_limit: int | None = None
     overlong_buffer: int | None = None
     naming_weight: float | None = None
+    consistency_weight: float | None = None
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Self:
@@ -200,8 +216,8 @@ class OptionalRewards:
             length: Of the response, in tokens; needed by the two rewards of length.
 
         Returns:
-            What to add to the reward, and the parts: ``soft_length`` and ``overlong`` on every row, ``naming`` on the
-            rows of anomalous queries that have a name. A part without a weight is not there.
+            What to add to the reward, and the parts: ``soft_length``, ``overlong`` and ``consistency`` on every row,
+            ``naming`` on the rows of anomalous queries that have a name. A part without a weight is absent.
 
         Raises:
             ValueError: The gold has no label of yes or no, or the length is needed and not known.
@@ -223,6 +239,9 @@ class OptionalRewards:
                 response.reasoning, label=ANOMALOUS, kind=truth.kind, defect=truth.defect
             )
             extra += self.naming_weight * parts["naming"]
+        if self.consistency_weight is not None:
+            parts["consistency"] = right * consistency_reward(response.reasoning, response.answer)
+            extra += self.consistency_weight * parts["consistency"]
         return extra, parts
 
 

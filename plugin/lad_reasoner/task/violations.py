@@ -1,61 +1,132 @@
-"""What is wrong with a query, as words: which violations a text names, and which a gold answer holds.
+"""What is wrong with a query, as words: the violations that a text asserts, and those that a gold answer holds.
 
-The task is that of Logical Anomaly Classification (LogiCls, arXiv 2602.03530): to say which rule is broken, not only
-that one is. The words were collected from the defect names of MVTec AD, VisA and MVTec LOCO AD and from how models
-describe them. They are a list, not an understanding: docs/rewards.md says what that leaves open.
+The task is that of Logical Anomaly Classification (LogiCls, arXiv 2602.03530): to name the violated rule, not only
+that one is violated. The words were collected from the defect names of MVTec AD, VisA and MVTec LOCO AD and from how
+models describe them. They are a list, not an understanding; docs/rationales.md shows what it reads and what not.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["VIOLATIONS", "gold_violations", "named_violations"]
+__all__ = ["VIOLATIONS", "Assertion", "asserts_anomaly", "find_assertions", "gold_violations", "named_violations"]
 
+#: Nouns of parts, in the singular: what may be missing or one too many.
+PARTS: Final = (
+    "almond banana bolt bottle cable capsule cereal clamp chip component connector cap divider fruit "
+    "granola icon item almond banana bolt bottle cable capsule cereal clamp chip component connector cap "
+    "divider fruit granola icon item juice label leg lever liquid nectarine nut object part peach piece "
+    "pill pin plug pushpin screw seal separator splice sticker tangerine terminal topping transistor "
+    "washer wire"
+)
+_PART: Final = rf"(?:{'|'.join(PARTS.split())})s?"
+_NUMBERS: Final = {
+    word: number
+    for number, words in enumerate(
+        [
+            "zero none",
+            "one a an single 1st",
+            "two second double pair",
+            "three third",
+            "four fourth",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+        ]
+    )
+    for word in words.split()
+}
+_NUMBER: Final = r"(?:\d{1,3}|(?:" + "|".join(word for word in _NUMBERS if word not in {"a", "an", "none"}) + r")\b)"
+_COLOR: Final = "(?:black|blue|brown|gr[ae]y|green|orange|pink|purple|red|transparent|violet|white|yellow)"
 _OFF: Final = "(?:abnormal|different|faulty|inconsistent|incorrect|mismatched|unexpected|unknown|unusual|wrong)"
-_TWO_WORDS: Final = r"(?:\w++ ){0,2}"
-_DIFFERS: Final = rf"{_TWO_WORDS}(?:differs?|different|incorrect|mismatch|wrong|changed)"
+_FEW: Final = r"(?:\w++ ){0,2}"
+#: Not "no extra washer" and "no broken pin": what is denied there is a fault, not the part.
+_SOUND: Final = (
+    r"(?!(?:\w+ ){0,2}(?:addition|bent|broken|contamin|crack|damag|defect|differ|dirt|duplic|extra|fault|foreign|"
+    r"incorrect|loose|mis|more|other|scratch|second|surplus|un|wrong))"
+)
+_NOT: Final = r"(?:not|\w{2,6}n't|cannot)"
+#: That two things do not agree. The denial of agreement is part of the assertion.
+_DIFFERS: Final = (
+    rf"{_FEW}(?:differs?|different|incorrect|mismatch(?:es|ed)?|wrong|changed|off|deviates?|"
+    rf"{_NOT} (?:\w++ )?(?:match|agree|correspond|correct|equal|right|(?:the )?same))"
+)
+_BE: Final = r"(?:is|are|was|were|be|been|can be|looks?|appears?|seems?)"
+_SEEN: Final = r"(?:visible|present|there|seen|found|detected|included|inside|in place|attached|located)"
+_FAR: Final = "(?:clearly|considerably|far|markedly|much|noticeably|significantly|slightly|somewhat|too|very|visibly)"
 
 #: Violation, and the words for it: regular expressions on lower-case text with single spaces, each of whole words.
-#: A word stands under one violation only, so that who uses it names one thing. Words that also describe what is right
-#: ("the colors match") are here only where they say that it is not.
+#: Of two that begin at one place the first counts. Words that also describe what is right ("the colors match") are
+#: here only where they deny it.
 VIOLATIONS: Final[dict[str, str]] = {
-    "missing": r"missing|absent|absence|lack(?:s|ing)?|not present|not there|not visible|no longer there|omitted|"
-    r"empty|incomplete|fewer|too few|not enough|underflow",
-    "extra": r"extra|additional|surplus|superfluous|too many|too much|duplicated?|overflow\w*",
-    "count": rf"{_OFF} {_TWO_WORDS}(?:number|count|amount|quantity|ratio)|"
-    rf"(?:number|count|amount|quantity|ratio) {_DIFFERS}",
-    "color": rf"{_OFF} {_TWO_WORDS}(?:color|hue)s?|colors? {_DIFFERS}|discolor\w*|recolor\w*|stain\w*|faded|tinted",
-    "swapped": r"swap\w*|exchanged|interchanged|switched|mixed(?: up)?|wrong order",
-    "type": rf"{_OFF} {_TWO_WORDS}(?:type|kind|model|variant)s?|(?:type|kind) {_DIFFERS}|unknown|"
-    r"(?:another|different|incorrect|wrong) (?:part|component|product)s?",
-    "length": r"(?:too|very) (?:long|short)|longer|shorter",
-    "place": rf"misplaced|displaced|misaligned|shifted|flip\w*|rotated|upside down|tilted|out of (?:place|position)|"
-    rf"{_OFF} {_TWO_WORDS}(?:place|position|location|slot|orientation|direction)s?|"
-    r"not (?:plugged|connected)|unplugged|disconnected|open lever",
+    "extra": r"extra|additional|surplus|superfluous|too many|duplicated?|(?:one|two|three) (?:\w++ )?more\b(?= than)|"
+    rf"(?:one|two|three) too many|(?:\w++ )?more {_FEW}{_PART}(?= than)|unexpected {_FEW}{_PART}|"
+    rf"(?:(?:is|are|was|were) )?(?:{_NOT} (?:\w++ )?(?:in|on|part of)|absent (?:in|from)|missing (?:in|"
+    rf"from)) the reference",
+    "level": rf"{_FEW}(?:level|filling|volume) {_FEW}(?:lower|higher|low|high|{_DIFFERS})|(?:lower|higher|{_OFF}) "
+    r"(?:fill(?:ing)?|liquid|juice) level|(?:under|over)-?fill\w*|(?:over|under)flow\w*|too (?:much|little)|"
+    rf"not enough|(?:filled|full) {_FEW}(?:less|more|higher|lower)|(?:less|more) (?:full|juice|liquid|cereals?|"
+    rf"filled)|"
+    rf"{_NOT} (?:\w++ )?(?:filled|full)|not as full",
+    "missing": r"missing|absent|absence|lack(?:s|ing)?|omitted|incomplete|"
+    rf"(?:no longer|{_NOT}) (?:be )?(?:\w++ )?{_SEEN}|(?:is|are|has|have) (?:gone|disappeared|been removed)|nowhere|"
+    rf"(?:has|have|shows?|contains?|holds?) (?:none|nothing)|none there|nothing there|"
+    rf"(?:no|without(?: an?| any| the)?|lacks?) {_SOUND}{_FEW}{_PART}(?= ?$|,? "
+    rf"(?:in|on|at|between|inside|next|to|where|here)\b| (?:\w++ )?{_SEEN}\b| {_BE} (?:\w++ )?(?:{_SEEN}|in|on|at)\b)|"
+    r"empty (?:\w++ )?(?:bottle|box|bag|compartment|slot|tray|side)|(?:is|are|left|remains?|stays?) (?:\w++ )?empty|"
+    rf"(?:one|two|three) (?:\w++ )?(?:fewer|less)\b|fewer|too few|less {_FEW}{_PART}(?= than)",
+    "count": rf"{_OFF} {_FEW}(?:number|count|amount|quantity|ratio)s?|"
+    rf"(?:number|count|amount|quantity|ratio)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}",
+    "color": rf"{_OFF} {_FEW}(?:color|hue)s?|colou?rs? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|discolor\w*|recolor\w*|"
+    rf"stain\w*|"
+    rf"faded|tinted|{_COLOR} (?:instead of|rather than|and not|not)|(?:darker|paler|lighter|redder|greener) than",
+    "swapped": r"swap\w*|exchanged|interchanged|switched|mixed(?: up)?|(?:wrong|reversed?|different) order|"
+    r"traded places",
+    "length": rf"{_FAR} (?:long|short)(?:er)?|(?:long|short)er than|(?:is|are|looks?|seems?) (?:long|short)er|"
+    rf"not as (?:long|short) as|lengths? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|{_OFF} length",
+    "place": r"misplaced|displaced|mispositioned|misaligned|shifted|flip\w*|rotated|upside down|tilted|off-?center|"
+    rf"out of (?:place|position|line)|{_OFF} {_FEW}(?:place|position|location|slot|orientation|direction|"
+    rf"compartment)s?|"
+    rf"too (?:far|high up|low down)|(?:no longer|{_NOT}) (?:\w++ )?(?:centered|aligned|plugged|connected|"
+    rf"upright|straight)|"
+    r"unplugged|disconnected|open lever|lever is open|wrong(?:ly)? (?:placed|side)",
+    "type": rf"{_OFF} {_FEW}(?:type|kind|model|variant)s?|(?:type|kind)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|unknown|"
+    rf"(?:another|different|incorrect|wrong) (?:\w++ )?(?:{_PART}|products?)",
     "bent": r"bent|bend(?:s|ing)?|twisted|crooked|kinked|warped|mis-?shapen|misshape|deform\w*|distort\w*|squeez\w*|"
-    r"crush\w*|dent(?:s|ed)?|fold(?:s|ed)?|manipulated",
-    "broken": r"broken|breaks?|breakage|crack\w*|fractur\w*|chipped|damag\w*|split|torn|shattered|snapped|burst",
-    "cut": r"cut|sever(?:s|ed)|sliced|frayed",
+    r"crush\w*|dent(?:s|ed)?|fold(?:s|ed)?|manipulated|curved",
+    "broken": r"broken|breaks?|breakage|crack\w*|fractur\w*|chipped|damag\w*|split|torn|ripped|shattered|snapped|"
+    r"burst",
+    "cut": r"cut(?! off by)|sever(?:s|ed)|sliced|frayed",
     "scratch": r"scratch\w*|scuff\w*|scrap(?:e|es|ed)|abrasions?|abraded",
     "hole": r"(?:dark|small|tiny|visible) holes?|pok(?:e|es|ed)|punctur\w*|pierced|perforat\w*",
     "contamination": r"contamina\w*|dirt\w*|debris|foreign|residue|soiled|smear\w*|spots?",
-    "print": rf"(?:{_OFF}|blurred|illegible) {_TWO_WORDS}(?:imprint|print|text|lettering|marking)s?|"
+    "print": rf"(?:{_OFF}|blurred|illegible) {_FEW}(?:imprint|print|text|lettering|marking)s?|"
     r"misprint\w*|illegible|unreadable|smudged",
 }
 
 _SURFACE: Final = frozenset({"bent", "broken", "cut", "scratch", "hole", "contamination", "print"})
-_LOGIC: Final = frozenset({"missing", "extra", "count", "color", "swapped", "type", "length", "place"})
+_LOGIC: Final = frozenset({"missing", "extra", "count", "color", "swapped", "type", "length", "place", "level"})
 
-#: Kinds of anomalies (`lad_reasoner.task.task.KINDS`) that say what is violated.
+#: Kinds of anomalies (`lad_reasoner.task.task.KINDS`) whose name tells the violation.
 _NARROW_KINDS: Final[dict[str, frozenset[str]]] = {
     "number": frozenset({"missing", "extra", "count"}),
     "color": frozenset({"color"}),
     "existence": frozenset({"missing", "extra"}),
 }
 
-#: Kinds that only say of which sort it is.
+#: Kinds that only tell the sort of violation.
 _BROAD_KINDS: Final[dict[str, frozenset[str]]] = {
     "logical": _LOGIC,
     "structural": _SURFACE | {"color", "place"},
@@ -63,20 +134,139 @@ _BROAD_KINDS: Final[dict[str, frozenset[str]]] = {
     "appearance": _SURFACE,
 }
 
-#: Names of defects that say nothing.
+#: Names of defects without meaning.
 _SAYS_NOTHING: Final = frozenset({"", "anomaly", "bad", "combined", "defect", "defective", "good", "unnamed"})
 
-_ANY: Final = re.compile(rf"\b(?:{'|'.join(f'(?P<{name}>{words})' for name, words in VIOLATIONS.items())})\b")
+#: The normal counts behind MVTec LOCO AD's names such as "0_nectarines_3_tangerines".
+_NORMAL_FRUITS: Final = {"nectarine": 1, "tangerine": 2}
 
-#: A denial reaches three words, commas between them: "no cracks, scratches or dents".
-_DENIED: Final = re.compile(
-    r"\b(?:no|not|never|without|neither|nor|none|free (?:of|from)|\w+n't)(?:[ ,]++(?!but\b)[\w-]++){0,3}[ ,]*+$"
+_ANOMALY: Final = r"anomal\w+|defects?|defective|abnormal\w*|irregular\w*|faulty|flaw\w*"
+_ANY: Final = re.compile(
+    rf"\b(?:{'|'.join(f'(?P<{name}>{words})' for name, words in VIOLATIONS.items())}|(?P<anomaly>{_ANOMALY}))(?!\w)"
 )
-_REACH: Final = 80
+
+_SENTENCE: Final = re.compile(r"[;:]\s|[.!]+(?:\s|$)|(?<=\?)\s|\n")
+_VERB: Final = (
+    r"(?:is|are|was|were|has|have|shows?|lies|sits|runs?|looks?|appears?|seems?|contains?|matche?s?|holds?|sticks?)"
+)
+_CLAUSE: Final = re.compile(
+    r",? (?:but|however|although|though|while|whereas|yet|except|because|since|so)\b,? |"
+    rf"(?:, (?:and |so )?| and )(?=(?:the|a|an|it|there|its|one|two|three|this|that|all|both|no|nothing|none) "
+    rf"(?:[\w-]+ ){{0,4}}?{_VERB}\b)|^(?:while|although|whereas|though) "
+)
+#: Before a violation, in its clause: it is denied, supposed, or looked for.
+_DENIED: Final = re.compile(
+    r"\b(?:no(?! longer| doubt)|not(?! only)|never|without|neither|nor|none|nothing|free|cannot|instead of|"
+    r"rather than|"
+    r"\w{2,6}n't|might|may|could|would|possibly|perhaps|maybe|potential(?:ly)?|if|whether|unless|"
+    r"at first (?:glance|sight)|"
+    r"(?:check|look|inspect|search|examin|test)(?:s|ed|ing)? (?:[\w-]+ ){0,4}for|expect(?:ed)? to)\b(?! longer)"
+)
+#: After a violation, in its clause: it is not there, or it is no fault.
+_RETRACTED: Final = re.compile(
+    rf"^(?:[\w-]+ ){{0,4}}?(?:{_BE} )?(?:{_NOT} (?:\w+ )?(?:{_SEEN}|observed|the case)|absent|ruled out|excluded)\b"
+)
+#: In the sentence: what was mentioned before is denied, or explained away.
+_EXPLAINED: Final = re.compile(
+    r"\b(?:none of (?:these|them|those|which|this)|only an? (?:reflection|shadow|artifact)|not the case|"
+    r"normal (?:variation|tolerance)s?|within (?:the )?(?:normal|tolerance|usual)|acceptable|harmless|"
+    r"is normal|are normal|"
+    r"not an? (?:anomaly|defect)|negligible|does not count)\b"
+)
+#: In the clause: both images agree.
+_AGREES: Final = re.compile(
+    r"(?<!not )(?<!not the )\b(?:same|identical|equal|as in (?:both|the)|in both|just like|like (?:in )?the reference|"
+    r"also in the reference|as expected)\b"
+)
+_REFERENCE: Final = re.compile(r"^(?:and )?(?:in )?(?:the|a) (?:\w+ )?reference\b(?! (?:image )?,)")
+_SECTION: Final = 600  # characters of one sentence that are read together, so that time grows with the length alone
+
+
+class Assertion(NamedTuple):
+    """A violation that a text asserts of the query, and the sentence that asserts it."""
+
+    violation: str
+    sentence: str
+
+
+def find_assertions(text: str) -> Iterator[Assertion]:
+    """Yield the violations that a text asserts; ``anomaly`` for one without a name.
+
+    What is denied ("no part is missing"), supposed ("might be bent"), about the reference, or explained away
+    ("within normal variation") is not asserted.
+
+    Args:
+        text: Reasoning, in English.
+
+    Example:
+        >>> [found.violation for found in find_assertions("Nothing is bent. There is only one nut instead of two.")]
+        ['missing']
+    """
+    for whole in _SENTENCE.split(text.lower().replace("colour", "color").replace("\u2019", "'")):
+        words = " ".join(whole.split())
+        for start in range(0, len(words), _SECTION):
+            yield from _assertions_of(words[start : start + _SECTION])
+
+
+def _assertions_of(sentence: str) -> Iterator[Assertion]:
+    if sentence.endswith("?"):
+        return
+    explained = _EXPLAINED.search(sentence)
+    clauses = [clause for clause in _CLAUSE.split(sentence) if clause]
+    place = 0
+    for clause in clauses:
+        place = sentence.index(clause, place)
+        if (explained and explained.end() >= place) or _AGREES.search(clause):
+            continue
+        for match in _ANY.finditer(clause):
+            if not _is_denied(clause, match):
+                yield Assertion(match.lastgroup or "", sentence)
+    if not explained and not any(map(_AGREES.search, clauses)) and (counted := _compare_counts(sentence, clauses)):
+        yield Assertion(counted, sentence)
+
+
+def _is_denied(clause: str, match: re.Match[str]) -> bool:
+    if _DENIED.search(clause, 0, match.start()) or (
+        _REFERENCE.search(clause) and match.lastgroup != "extra" and "than" not in clause
+    ):
+        return True
+    earlier = _ANY.search(clause, 0, match.start())
+    if match.lastgroup == "missing" and earlier and earlier.lastgroup != "missing":
+        return _RETRACTED.search(match[0]) is not None  # "scratches are not visible"
+    return _RETRACTED.search(clause[match.end() :].lstrip()) is not None
+
+
+_INSTEAD: Final = re.compile(
+    rf"({_NUMBER})(?: [\w-]+){{0,5}}? (?:instead of|rather than|and not|not|where (?:only|just)|when there should be)"
+    rf"(?: the| only| just)?(?: \w+)? ({_NUMBER})(?: {_PART}\b)?"
+)
+_COUNTED: Final = re.compile(rf"\b{_PART}\b")
+_HAS: Final = re.compile(rf"({_NUMBER})(?:$| (?=(?:[\w-]+ ){{0,3}}?{_PART}\b|in |there|of ))")
+_ONLY: Final = re.compile(rf"\b(?:only|just) ({_NUMBER})(?: [\w-]+)?? {_PART}\b")
+
+
+def _compare_counts(sentence: str, clauses: list[str]) -> str | None:
+    """Return what two numbers say, one of the query and one of the reference: missing, extra, or nothing."""
+    if (found := _INSTEAD.search(sentence)) and _COUNTED.search(found[0]):
+        query, reference = map(_number, found.groups())
+        return None if query == reference else "missing" if query < reference else "extra"
+    theirs = [_HAS.search(clause) for clause in clauses if "reference" in clause or "expected" in clause]
+    ours = [_HAS.search(clause) for clause in clauses if "reference" not in clause and "expected" not in clause]
+    first, second = next(filter(None, ours), None), next(filter(None, theirs), None)
+    if first and second:
+        query, reference = _number(first[1]), _number(second[1])
+        return None if query == reference else "missing" if query < reference else "extra"
+    if len(clauses) == 1 and _ONLY.search(sentence) and "reference" not in sentence and not _DENIED.search(sentence):
+        return "missing"
+    return None
+
+
+def _number(word: str) -> int:
+    return int(word) if word.isdigit() else _NUMBERS[word]
 
 
 def named_violations(text: str, *, also: str = "") -> set[str]:
-    """Return the violations that a text says are there; what it denies ("no part is missing") is left out.
+    """Return the names of the violations that a text asserts.
 
     Args:
         text: Reasoning, in English.
@@ -86,44 +276,45 @@ def named_violations(text: str, *, also: str = "") -> set[str]:
         >>> sorted(named_violations("No scratches, but a screw is missing and the cable has a wrong colour."))
         ['color', 'missing']
     """
-    text = _plain(text)
-    found: set[str] = set()
-    for match in _ANY.finditer(text):
-        name = match.lastgroup or ""
-        if name not in found and not _is_denied(text, match.start()):
-            found.add(name)
-    if also:
-        for match in re.finditer(rf"\b{re.escape(also)}\b", text):
-            if not _is_denied(text, match.start()):
-                return found | {also}
+    found = {assertion.violation for assertion in find_assertions(text)} - {"anomaly"}
+    if also and re.search(
+        rf"\b{re.escape(also)}\b", plain := " ".join(text.lower().replace("colour", "color").split())
+    ):
+        before = plain[: plain.index(also)].rpartition(".")[2][-_SECTION:]
+        if not _DENIED.search(before):
+            found.add(also)
     return found
+
+
+def asserts_anomaly(text: str) -> bool:
+    """Return whether a text asserts any violation of the query, named or not."""
+    return next(find_assertions(text), None) is not None
 
 
 @lru_cache(maxsize=4096)  # a data set has some dozens of kinds with their defects
 def gold_violations(kind: str, defect: str) -> tuple[frozenset[str], str]:
-    """Return the violations of a gold answer, and its defect's name where only that says what they are.
+    """Return the violations of a gold answer, and its defect's name where only the name tells what is wrong.
 
-    The defect's name says which they are. A broad kind (logical, functional, ...) adds its own only where the name
-    tells none; a narrow one unless the name is one of its: ``missing_cable`` of kind "existence" is missing and not
-    extra, ``cable_swap`` of kind "color" is swapped or a color. Whoever says that the number is wrong is right about
-    what is missing or extra, and the other way round.
+    The defect's name decides: ``missing_cable`` is missing, neither extra nor a wrong count. The kind adds its own
+    violations where the name has none of them (``cable_swap`` of kind "color" is swapped or a color), and a broad kind
+    (logical, functional, ...) where the name has none at all.
 
     Args:
-        kind: As the pair parquet has it; one that is not known adds nothing.
-        defect: As the pair parquet has it; several are joined by a plus or a comma.
+        kind: As in the pair parquet; an unknown one adds nothing.
+        defect: As in the pair parquet; several are joined by a plus or a comma.
 
     Returns:
-        The violations, empty where neither name tells any; and the defect's name as a phrase that says it too, empty
-        where the violations do or where it is no name ("combined").
+        The violations, empty if neither name has any; and the defect's name as a phrase that names it too, empty
+        where the violations do or where it has no meaning ("combined").
 
     Example:
         >>> violations, phrase = gold_violations("existence", "missing_cable")
         >>> sorted(violations), phrase
-        (['count', 'missing'], '')
+        (['missing'], '')
         >>> gold_violations("", "thread_side")
         (frozenset(), 'thread side')
     """
-    phrase = _plain(re.sub(r"[_+,/]+", " ", defect)).strip()
+    phrase = " ".join(re.sub(r"[_+,/]+", " ", defect.lower().replace("colour", "color")).split())
     if phrase in _SAYS_NOTHING:
         phrase = ""
     violations = _violations_of_name(phrase)
@@ -132,27 +323,19 @@ def gold_violations(kind: str, defect: str) -> tuple[frozenset[str], str]:
     narrow = _NARROW_KINDS.get(kind, frozenset())
     if not violations & narrow:
         violations |= narrow
-    violations = violations or _BROAD_KINDS.get(kind, frozenset())
-    if "count" in violations:
-        violations |= {"missing", "extra"}
-    elif violations & {"missing", "extra"}:
-        violations |= {"count"}
-    return violations, phrase
+    return violations or _BROAD_KINDS.get(kind, frozenset()), phrase
 
 
 def _violations_of_name(phrase: str) -> frozenset[str]:
+    fruits = re.findall(r"(\d) (nectarine|tangerine)s?", phrase)
+    counts = {int(number) - _NORMAL_FRUITS[fruit] for number, fruit in fruits}
+    if counts:
+        steps = {"missing": any(count < 0 for count in counts), "extra": any(count > 0 for count in counts)}
+        return frozenset(name for name, found in steps.items() if found) or frozenset({"count"})
+    if phrase in {"empty bottle", "wrong ratio"}:
+        return frozenset({"missing", "level"} if phrase == "empty bottle" else {"count"})
     # Names such as "color" and "pill type" say that it is wrong only by being a defect's name.
-    named = named_violations(phrase) or (named_violations(f"wrong {phrase}") if phrase else set())
-    if not named and re.match(r"\d", phrase):  # MVTec LOCO AD's "2_nectarines_1_tangerine"
-        return frozenset({"count"})
+    named = {match.lastgroup or "" for match in _ANY.finditer(phrase)} - {"anomaly", ""}
+    if not named and phrase:
+        named = {match.lastgroup or "" for match in _ANY.finditer(f"wrong {phrase}")} - {"anomaly", ""}
     return frozenset(named)
-
-
-def _plain(text: str) -> str:
-    """Return text in lower case, in American spelling, with single spaces."""
-    return " ".join(text.lower().split()).replace("colour", "color")
-
-
-def _is_denied(text: str, place: int) -> bool:
-    before = re.split(r"[.;:!?]|\bbut\b", text[max(0, place - _REACH) : place])[-1]
-    return _DENIED.search(before) is not None
