@@ -37,7 +37,7 @@ from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER
 from lad_rehearsal.demo.tiny import IMAGE_SIZE, build_model, build_processor, save_tiny
 from lad_rehearsal.synthetic import qa
-from lad_rehearsal.synthetic.annotations import Sample, draw_comparison, draw_damage, draw_pair, draw_parts
+from lad_rehearsal.synthetic.annotations import QuestionSample, draw_comparison, draw_damage, draw_pair, draw_parts
 from lad_rehearsal.synthetic.render import render
 from lad_rehearsal.synthetic.scenes import LOGICAL, draw_layout
 
@@ -59,7 +59,7 @@ class Stage:
         measure_from: First step that is measured, then every so many.
     """
 
-    draws: dict[Callable[..., Sample], float]
+    draws: dict[Callable[..., QuestionSample], float]
     learning_rate: float
     plain: float
     steps: int
@@ -102,14 +102,14 @@ class Measurement:
     normal: float
 
 
-def draw_batch(stage: Stage, rng: np.random.Generator) -> list[Sample]:
+def draw_batch(stage: Stage, rng: np.random.Generator) -> list[QuestionSample]:
     """Draw the samples of a training step, each about a layout of its own."""
     draws = list(stage.draws)
     kinds = rng.choice(len(draws), size=BATCH, p=list(stage.draws.values()))
     return [roughen(draws[kind](draw_layout(rng), rng), stage.plain, rng) for kind in kinds]
 
 
-def roughen(sample: Sample, share: float, rng: np.random.Generator) -> Sample:
+def roughen(sample: QuestionSample, share: float, rng: np.random.Generator) -> QuestionSample:
     """Leave some of the template's tags out of a share of the pairs' answers."""
     if len(sample.scenes) == 1 or rng.random() >= share:
         return sample
@@ -133,7 +133,9 @@ class Encoder:
             self.prompts[question] = row["input_ids"][0], row["mm_token_type_ids"][0]
         return self.prompts[question]
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator, *, answers: bool = True) -> dict[str, Any]:
+    def __call__(
+        self, samples: Sequence[QuestionSample], rng: np.random.Generator, *, answers: bool = True
+    ) -> dict[str, Any]:
         """Draw the pictures and return the inputs, with labels on the answers, or without the answers."""
         tokenizer = self.processor.tokenizer
         rows = []

@@ -46,7 +46,7 @@ def test_stages_run_in_order_and_leave_a_log_and_a_record(tmp_path) -> None:
 def test_a_finished_stage_is_not_run_again(tmp_path) -> None:
     run([stage(tmp_path, "a"), stage(tmp_path, "b")], tmp_path)
     _, text = run([stage(tmp_path, "a"), stage(tmp_path, "b")], tmp_path)
-    assert text.count("done before") == 2
+    assert text.count("already done") == 2
     assert (tmp_path / "a.txt").read_text() == "x"
 
 
@@ -65,7 +65,7 @@ def test_what_is_not_done_runs_again_with_all_that_follows(tmp_path, lost) -> No
     else:
         record.write_text(json.dumps({**json.loads(record.read_text()), "commands": [["true"]]}))
     _, text = run([first, stage(tmp_path, "b")], tmp_path)
-    assert "done before" not in text
+    assert "already done" not in text
     assert (tmp_path / "b.txt").read_text() == "xx"
 
 
@@ -74,13 +74,13 @@ def test_a_failing_stage_names_itself_its_last_line_and_its_log(tmp_path) -> Non
     with pytest.raises(RunError) as caught:
         run([stage(tmp_path, "a"), bad], tmp_path)
     message = str(caught.value)
-    assert message.startswith("Stage bad: found exit code 3 (cannot open the box)")
+    assert message.startswith("Stage bad: failed with exit code 3 (cannot open the box)")
     assert str(tmp_path / "stages" / "bad.log") in message
     assert "\n" not in message
 
 
 def test_a_stage_without_its_output_has_failed(tmp_path) -> None:
-    with pytest.raises(RunError, match="found no "):
+    with pytest.raises(RunError, match="did not write"):
         run([stage(tmp_path, "empty", "pass")], tmp_path)
 
 

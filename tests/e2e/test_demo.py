@@ -86,5 +86,5 @@ def test_the_table_is_printed(demo) -> None:
 def test_a_finished_demonstration_is_not_run_again(demo) -> None:
     command = [sys.executable, "-m", "lad_reasoner.commands.lad", "demo", "--out", str(demo[0]), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr.count("done before") == len(demo[1]["stages"])
+    assert done.stderr.count("already done") == len(demo[1]["stages"])
     assert json.loads(done.stdout) == demo[1]

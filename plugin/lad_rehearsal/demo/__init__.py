@@ -1,1 +1,1 @@
-"""The embedded default: the whole chain on a CPU with a tiny model."""
+"""`lad demo`: the whole chain on a CPU with a tiny model."""

@@ -1,7 +1,7 @@
-"""What the demonstration runs: the commands of the real work, one after the other, on a tiny model and drawn images.
+"""The commands of the demonstration: those of the real work, with a tiny model and synthetic images.
 
-draw data ─► SFT ─┬► GRPO ─► +SFT+GRPO        the paper's four variants: base, +SFT, +GRPO, +SFT+GRPO,
-base ─────────────┴► GRPO ─► +GRPO            each asked about every pair of the drawn MVTec LOCO set
+render data ─► SFT ─┬► GRPO ─► +SFT+GRPO        the paper's four variants: base, +SFT, +GRPO, +SFT+GRPO,
+base ───────────────┴► GRPO ─► +GRPO            each predicts every pair of the synthetic MVTec LOCO set
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from lad_rehearsal.demo.tiny import BASE
 
 __all__ = ["SEED", "VARIANTS", "Chain", "iter_examples"]
 
-#: The paper's variants (Table 1), in the order in which they are shown: id and name.
+#: The paper's variants (Table 1) in display order: id and name.
 VARIANTS: Final = {"base": "base", "sft": "+SFT", "grpo": "+GRPO", "sft-grpo": "+SFT+GRPO"}
 
-#: Of the drawn data, the trainers and the sampled answers: a seed that no choice of model, data or schedule looked at.
+#: Random seed of the data, the trainers and the sampled answers. No choice of model, data or schedule used it.
 SEED: Final = 12749
 
-#: At which GRPO samples, by where it starts. From SFT, which is calibrated, at the usual 1. At 1 the base calls nearly
-#: every product anomalous, and GRPO then corrects too far for greedy answers: docs/demo.md.
+#: Sampling temperature of GRPO for each starting model. The SFT model is calibrated and uses the usual 1. At 1 the
+#: base calls nearly every product anomalous, and GRPO then overcorrects for greedy answers: docs/demo.md.
 ROLLOUT_TEMPERATURE: Final = {"base": 0.3, "sft": 1.0}
 
-#: Answers drawn for each pair at temperature 1, beside the greedy one.
+#: Answers sampled for each pair at temperature 1, in addition to the greedy one.
 SAMPLES: Final = 4
 
 _LAD: Final = (sys.executable, "-m", "lad_reasoner.commands.lad")
@@ -38,14 +38,14 @@ _LLAMAFACTORY: Final = (sys.executable, "-m", "llamafactory.cli")
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The stages and where each leaves its result.
+    """The stages and the result of each.
 
     Attributes:
-        folder: Where everything goes.
-        examples: The folder of the example configs.
-        seed: Of the drawn data, the trainers and the sampled answers.
+        folder: Folder of the demonstration.
+        examples: Folder of the example configs.
+        seed: Random seed of the data, the trainers and the sampled answers.
         steps: GRPO steps.
-        loco_test: Test images a category of the drawn LOCO set.
+        loco_test: Test images per category of the synthetic LOCO set.
         sft_rows: Questions and answers for SFT.
     """
 
@@ -58,7 +58,7 @@ class Chain:
 
     @property
     def loco(self) -> Path:
-        """The pairs that are scored; no training and no choice ever saw them."""
+        """The scored pairs, which no training and no choice has used."""
         return self.folder / "loco.parquet"
 
     def run_dir(self, variant: str) -> Path:
@@ -92,7 +92,7 @@ class Chain:
         trees = self.folder / "synthetic"
         sizes = ("--loco-test", str(self.loco_test), "--sft", str(self.sft_rows))
         command = (*_LAD, "build", "synthetic", "--out", str(trees), "--seed", str(self.seed), *sizes)
-        return Stage("draw", "draw the datasets", [command], trees / "annotations.jsonl", starts_without=trees)
+        return Stage("draw", "render the datasets", [command], trees / "annotations.jsonl", starts_without=trees)
 
     def _build(self) -> Stage:
         trees, seed = self.folder / "synthetic", ("--seed", str(self.seed), "--overwrite")
@@ -115,7 +115,7 @@ class Chain:
         }
         config = self.examples / "demo" / "sft.yaml"
         command = (*_LLAMAFACTORY, "train", str(config), *(f"{key}={value}" for key, value in words.items()))
-        # One thread: at this size a second one costs more than it brings.
+        # One thread: at this size a second one is slower.
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         weights = out / "model.safetensors"
         return Stage("sft", "SFT (LLaMA-Factory)", [command], weights, starts_without=out, environment=alone)
@@ -124,7 +124,7 @@ class Chain:
         pairs = self.folder / "grpo.parquet"
         words = {
             "data.train_files": pairs,
-            "data.val_files": pairs,  # the trainer wants one; validation is off
+            "data.val_files": pairs,  # the trainer requires the key; validation is off
             "data.seed": self.seed,
             "worker.actor.model.model_path": self.model(start),
             "worker.rollout.temperature": ROLLOUT_TEMPERATURE[start],
@@ -149,7 +149,7 @@ class Chain:
 
 
 def iter_examples() -> Iterator[Path]:
-    """Yield where the example configs may be: beside the package (installed), or at the root of its checkout."""
+    """Yield the possible folders of the example configs: in the installed package, or at the root of a checkout."""
     package = Path(str(lad_reasoner.__file__)).resolve().parent
     yield package / "examples"
     yield package.parents[1] / "examples"

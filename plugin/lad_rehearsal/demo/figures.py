@@ -1,4 +1,4 @@
-"""The GRPO runs of the demonstration, step by step, as one picture."""
+"""One figure with every step of the demonstration's GRPO runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RUNS: Final = {"grpo": ("without SFT", "#b3541e"), "sft-grpo": ("with SFT", "#1f
 
 
 def draw_training(grpo: Mapping[str, Any], path: Path) -> Path:
-    """Draw reward, structure, accuracy and response length over GRPO steps, with and without SFT; return the path.
+    """Plot reward, structure, accuracy and response length over GRPO steps, with and without SFT; return the path.
 
-    The fourth panel is the paper's figure 5.
+    The fourth panel corresponds to the paper's figure 5.
 
     Args:
         grpo: ``summary["grpo"]``.
-        path: Where to write; the suffix chooses the format.
+        path: File to write; its suffix selects the format.
     """
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
@@ -38,7 +38,7 @@ def draw_training(grpo: Mapping[str, Any], path: Path) -> Path:
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        # From zero, so that a change looks as large as it is.
+        # Start at zero, so that changes keep their proportion.
         axis.set_ylim(0, 1.1 * axis.get_ylim()[1] if name == "response_length" else 1.02)
     for axis in axes[1]:
         axis.set_xlabel("GRPO step")

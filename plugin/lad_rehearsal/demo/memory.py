@@ -1,9 +1,8 @@
-"""Memory of a process and all it started, as the proportional set size (PSS): shared pages are counted once."""
+"""Memory of a process tree as the proportional set size (PSS), which counts shared pages once."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,10 +12,10 @@ __all__ = ["PeakMemory", "tree_bytes"]
 
 
 def tree_bytes(pid: int) -> int:
-    """Return the bytes of memory that a process and its descendants hold together.
+    """Return the memory of a process and its descendants in bytes.
 
-    PSS where the kernel reports it (Linux), else the resident size, which counts shared pages more than once.
-    A process that ends while it is read counts as nothing.
+    PSS on Linux; elsewhere the resident size, which counts shared pages more than once. A process that ends while it
+    is read counts as 0.
     """
     try:
         root = psutil.Process(pid)
@@ -28,19 +27,14 @@ def tree_bytes(pid: int) -> int:
 
 def _process_bytes(process: psutil.Process) -> int:
     try:
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return int(process.memory_info().rss)
+        memory = process.memory_full_info()
     except psutil.Error:
         return 0
+    return int(getattr(memory, "pss", memory.rss))
 
 
 class PeakMemory:
-    """Watch a process tree from a thread of its own; ``bytes`` is the highest sum seen.
+    """Measures a process tree repeatedly in a thread; ``bytes`` is the peak.
 
     Example:
         >>> import os
@@ -61,7 +55,7 @@ class PeakMemory:
             self.bytes = max(self.bytes, tree_bytes(self._pid))
 
     def __enter__(self) -> Self:
-        self.bytes = tree_bytes(self._pid)  # at once: the process may end before the first interval does
+        self.bytes = tree_bytes(self._pid)  # at once: the process may end within the first interval
         self._thread.start()
         return self
 

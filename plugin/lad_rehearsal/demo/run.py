@@ -1,4 +1,4 @@
-"""Run the demonstration and show what it found."""
+"""Run the demonstration and summarise its results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["run_demo"]
 
 
 def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
-    """Run what is not done yet; write ``summary.json`` and the plots; return the summary.
+    """Run the unfinished stages; write ``summary.json`` and the plots; return the summary.
 
     Args:
-        out: Folder for everything; a folder of an earlier demonstration is taken up.
-        seed: Of the drawn data, the trainers and the sampled answers.
+        out: Folder of the demonstration; an earlier demonstration in it is continued.
+        seed: Random seed of the data, the trainers and the sampled answers.
 
     Raises:
-        UsageError: The folder holds something else.
+        UsageError: The folder contains something else.
         DataError: The example configs are not installed.
         RunError: A stage failed.
     """
@@ -32,7 +32,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
     records = run_stages(chain.stages(), folder, console)
 
-    # Imported when the long part is over: it costs seconds, and nothing before needs it.
+    # Imported after the long part: the import takes seconds, and nothing before needs it.
     from lad_rehearsal.demo.figures import draw_training
     from lad_rehearsal.demo.summary import summarize
 
@@ -40,16 +40,17 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     path = folder / "summary.json"
     path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     figure = draw_training(summary["grpo"], folder / "training.png")
-    console.print(f"figures of every step: {figure}\neverything measured:   {path}", soft_wrap=True)
+    console.print(f"figure of every step: {figure}\nall measurements:     {path}", soft_wrap=True)
     return summary
 
 
 def _own_folder(folder: Path) -> Path:
     marker = folder / "stages"
     if folder.exists() and not folder.is_dir():
-        raise UsageError(folder, found="a file", expected="a folder", remedy="name another --out")
+        raise UsageError("this is a file", where=folder, remedy="Choose another folder with --out")
     if folder.is_dir() and any(folder.iterdir()) and not marker.is_dir():
-        raise UsageError(folder, found="other files", expected="an empty folder or an earlier demonstration's")
+        problem = "the folder is not empty and does not contain a demonstration"
+        raise UsageError(problem, where=folder, remedy="Choose another folder with --out")
     marker.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -59,4 +60,4 @@ def _find_examples() -> Path:
     for place in places:
         if (place / "demo" / "grpo.yaml").is_file():
             return place
-    raise DataError(places[-1], found="no example configs", remedy="install the package again, or use a checkout")
+    raise DataError("the example configs are missing", where=places[-1], remedy="Install the package again")

@@ -1,4 +1,4 @@
-"""A chain of commands that can be stopped and taken up again: each stage has a log, an output and a record of cost."""
+"""A chain of commands that can be interrupted and continued; each stage has a log, an output and a cost record."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lad_rehearsal.demo.memory import PeakMemory
 
 __all__ = ["Stage", "StageRecord", "run_stages"]
 
-#: How often the last line of a running stage is shown where there is no terminal to redraw, in seconds.
+#: Seconds between two status lines of a running stage if stderr is not a terminal.
 QUIET_INTERVAL = 20.0
-#: What a stage has to end what it started itself, in seconds.
+#: Seconds that a stage has to end its own processes.
 GRACE = 30.0
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -34,12 +34,12 @@ class Stage:
     """One step of the chain.
 
     Attributes:
-        name: Short and unique; names the log and the record.
-        title: What a person reads while it runs.
-        commands: What is run, one after the other.
-        output: What exists when the stage is done.
-        starts_without: What an earlier, unfinished attempt left and the commands would stumble over: removed first.
-        environment: Variables laid over the environment of the commands.
+        name: Short, unique name of the log and the record.
+        title: Title for the status line.
+        commands: Commands to run, in order.
+        output: File or folder that a finished stage has written.
+        starts_without: Folder of an unfinished attempt that the commands cannot reuse; it is removed first.
+        environment: Environment variables added for the commands.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What a stage cost: seconds from start to end, and the peak memory (PSS) of all its processes together."""
+    """The cost of a stage: seconds from start to end, and the peak memory (PSS) of all its processes together."""
 
     name: str
     title: str
@@ -62,13 +62,13 @@ class StageRecord:
 
 
 def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> list[StageRecord]:
-    """Run the stages that are not done yet, in order, and return every stage's record.
+    """Run the unfinished stages in order and return every stage's record.
 
-    A stage is done when its record is there, names the same commands, and its output exists. Once a stage runs, every
-    later one runs too: it may read what changed.
+    A stage is finished if its record exists with the same commands, and its output exists. Once a stage runs, every
+    later stage runs too, because its input may have changed.
 
     Raises:
-        RunError: A command failed. The error names the stage, its log and what to do.
+        RunError: A command failed.
     """
     records: list[StageRecord] = []
     fresh = False
@@ -82,7 +82,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> list[
                 f"{prefix} {stage.title}: {done.seconds:.0f} s, {done.peak_bytes / 2**30:.1f} GiB", style="green"
             )
         else:
-            console.print(f"{prefix} {stage.title}: done before", style="dim")
+            console.print(f"{prefix} {stage.title}: already done", style="dim")
         records.append(done)
     return records
 
@@ -97,7 +97,7 @@ def _read_record(folder: Path, stage: Stage) -> StageRecord | None:
         return None
     try:
         record = StageRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):  # cut short by a kill: the stage is run again
+    except (ValueError, TypeError):  # truncated by a kill: run the stage again
         return None
     return record if record.commands == [list(command) for command in stage.commands] else None
 
@@ -121,12 +121,12 @@ def _run_stage(stage: Stage, folder: Path, console: Console, prefix: str) -> Sta
             peak = max(peak, memory.bytes)
             if code != 0:
                 raise RunError(
-                    stage.title,
-                    found=f"exit code {code} ({_last_line(log) or 'no output'})",
-                    remedy=f"read {log}; the same command run again goes on from this stage",
+                    f"failed with exit code {code} ({_last_line(log) or 'no output'})",
+                    where=stage.title,
+                    remedy=f"See {log}. The same command continues from this stage",
                 )
     if not stage.output.exists():
-        raise RunError(stage.title, found=f"no {stage.output}", remedy=f"read {log}")
+        raise RunError(f"did not write {stage.output}", where=stage.title, remedy=f"See {log}")
     record = StageRecord(
         stage.name, stage.title, time.monotonic() - start, peak, [list(command) for command in stage.commands]
     )
@@ -135,7 +135,7 @@ def _run_stage(stage: Stage, folder: Path, console: Console, prefix: str) -> Sta
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, console: Console, title: str, start: float) -> int:
-    """Wait for a command while showing the last line of its log; return its exit code."""
+    """Wait for a command, print the last line of its log meanwhile, and return its exit code."""
     shown = time.monotonic()
     with console.status(title) as status:
         while True:
@@ -150,7 +150,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, console: Console, title: 
 
 
 def _last_line(log: Path) -> str:
-    """Return the last printed line of a log, without colours and without what a carriage return erased."""
+    """Return the last line of a log, without colours and without text that a carriage return has overwritten."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 4096))
         text = _CONTROL.sub("", stream.read().decode("utf-8", errors="replace"))

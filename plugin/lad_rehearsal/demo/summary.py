@@ -1,4 +1,4 @@
-"""What the demonstration found: ``summary.json``, and the same as a table."""
+"""The results of the demonstration: ``summary.json``, and a table of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lad_rehearsal.demo.stages import StageRecord
 
 __all__ = ["results_table", "summarize"]
 
-#: The packages whose versions decide the figures.
+#: Packages whose versions affect the results.
 PACKAGES: Final = (
     "lad-reasoner",
     "torch",
@@ -36,12 +36,12 @@ PACKAGES: Final = (
     "pyarrow",
 )
 
-#: The pairs of variants whose difference is tested: what GRPO adds, to the base and to SFT.
+#: Pairs of variants whose difference is tested: GRPO after the base, GRPO after SFT, and both together.
 COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("base", "sft-grpo"))
 
 
 def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
-    """Return everything the run measured, as plain JSON values."""
+    """Return all measurements as plain JSON values."""
     return {
         "variants": {name: _variant(chain, name) for name in VARIANTS},
         "differences": [_difference(chain, first, second) for first, second in COMPARED],
@@ -98,7 +98,7 @@ def _estimate(estimate: Estimate) -> dict[str, float | None]:
 
 
 def _difference(chain: Chain, first: str, second: str) -> dict[str, Any]:
-    """Return how much more often the second variant is right than the first, on the same pairs, answering greedily."""
+    """Return the difference in greedy accuracy between the second and the first variant on the same pairs."""
     later, earlier = (read_system(chain.predictions(name), chain.loco, "paper") for name in (second, first))
     (comparison,) = compare_systems([later, earlier])
     return {
@@ -133,8 +133,8 @@ def _version(package: str) -> str | None:
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:
-    """Return the four variants as a table: greedy answers, the accuracy of sampled ones beside them, in percent."""
-    title = "One-shot on the drawn MVTec LOCO set: percent, [95% interval]"
+    """Return a table of the four variants in percent: greedy answers, and the accuracy of sampled answers."""
+    title = "One-shot on the synthetic MVTec LOCO set: percent, [95% interval]"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for heading in ("variant", "n", "accuracy", "F1", "template", "sampled accuracy"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")

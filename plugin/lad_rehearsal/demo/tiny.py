@@ -1,8 +1,8 @@
-"""A Qwen2.5-VL of 0.8 million parameters: the very architecture, tokenizer kind and chat template, on a CPU's scale.
+"""A Qwen2.5-VL with 0.8 million parameters: the same architecture, kind of tokenizer and chat template.
 
-It is what the demo trains, what rehearsals and tests load instead of 3 billion parameters, and what every consumer
-(transformers, LLaMA-Factory, verl) reads like the real model. The sizes come from measurements on two CPU cores
-(docs/demo-model.md); nothing here was learned, `examples/demo/pretrain.py` does the learning.
+The demo trains it; rehearsals and tests load it instead of the model with 3 billion parameters. transformers,
+LLaMA-Factory and verl read it like the real model. Its sizes come from measurements on two CPU cores
+(docs/demo-model.md); `examples/demo/pretrain.py` trains the weights.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = [
 #: The pretrained base that ships with the package.
 BASE: Final = Path(str(files(__package__))) / "base"
 
-#: 84 px are three slots of 28 px, and 28 px are one merged token of Qwen2.5-VL: 9 tokens an image.
+#: 84 px are three slots of 28 px, and 28 px are one merged token of Qwen2.5-VL: 9 tokens per image.
 IMAGE_SIZE: Final = 84
 
-#: What Qwen2.5-VL's template says where the caller gives no system turn.
+#: Qwen2.5-VL's default system turn.
 SYSTEM_TURN: Final = "You are a helpful assistant."
 
 SPECIAL_TOKENS: Final = (
@@ -55,10 +55,10 @@ SPECIAL_TOKENS: Final = (
     "<|video_pad|>",
 )
 
-#: One token each and not special (they stay in decoded text), as Qwen3 has its think tags.
+#: One token each and not special (they stay in decoded text), like the think tags of Qwen3.
 TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
 
-#: Qwen2.5-VL's turns: a system turn is added where none is given; images and videos become their vision tokens.
+#: Qwen2.5-VL's turns: the default system turn is added if there is none; images and videos become vision tokens.
 CHAT_TEMPLATE: Final = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM_TURN + "<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role + '\n' }}"
@@ -72,7 +72,7 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-#: Angles of 1e6 (the real model's) cannot tell three cells apart in 16 frequencies; 10 can (measured).
+#: The real model's 1e6 cannot distinguish three cells with 16 frequencies; 10 can (measured).
 _ROPE_THETA: Final = 10.0
 _MROPE_SECTION: Final = (4, 6, 6)
 
@@ -87,7 +87,7 @@ def build_processor(texts: Iterable[str] = ()) -> Qwen2_5_VLProcessor:
     tokenizer.eos_token = SPECIAL_TOKENS[2]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    # At most one demo image's worth of pixels: larger pictures shrink to it, smaller ones keep their size.
+    # At most the pixels of one demo image: larger images shrink to it, smaller ones keep their size.
     size = {"shortest_edge": 56 * 56, "longest_edge": IMAGE_SIZE * IMAGE_SIZE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=dict(size)),
@@ -111,7 +111,7 @@ def _train_bpe(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, st
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=2000, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
-    for tag in TAGS:  # tokens of their own: what they are made of needs no merges
+    for tag in TAGS:  # tags are tokens already and need no merges
         texts = [text.replace(tag, " ") for text in texts]
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
@@ -170,7 +170,7 @@ def build_config(tokenizer: Any) -> Qwen2_5_VLConfig:
 
 
 def build_model(tokenizer: Any, *, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
-    """Return the model with random weights drawn from ``seed``; torch's own generator is left as it was."""
+    """Return the model with random weights from ``seed``; the state of torch's generator is restored."""
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -187,10 +187,10 @@ def build_model(tokenizer: Any, *, seed: int = 0) -> Qwen2_5_VLForConditionalGen
 def save_tiny(
     folder: Path, *, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, dtype: str = "float32"
 ) -> None:
-    """Write a Hugging Face model folder that transformers 4.57 and 5, LLaMA-Factory and verl read alike.
+    """Write a model folder that transformers 4.57 and 5, LLaMA-Factory and verl read in the same way.
 
-    transformers 5 keeps theta only inside ``rope_parameters``; readers that know ``rope_theta`` and ``rope_scaling``
-    would silently take a theta of 1e6. Both spellings are written.
+    transformers 5 stores theta only in ``rope_parameters``; readers of ``rope_theta`` and ``rope_scaling`` would
+    silently use a theta of 1e6. Both forms are written.
     """
     import torch
 

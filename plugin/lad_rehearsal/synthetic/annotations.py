@@ -1,4 +1,4 @@
-"""Questions and answers for SFT, each about pictures drawn for it, in the annotation format of `lad build sft`."""
+"""Questions and answers for SFT, each with its own images, in the annotation format of `lad build sft`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lad_rehearsal.synthetic.scenes import (
 __all__ = [
     "ANNOTATIONS",
     "DATASET",
-    "Sample",
+    "QuestionSample",
     "draw_comparison",
     "draw_damage",
     "draw_pair",
@@ -39,16 +39,16 @@ __all__ += ["write_annotations"]
 ANNOTATIONS: Final = "annotations.jsonl"
 DATASET: Final = "synthetic_sft"
 
-#: Samples rendered at once.
+#: Number of samples rendered at once.
 _BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class QuestionSample:
     """A question about one or two scenes, and its answer.
 
     Attributes:
-        category: What is asked: ``parts``, ``damage``, ``comparison`` or ``pair``.
+        category: Kind of question: ``parts``, ``damage``, ``comparison`` or ``pair``.
         defect: "good", the defect's name, or "several".
     """
 
@@ -59,35 +59,39 @@ class Sample:
     defect: str
 
 
-def draw_parts(layout: Layout, rng: np.random.Generator) -> Sample:  # noqa: ARG001 - one signature for all
-    """Ask what stands where in one picture."""
+def draw_parts(layout: Layout, rng: np.random.Generator) -> QuestionSample:  # noqa: ARG001 - one signature for all
+    """Ask for the part in each slot of one image."""
     scene = Scene(layout)
-    return Sample("parts", qa.PARTS_QUESTION, (scene,), qa.parts_answer(scene), "good")
+    return QuestionSample("parts", qa.PARTS_QUESTION, (scene,), qa.parts_answer(scene), "good")
 
 
-def draw_damage(layout: Layout, rng: np.random.Generator) -> Sample:
-    """Ask which slots of one picture are blemished."""
+def draw_damage(layout: Layout, rng: np.random.Generator) -> QuestionSample:
+    """Ask which slots of one image are damaged."""
     scene = draw_dense(Scene(layout), rng)
-    return Sample("damage", qa.DAMAGE_QUESTION, (scene,), qa.damage_answer(scene), "several")
+    return QuestionSample("damage", qa.DAMAGE_QUESTION, (scene,), qa.damage_answer(scene), "several")
 
 
-def draw_comparison(layout: Layout, rng: np.random.Generator, *, share: float = 0.5) -> Sample:
-    """Ask the task's question of two pictures that differ in about ``share`` of their slots."""
+def draw_comparison(layout: Layout, rng: np.random.Generator, *, share: float = 0.5) -> QuestionSample:
+    """Ask the task's question about two images that differ in about ``share`` of their slots."""
     reference, query = Scene(layout), draw_dense(Scene(layout), rng, share=share)
-    return Sample("comparison", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), "several")
+    return QuestionSample(
+        "comparison", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), "several"
+    )
 
 
-def draw_pair(layout: Layout, rng: np.random.Generator, *, defects: Sequence[str] = (*LOGICAL, *STRUCTURAL)) -> Sample:
-    """Ask the task's question as it is: the query is normal, or has one of ``defects``, half the time each."""
+def draw_pair(
+    layout: Layout, rng: np.random.Generator, *, defects: Sequence[str] = (*LOGICAL, *STRUCTURAL)
+) -> QuestionSample:
+    """Ask the task's question about a pair; with probability 0.5 the query has one of ``defects``."""
     reference = query = Scene(layout)
     defect = "good" if rng.random() < 0.5 else str(rng.choice(defects))
     if defect != "good":
         query = break_scene(reference, defect, rng)
-    return Sample("pair", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), defect)
+    return QuestionSample("pair", qa.pair_question(), (reference, query), qa.pair_answer(reference, query), defect)
 
 
-#: Share of each kind of question among the annotations. Chosen by measurement: docs/demo-model.md.
-_SHARES: Final[dict[Callable[[Layout, np.random.Generator], Sample], float]] = {
+#: Share of each kind of question in the annotations. Chosen by measurement: docs/demo-model.md.
+_SHARES: Final[dict[Callable[[Layout, np.random.Generator], QuestionSample], float]] = {
     draw_parts: 0.07,
     draw_damage: 0.03,
     draw_comparison: 0.3,
@@ -95,8 +99,10 @@ _SHARES: Final[dict[Callable[[Layout, np.random.Generator], Sample], float]] = {
 }
 
 
-def draw_samples(count: int, *, rng: np.random.Generator, exclude: Collection[Layout] = ()) -> Iterator[Sample]:
-    """Draw questions, each about a layout of its own that is not in ``exclude``."""
+def draw_samples(
+    count: int, *, rng: np.random.Generator, exclude: Collection[Layout] = ()
+) -> Iterator[QuestionSample]:
+    """Yield random questions, each about a new layout that is not in ``exclude``."""
     draws = list(_SHARES)
     for index in rng.choice(len(draws), size=count, p=list(_SHARES.values())):
         layout = draw_layout(rng)
@@ -108,10 +114,10 @@ def draw_samples(count: int, *, rng: np.random.Generator, exclude: Collection[La
 def write_annotations(
     out: Path, *, rows: int, pixels: int, rng: np.random.Generator, exclude: Collection[Layout]
 ) -> int:
-    """Write ``annotations.jsonl`` and the pictures it names, under ``sft/``.
+    """Write ``annotations.jsonl`` and its images under ``sft/``.
 
     Returns:
-        The rows written.
+        Number of rows.
     """
     (out / "sft").mkdir(parents=True, exist_ok=True)
     samples = list(draw_samples(rows, rng=rng, exclude=exclude))
@@ -127,7 +133,7 @@ def write_annotations(
     return rows
 
 
-def _row(number: int, sample: Sample, images: list[str]) -> dict[str, object]:
+def _row(number: int, sample: QuestionSample, images: list[str]) -> dict[str, object]:
     return {
         "id": f"{DATASET}/{number:05d}",
         "images": images,

@@ -1,4 +1,4 @@
-"""Questions about synthetic pictures and their answers, written from what was drawn: no model had a hand in them."""
+"""Questions about synthetic images, and answers derived from the rendered scenes without a model."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def _scan(words: Sequence[str]) -> str:
 
 
 def parts_answer(scene: Scene) -> str:
-    """Return what stands in each slot."""
+    """Return the part in each slot."""
     return _scan([part_name(part) for part in scene.parts])
 
 
 def damage_answer(scene: Scene) -> str:
-    """Return which slots are blemished, and how."""
+    """Return the damage of each slot."""
     return _scan([BLEMISHES[mark] or "ok" for mark in scene.blemishes])
 
 
 def label_of(states: Sequence[str]) -> Label:
-    """Return the label of a query whose slots are as ``compare`` says."""
+    """Return the label of a query from the states that ``compare`` returns."""
     return NORMAL if all(state == "ok" for state in states) else ANOMALOUS
 
 
 def pair_question() -> str:
-    """Return the user's turn of a pair, exactly as GRPO and evaluation ask."""
+    """Return the user's turn of a pair, identical to that of GRPO and evaluation."""
     return prompt_text(problem_text())
 
 
@@ -52,13 +52,13 @@ def pair_answer(reference: Scene, query: Scene) -> str:
 
 
 def plain_answers(reference: Scene, query: Scene) -> tuple[str, str]:
-    """Return the same answer without the template, and with half of it: what an untaught model might write."""
+    """Return the same answer without the template and with half of it, like an untrained model's answers."""
     states = compare(reference, query)
     return f"{_scan(states)}. {label_of(states)}", f"<think> {_scan(states)} </think> {label_of(states)}"
 
 
 def vocabulary() -> Iterator[str]:
-    """Yield texts that hold every word of the questions and answers."""
+    """Yield texts that contain every word of the questions and answers."""
     every_part = [part_name(part) for part in range(-1, 30)]
     yield from (PARTS_QUESTION, DAMAGE_QUESTION, pair_question())
     yield _scan(["ok"] * SLOTS)

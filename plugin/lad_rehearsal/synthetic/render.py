@@ -1,4 +1,4 @@
-"""How a scene becomes pixels: many pictures at once, each with its own jitter of place, size, hue, light and noise."""
+"""Render scenes in batches, each image with random place, size, hue, light and noise."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from lad_rehearsal.synthetic.scenes import BLEMISHES, COLOURS, EMPTY, SHAPES, SLOTS, Scene, as_arrays
 
-__all__ = ["Pictures", "render"]
+__all__ = ["RenderedScenes", "render"]
 
 Floats = npt.NDArray[np.float32]
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-#: 0 to 255; hues about 60 degrees apart, so that a jittered hue stays nearest to its own.
+#: 0 to 255; hues about 60 degrees apart, so that a jittered hue stays nearest to its original.
 _PALETTE: Final = np.array(
     [(205, 45, 45), (215, 195, 40), (50, 160, 60), (45, 185, 200), (50, 75, 195), (165, 60, 180)], dtype=np.float32
 )
@@ -24,18 +24,18 @@ _BACKGROUND: Final = np.array((198, 194, 186), dtype=np.float32)
 _FRAME: Final = 45.0
 _NOISE: Final = 7.0
 
-#: Edges of the picture are framed by this share of a slot (3 px of 28): positions inside a transformer are relative,
-#: and the frame tells the nine slots apart.
+#: Width of the frame as a share of a slot (3 px of 28). Positions in a transformer are relative; the frame makes the
+#: nine slots distinguishable.
 _FRAME_SHARE: Final = 3 / 28
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """A batch of N pictures.
+class RenderedScenes:
+    """A batch of N images.
 
     Attributes:
         images: uint8 RGB of shape (N, size, size, 3).
-        marks: uint8 of shape (N, size, size); where not 0, the pixel shows the blemish ``BLEMISHES[value]``.
+        marks: uint8 of shape (N, size, size); a value other than 0 marks the blemish ``BLEMISHES[value]``.
     """
 
     images: npt.NDArray[np.uint8]
@@ -71,13 +71,13 @@ assert len(_SHAPE_FUNCTIONS) == len(SHAPES)
 assert len(_PALETTE) == len(COLOURS)
 
 
-def render(scenes: Sequence[Scene], *, rng: np.random.Generator, size: int = 84) -> Pictures:
-    """Draw scenes.
+def render(scenes: Sequence[Scene], *, rng: np.random.Generator, size: int = 84) -> RenderedScenes:
+    """Render scenes.
 
     Args:
         scenes: N scenes.
-        rng: Where the jitter comes from: the same state gives the same bytes.
-        size: Edge of a picture in pixels, a multiple of 3 (of 28 where Qwen2.5-VL should not resize it).
+        rng: Source of randomness; the same state gives the same bytes.
+        size: Edge of an image in pixels, a multiple of 3 (of 28 if Qwen2.5-VL should not resize it).
     """
     parts, blemishes = as_arrays(scenes)
     cell = size // 3
@@ -87,7 +87,7 @@ def render(scenes: Sequence[Scene], *, rng: np.random.Generator, size: int = 84)
     marks = np.zeros(cells.shape[:-1], dtype=np.uint8)
     for index in range(1, len(BLEMISHES)):
         _draw_blemishes(cells, marks, blemishes == index, index, rng)
-    return Pictures(_develop(_join(cells), rng), _join(marks))
+    return RenderedScenes(_develop(_join(cells), rng), _join(marks))
 
 
 def _background(count: int, rng: np.random.Generator) -> Floats:
@@ -143,14 +143,14 @@ def _draw_blemishes(
         inside, tone = _uniform(rng, 0.2, 0.28, count) - radius, 90.0
     alpha = np.clip(inside * (cell / 2) + 0.5, 0, 1)
     shade = np.full((*alpha.shape, 1), tone, dtype=np.float32)
-    if BLEMISHES[index] == "dent":  # lit from above: the lower rim shines
+    if BLEMISHES[index] == "dent":  # lit from above: the lower rim is bright
         shade += (v * 500)[..., None]
     cells[where] = cells[where] * (1 - alpha[..., None]) + np.clip(shade, 0, 255) * alpha[..., None]
     marks[where] = np.where(alpha > 0.5, index, 0)
 
 
 def _join(cells: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
-    """Lay (N, 9, cell, cell, ...) slots out as (N, 3 * cell, 3 * cell, ...) pictures."""
+    """Join slots of shape (N, 9, cell, cell, ...) into images of shape (N, 3 * cell, 3 * cell, ...)."""
     count, _, cell, _, *rest = cells.shape
     rows = cells.reshape(count, 3, 3, cell, cell, *rest).swapaxes(2, 3)
     return np.ascontiguousarray(rows.reshape(count, 3 * cell, 3 * cell, *rest))
@@ -165,8 +165,10 @@ def _develop(pictures: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8
     slope = np.linspace(-1, 1, size, dtype=np.float32)
     light = _uniform(rng, 0.88, 1.08, count) + _uniform(rng, -0.06, 0.06, count) * slope
     pictures *= light[..., None]
-    noise = rng.random(pictures.shape, dtype=np.float32)  # uniform: three times as fast as normal, and as good here
+    noise = rng.random(
+        pictures.shape, dtype=np.float32
+    )  # uniform noise is three times as fast as normal noise and sufficient here
     noise *= 2 * _NOISE
-    noise += 0.5 - _NOISE  # the half rounds when the bytes are cut
+    noise += 0.5 - _NOISE  # adding 0.5 rounds the later conversion to bytes
     pictures += noise
     return np.clip(pictures, 0, 255, out=pictures).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""What is in a picture: nine slots, a part or nothing in each, and what can go wrong.
+"""Scenes: nine slots, each with a part or empty, and their defects.
 
-A *part* is a shape in a colour; a *layout* says which part belongs in which slot of a product. Logical anomalies break
-the layout and can be seen only by comparing; structural ones are blemishes on a slot.
+A *part* is a shape in a colour; a *layout* defines the part of each slot of a product. Logical anomalies violate the
+layout and are visible only by comparison; structural anomalies are blemishes on a slot.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ROWS: Final = ("top", "middle", "bottom")
 SLOTS: Final = 9
 EMPTY: Final = -1
 
-#: Index into it is what `Scene.blemishes` holds.
+#: `Scene.blemishes` contains indices into this tuple.
 BLEMISHES: Final = ("", "scratch", "dent")
 
-#: Share of empty slots; with it, missing and extra parts are equally easy to place. Our choice.
+#: Share of empty slots, which makes missing and extra parts equally easy to place. Our choice.
 _EMPTY_SHARE: Final = 0.35
 _FEWEST, _MOST = 4, 7
 
@@ -65,7 +65,7 @@ class Scene:
 
 
 def part_name(part: int) -> str:
-    """Return what people call a part.
+    """Return the name of a part.
 
     Example:
         >>> part_name(0), part_name(EMPTY)
@@ -77,7 +77,7 @@ def part_name(part: int) -> str:
 
 
 def draw_layout(rng: np.random.Generator) -> Layout:
-    """Draw a layout of four to seven parts, at least two of them different."""
+    """Return a random layout of four to seven parts, at least two of them different."""
     while True:
         filled = rng.random(SLOTS) >= _EMPTY_SHARE
         parts = tuple(int(part) for part in np.where(filled, rng.integers(PARTS, size=SLOTS), EMPTY))
@@ -86,7 +86,7 @@ def draw_layout(rng: np.random.Generator) -> Layout:
 
 
 def draw_layouts(count: int, *, rng: np.random.Generator, exclude: Sequence[Layout] = ()) -> list[Layout]:
-    """Draw ``count`` layouts that differ from each other and from ``exclude``."""
+    """Return ``count`` random layouts that differ from each other and from ``exclude``."""
     seen = set(exclude)
     layouts: list[Layout] = []
     while len(layouts) < count:
@@ -98,9 +98,9 @@ def draw_layouts(count: int, *, rng: np.random.Generator, exclude: Sequence[Layo
 
 
 def compare(reference: Scene, query: Scene) -> tuple[str, ...]:
-    """Return what each slot of the query is, compared with the reference.
+    """Return the state of each slot of the query, compared with the reference.
 
-    A blemish is named before anything else; then ``missing``, ``extra``, ``swapped`` (another shape), ``recoloured``
+    A blemish takes precedence; then ``missing``, ``extra``, ``swapped`` (another shape), ``recoloured``
     (the same shape in another colour), ``ok``.
 
     Example:
@@ -169,7 +169,7 @@ def _wrong_place(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Two of a kind too many, or two parts too few."""
+    """Add two parts of one kind, or remove two parts."""
     if rng.random() < 0.5:
         return _put(scene, dict.fromkeys(_pick(rng, _slots(scene, filled=True), 2), EMPTY))
     part = int(rng.choice([part for part in scene.parts if part != EMPTY]))
@@ -214,7 +214,7 @@ def break_scene(scene: Scene, defect: str, rng: np.random.Generator) -> Scene:
 
 
 def draw_dense(scene: Scene, rng: np.random.Generator, *, share: float = 0.5) -> Scene:
-    """Return the scene with each slot changed with probability ``share``: material to learn comparing from."""
+    """Return the scene with each slot changed with probability ``share``, to train comparison."""
     parts, blemishes = list(scene.parts), list(scene.blemishes)
     for slot in np.flatnonzero(rng.random(SLOTS) < share):
         change = rng.random()

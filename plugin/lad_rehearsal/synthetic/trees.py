@@ -1,6 +1,6 @@
-"""Synthetic: seeded trees of drawn products in the layouts of MVTec AD, VisA (raw) and MVTec LOCO AD, and QA for SFT.
+"""Synthetic: seeded trees of rendered products in the layouts of MVTec AD, VisA (raw) and MVTec LOCO AD, QA for SFT.
 
-Licence: Apache-2.0, as the project that draws them.
+Licence: Apache-2.0, like the project that renders them.
 
     OUT/mvtec_ad/<category>/{train/good,test/{good,<defect>},ground_truth/<defect>}      15 categories
     OUT/visa/<object>/{Data/{Images/{Normal,Anomaly},Masks/Anomaly},image_anno.csv}      12 objects
@@ -8,9 +8,9 @@ Licence: Apache-2.0, as the project that draws them.
     OUT/mvtec_loco/<category>/{train,validation,test,ground_truth,defects_config.json}   5 categories
     OUT/annotations.jsonl, OUT/sft/NNNNN_{0,1}.png                                       questions and answers
 
-Names are those of the real datasets, so that recipes and readers need no special case; the pictures are not: each
-category is a layout of coloured shapes of its own. The layouts of the five LOCO categories are used nowhere else. Each
-root carries ``synthetic.json``, by which readers record ``synthetic_mvtec_ad`` and so on instead of the real dataset.
+The names are those of the real datasets, so that recipes and readers need no special case. The images are not: each
+category has its own layout of coloured shapes. The layouts of the five LOCO categories are used nowhere else. Each
+root contains ``synthetic.json``; with it, readers record ``synthetic_mvtec_ad`` etc. instead of the real dataset.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["GENERATOR", "MARKER", "VERSION", "Sizes", "draw_categories", "draw_t
 GENERATOR: Final = "lad-reasoner synthetic"
 MARKER: Final = "synthetic.json"
 
-#: Raised whenever the same seed would give other pictures.
+#: Incremented whenever the same seed would give different images.
 VERSION: Final = 1
 
 _DEFECTS: Final = (*LOGICAL, *STRUCTURAL)
@@ -54,15 +54,15 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much to draw.
+    """Sizes of the trees.
 
     Attributes:
-        train: Normal training images a category; LOCO's validation has a quarter of it.
-        test: Test images a category of MVTec AD and VisA: half normal, the rest spread over all defects.
-        loco_test: Normal plus logically anomalous test images a LOCO category, half each; structural ones are a
-            quarter as many.
+        train: Normal training images per category; LOCO's validation has a quarter of it.
+        test: Test images per category of MVTec AD and VisA: half normal, the rest spread over all defects.
+        loco_test: Normal plus logically anomalous test images per LOCO category, half each; a quarter as many are
+            structurally anomalous.
         sft: Questions and answers.
-        pixels: Edge of a picture.
+        pixels: Edge of an image.
     """
 
     train: int = 8
@@ -73,8 +73,8 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """One drawn picture; ``defect`` is "good" or a defect's name, and there is one mask for each thing wrong."""
+class _Rendered:
+    """One rendered image; ``defect`` is "good" or a defect's name, and each changed place has a mask."""
 
     defect: str
     image: npt.NDArray[np.uint8]
@@ -83,37 +83,37 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """One category: its layout, and where the chance of its pictures comes from."""
+    """One category: its layout, and the source of randomness of its images."""
 
     layout: Layout
     rng: np.random.Generator
     sizes: Sizes
 
-    def draw(self, defects: Sequence[str]) -> Iterator[_Drawn]:
-        """Draw a picture for each name: "good" or a defect."""
+    def draw(self, defects: Sequence[str]) -> Iterator[_Rendered]:
+        """Yield an image for each name: "good" or a defect."""
         normal = Scene(self.layout)
-        for start in range(0, len(defects), 64):  # what is held in memory at once
+        for start in range(0, len(defects), 64):  # bounds the memory
             names = defects[start : start + 64]
             scenes = [normal if name == GOOD else break_scene(normal, name, self.rng) for name in names]
             pictures = render(scenes, rng=self.rng, size=self.sizes.pixels)
             for name, scene, image, marks in zip(names, scenes, pictures.images, pictures.marks, strict=True):
                 masks = (marks > 0,) if name in STRUCTURAL else tuple(_iter_slot_masks(normal, scene, marks.shape[0]))
-                yield _Drawn(name, image, masks)
+                yield _Rendered(name, image, masks)
 
 
 def draw_trees(
     out: Path, *, seed: int = 0, sizes: Sizes | None = None, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, int]:
-    """Draw the three trees and the annotations into ``out``.
+    """Write the three trees and the annotations into ``out``.
 
     Args:
         out: A folder that is empty or does not exist.
         seed: The same seed and sizes give the same bytes.
-        sizes: How much to draw.
-        report: Called with the name of each tree and category as it is finished.
+        sizes: Sizes of the trees.
+        report: Called with the name of each finished category.
 
     Returns:
-        Pictures under each of mvtec_ad, visa and mvtec_loco (masks are not counted), and rows under annotations.
+        Images of mvtec_ad, visa and mvtec_loco (without masks), and rows of annotations.
     """
     sizes = sizes or Sizes()
     layouts = draw_categories(seed)
@@ -134,14 +134,14 @@ def draw_trees(
 
 
 def draw_categories(seed: int) -> dict[str, dict[str, Layout]]:
-    """Return every category's layout, by dataset; no two are the same."""
+    """Return the layout of every category, by dataset; all layouts differ."""
     names = {"mvtec_loco": mvtec_loco.CATEGORIES, "mvtec_ad": mvtec_ad.CATEGORIES, "visa": visa.CATEGORIES}
     layouts = iter(draw_layouts(sum(map(len, names.values())), rng=np.random.default_rng(seed)))
     return {dataset: {category: next(layouts) for category in categories} for dataset, categories in names.items()}
 
 
 def _iter_slot_masks(normal: Scene, scene: Scene, size: int) -> Iterator[Mask]:
-    """Yield a mask of each slot that is not as it should be."""
+    """Yield a mask of each slot that differs from the reference."""
     cell = size // 3
     for slot, state in enumerate(compare(normal, scene)):
         if state != "ok":
@@ -152,7 +152,7 @@ def _iter_slot_masks(normal: Scene, scene: Scene, size: int) -> Iterator[Mask]:
 
 
 def _spread(count: int, names: Sequence[str]) -> list[str]:
-    """Return ``count`` names, each as often as the others or once more."""
+    """Return ``count`` names in equal numbers, up to a difference of one."""
     return [names[index * len(names) // count] for index in range(count)]
 
 
@@ -172,7 +172,7 @@ def _write_mvtec_category(folder: Path, product: _Product) -> int:
 
 
 def _write_visa_object(folder: Path, product: _Product) -> int:
-    """Write an object; of the normal pictures the first ones are the training set's."""
+    """Write an object; the first normal images are the training set."""
     sizes = product.sizes
     anomalous = sizes.test // 2
     normal = sizes.train + sizes.test - anomalous
@@ -181,7 +181,7 @@ def _write_visa_object(folder: Path, product: _Product) -> int:
         kind, number = ("Anomaly", index - normal) if drawn.masks else ("Normal", index)
         image, mask = f"Data/Images/{kind}/{number:04d}.JPG", f"Data/Masks/Anomaly/{number:04d}.png"
         _save(folder / image, drawn.image)
-        if drawn.masks:  # as in VisA, the pixel value is the number of the defect's class
+        if drawn.masks:  # as in VisA, the pixel value is the defect's class
             _save_mask(folder / mask, np.any(drawn.masks, axis=0), 1 + _DEFECTS.index(drawn.defect))
         label = drawn.defect.replace("_", " ") if drawn.masks else "normal"
         rows.append([f"{folder.name}/{image}", label, f"{folder.name}/{mask}" if drawn.masks else ""])
@@ -190,7 +190,7 @@ def _write_visa_object(folder: Path, product: _Product) -> int:
 
 
 def _write_visa_split(root: Path, *, train: int) -> None:
-    """Write ``split_csv/1cls.csv`` from the objects' own tables."""
+    """Write ``split_csv/1cls.csv`` from the tables of the objects."""
     rows = [["object", "split", "label", "image", "mask"]]
     for category in visa.CATEGORIES:
         with (root / category / "image_anno.csv").open(encoding="utf-8", newline="") as lines:
@@ -216,7 +216,7 @@ def _write_loco_category(folder: Path, product: _Product) -> int:
             _save(folder / part / f"{index:03d}.png", drawn.image)
             for number, mask in enumerate(drawn.masks):
                 _save_mask(truth / f"{index:03d}" / f"{number:03d}.png", mask, _PIXEL_VALUES[drawn.defect])
-    # Saturation as MVTec LOCO AD's evaluation has it: a slot is found once half of it is; a blemish as far as it goes.
+    # Saturation as in MVTec LOCO AD's evaluation: half a slot suffices; a blemish counts in full.
     config = [
         {
             "defect_name": defect,
@@ -230,7 +230,7 @@ def _write_loco_category(folder: Path, product: _Product) -> int:
     return sum(map(len, parts.values()))
 
 
-#: For each tree: the id its marker gives it, and what writes one of its categories and counts the pictures.
+#: For each tree: the dataset id of its marker, and the function that writes a category and returns its images.
 _TREES: Final[dict[str, tuple[str, Callable[[Path, _Product], int]]]] = {
     "mvtec_ad": ("synthetic_mvtec_ad", _write_mvtec_category),
     "visa": ("synthetic_visa", _write_visa_object),
@@ -240,7 +240,7 @@ _TREES: Final[dict[str, tuple[str, Callable[[Path, _Product], int]]]] = {
 
 def _save(path: Path, image: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Noise hardly compresses: the fastest level. JPEG as fine as VisA's own.
+    # Noise hardly compresses, so use the fastest level. The JPEG quality is that of VisA.
     Image.fromarray(image).save(path, compress_level=1, quality=95)
 
 
