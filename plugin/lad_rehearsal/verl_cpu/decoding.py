@@ -1,11 +1,11 @@
-"""Sample n responses to each prompt of a batch, with the log-probabilities the trainer will compute.
+"""Sample n responses for each prompt of a batch, with the log-probabilities that the trainer will compute.
 
-A prompt is computed and cached once for all its samples. The samples' tokens follow it in the one cache, n a step, and
-a mask lets each sample see the prompt and itself alone:
+Each prompt is computed and cached once for all its samples. The samples share one cache, to which each step adds n
+tokens. A mask lets each sample attend only to the prompt and to itself:
 
     cache of a prompt   p p p p p | a1 b1 c1 | a2 b2 c2 | ...        samples a, b, c
 
-so that a step reads the prompt's keys and values once instead of n times.
+A step therefore reads the prompt's keys and values once instead of n times.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from lad_rehearsal.verl_cpu.encoding import EncodedPrompts
 
-__all__ = ["Response", "Sampling", "Vocabulary", "generate"]
+__all__ = ["RolloutSampling", "SampledResponse", "Vocabulary", "generate"]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn.
+class RolloutSampling:
+    """Sampling parameters of a rollout.
 
     Attributes:
-        samples: Responses a prompt.
-        max_new_tokens: Longest response, the end token included.
-        temperature: 0 takes the likeliest token.
-        top_p: The likeliest tokens that together reach this probability; 1 means all.
-        top_k: As many of the likeliest tokens; 0 or less means all.
+        samples: Responses per prompt.
+        max_new_tokens: Maximum length of a response, including the end token.
+        temperature: 0 selects the most likely token.
+        top_p: Sample from the most likely tokens that together reach this probability; 1 keeps all.
+        top_k: Sample from this many most likely tokens; 0 or less keeps all.
     """
 
     samples: int
@@ -44,11 +44,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens with a meaning of their own.
+    """Special tokens.
 
     Attributes:
-        end: Any of them ends a response.
-        never: Not to be sampled: image and video placeholders, behind which the trainer would look for images.
+        end: Each of these ends a response.
+        never: Never sampled: image and video placeholders, for which the trainer would need images.
     """
 
     end: torch.Tensor
@@ -56,13 +56,13 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Response:
+class SampledResponse:
     """A sampled response.
 
     Attributes:
-        tokens: Token ids, the end token included if there is one.
-        log_probs: One a token: of the whole vocabulary at the sampling temperature (1 when greedy), whatever top-p,
-            top-k or forbidden tokens left out, since that is what the trainer recomputes.
+        tokens: Token ids, including the end token if there is one.
+        log_probs: One per token, over the whole vocabulary at the sampling temperature (1 when greedy). Top-p, top-k
+            and forbidden tokens do not change them, because the trainer recomputes them without these.
     """
 
     tokens: list[int]
@@ -71,11 +71,11 @@ class Response:
 
 @dataclass
 class _State:
-    """The P prompts with a sample still being written."""
+    """The P prompts that still have an unfinished sample."""
 
     cache: DynamicCache
-    index: torch.Tensor  # (P,) of the whole batch
-    mask: torch.Tensor  # (P, 1, samples, cached): what each sample sees
+    index: torch.Tensor  # (P,) row in the whole batch
+    mask: torch.Tensor  # (P, 1, samples, cached): what each sample attends to
     position: torch.Tensor  # (P,) of the next token
     logits: torch.Tensor  # (P, samples, vocabulary) of the next token
 
@@ -87,9 +87,9 @@ class _State:
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def generate(
-    model: Any, prompts: EncodedPrompts, sampling: Sampling, vocabulary: Vocabulary, generator: torch.Generator
-) -> list[Response]:
-    """Return the responses, a prompt's samples side by side."""
+    model: Any, prompts: EncodedPrompts, sampling: RolloutSampling, vocabulary: Vocabulary, generator: torch.Generator
+) -> list[SampledResponse]:
+    """Return the responses; the samples of a prompt are adjacent."""
     shape = (len(prompts), sampling.samples)
     tokens = torch.zeros(*shape, sampling.max_new_tokens, dtype=torch.long)
     log_probs = torch.zeros(*shape, sampling.max_new_tokens)
@@ -110,7 +110,7 @@ def generate(
             chosen = chosen[unfinished]
         _advance(model, state, chosen)
     rows = zip(tokens.flatten(0, 1), log_probs.flatten(0, 1), lengths.flatten().tolist(), strict=True)
-    return [Response(ids[:length].tolist(), scores[:length].tolist()) for ids, scores, length in rows]
+    return [SampledResponse(ids[:length].tolist(), scores[:length].tolist()) for ids, scores, length in rows]
 
 
 def _prefill(model: Any, prompts: EncodedPrompts, samples: int) -> _State:
@@ -125,7 +125,7 @@ def _prefill(model: Any, prompts: EncodedPrompts, samples: int) -> _State:
         places = prompts.input_ids == model.config.image_token_id
         embeddings = embeddings.masked_scatter(places.unsqueeze(-1), images.to(embeddings.dtype))
         if (deepstack := getattr(features, "deepstack_features", None)) is not None:
-            # Qwen3-VL adds what earlier vision layers saw to the first language layers.
+            # Qwen3-VL adds features of earlier vision layers to the first language layers.
             deep = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}
     hidden = _forward(model, cache, embeddings, prompts.attention_mask, prompts.position_ids, **deep)
     return _State(
@@ -155,7 +155,7 @@ def _forward(
     positions: torch.Tensor,
     **deep: Any,
 ) -> torch.Tensor:
-    """Run the language model alone: verl replaces the forward of what is around it, in the trainer's process."""
+    """Run only the language model: verl replaces the forward of the model around it in the trainer's process."""
     output = model.model.language_model(
         inputs_embeds=embeddings,
         attention_mask=mask,
@@ -169,17 +169,17 @@ def _forward(
 
 
 def _choose(
-    logits: torch.Tensor, sampling: Sampling, never: torch.Tensor, generator: torch.Generator
+    logits: torch.Tensor, sampling: RolloutSampling, never: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one token a sample; return the tokens and their log-probabilities, ``(P, samples)`` each."""
+    """Sample one token per sample; return the tokens and their log-probabilities, ``(P, samples)`` each."""
     scores = logits / sampling.temperature if sampling.temperature > 0 else logits
     log_probs = scores.log_softmax(dim=-1)
     allowed = log_probs.index_fill(-1, never, -torch.inf)
     if sampling.temperature > 0:
         kept = _keep_top(allowed, top_p=sampling.top_p, top_k=sampling.top_k)
-        # The first of exponential clocks that run at these rates: a multinomial draw, and faster than torch's.
-        clocks = torch.empty_like(kept).exponential_(generator=generator)
-        chosen = (kept.exp() / clocks).argmax(dim=-1)
+        # Dividing by exponential noise and taking the maximum is a multinomial draw, faster than torch.multinomial.
+        noise = torch.empty_like(kept).exponential_(generator=generator)
+        chosen = (kept.exp() / noise).argmax(dim=-1)
     else:
         chosen = allowed.argmax(dim=-1)
     return chosen, log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
@@ -192,7 +192,7 @@ def _keep_top(log_probs: torch.Tensor, *, top_p: float, top_k: int) -> torch.Ten
         log_probs = log_probs.masked_fill(log_probs < smallest, -torch.inf)
     if top_p < 1:
         ordered, places = log_probs.softmax(dim=-1).sort(dim=-1, descending=True)
-        # A token goes if those before it reach top_p already; the likeliest always stays.
+        # Drop a token if those before it already reach top_p; the most likely token always stays.
         beyond = ordered.cumsum(dim=-1) - ordered >= top_p
         log_probs = log_probs.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
     return log_probs

@@ -1,4 +1,4 @@
-"""Prompts as the model takes them: a whole step's prompts in one call of the processor."""
+"""Encode all prompts of a step in one call of the processor."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
-__all__ = ["EncodedPrompts", "encode_prompts"]
+__all__ = ["EncodedPrompts", "encode_prompts", "prompt_positions"]
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Prompts of P rows, padded on the left to L tokens.
+    """P prompts, padded on the left to L tokens.
 
     Attributes:
-        input_ids: ``(P, L)`` token ids; image tokens repeated to the size of their image.
+        input_ids: ``(P, L)`` token ids; each image token is repeated once per merged patch.
         attention_mask: ``(P, L)``, 0 on padding.
         position_ids: ``(3, P, L)``: time, row and column of each token.
-        next_position: ``(P,)``: of the first token of the response.
-        image_counts: Images of each prompt.
-        vision: All their images one after another: ``pixel_values (patches, values)`` and ``image_grid_thw (images,
-            3)``; empty without images. One tensor, because Ray pickles each tensor with all of its memory.
+        next_position: ``(P,)``: position of the first response token.
+        image_counts: Number of images of each prompt.
+        vision: All images in order, as ``pixel_values (patches, values)`` and ``image_grid_thw (images, 3)``; empty
+            without images. Both are single tensors, because Ray pickles each tensor with all of its memory.
     """
 
     input_ids: torch.Tensor
@@ -36,7 +36,7 @@ class EncodedPrompts:
         return len(self.input_ids)
 
     def select(self, rows: slice) -> EncodedPrompts:
-        """Return some of the prompts, in memory of their own."""
+        """Return some of the prompts, copied into their own memory."""
         images = [some for some in self.images()[rows] if some]
         return EncodedPrompts(
             self.input_ids[rows].clone(),
@@ -62,19 +62,13 @@ class EncodedPrompts:
         """Return a prompt's token ids without the padding."""
         return self.input_ids[row][self.attention_mask[row].bool()]
 
-    def positions(self, row: int, response_length: int) -> torch.Tensor:
-        """Return time, row and column of each token of a prompt and its response, ``(tokens, 3)``."""
-        seen = self.position_ids[:, row, self.attention_mask[row].bool()]
-        new = self.next_position[row] + torch.arange(response_length)
-        return torch.cat([seen, new.expand(3, -1)], dim=1).T
-
 
 def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]]) -> EncodedPrompts:
-    """Encode chats whose images stand in the messages, as ``{"type": "image", "image": PIL image}``.
+    """Encode chats whose messages contain their images, as ``{"type": "image", "image": PIL image}``.
 
     Args:
         processor: A processor of Qwen2.5-VL or Qwen3-VL to which verl has bound the model's ``get_rope_index``.
-        chats: One list of messages a prompt.
+        chats: One list of messages per prompt.
     """
     texts = processor.apply_chat_template([list(chat) for chat in chats], add_generation_prompt=True, tokenize=False)
     pictures = [_pictures(chat) for chat in chats]
@@ -85,9 +79,9 @@ def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]])
         padding_side="left",
         return_tensors="pt",
     )
-    positions, _ = processor.get_rope_index(
+    positions = prompt_positions(
+        processor,
         made["input_ids"],
-        mm_token_type_ids=made["mm_token_type_ids"],
         image_grid_thw=made.get("image_grid_thw"),
         attention_mask=made["attention_mask"],
     )
@@ -100,6 +94,31 @@ def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]])
         image_counts=[len(some) for some in pictures],
         vision={key: made[key] for key in ("pixel_values", "image_grid_thw") if key in made},
     )
+
+
+def prompt_positions(
+    processor: Any,
+    input_ids: torch.Tensor,
+    *,
+    image_grid_thw: torch.Tensor | None,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return time, row and column of each token by the model's own rule, ``(3, P, L)``.
+
+    Args:
+        processor: A processor to which verl has bound the model's ``get_rope_index``.
+        input_ids: ``(P, L)`` token ids.
+        image_grid_thw: ``(images, 3)`` of all prompts, in order; None without images.
+        attention_mask: ``(P, L)``, 0 on padding; None means no padding.
+    """
+    positions, _ = processor.get_rope_index(
+        input_ids,
+        mm_token_type_ids=input_ids.eq(processor.config.image_token_id).long(),
+        image_grid_thw=image_grid_thw,
+        attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+    )
+    made: torch.Tensor = positions
+    return made
 
 
 def _pictures(chat: Sequence[Mapping[str, Any]]) -> list[Any]:

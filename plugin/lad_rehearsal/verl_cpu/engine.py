@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine on a CPU: no offloading, and a prompt computed once for all its samples (see `grouping`)."""
+"""verl's FSDP2 engine on a CPU: without offloading, and with each prompt computed once (see `grouping`)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from verl.utils.model import extract_multi_modal_inputs
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import detach_tree
 
-from lad_rehearsal.verl_cpu.grouping import Grouped, group_samples
+from lad_rehearsal.verl_cpu.encoding import prompt_positions
+from lad_rehearsal.verl_cpu.grouping import Grouped, group_samples, rows_of
 
 __all__ = ["CpuEngine"]
 
 
 class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
-    """Reads the fields that `rollout.BatchRollout` stores."""
+    """Reads the fields that `rollout.BatchRollout` and verl's own agent loop store."""
 
     def _build_fsdp_module(self, module: Any) -> Any:
-        # A forward-only (reference) model is wrapped with an offload policy that pins memory, which needs a GPU.
+        # verl wraps a forward-only (reference) model with an offload policy that pins memory, which needs a GPU.
         forward_only = self.engine_config.forward_only
         object.__setattr__(self.engine_config, "forward_only", False)
         try:
@@ -32,7 +33,7 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             object.__setattr__(self.engine_config, "forward_only", forward_only)
 
     def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
-        # verl's own rounds to bfloat16, and forgets adapters outside its FSDP blocks, such as the vision merger's.
+        # verl's own version rounds to bfloat16 and omits adapters outside its FSDP blocks (the vision merger's).
         state = {name: _whole(weight) for name, weight in self.module.state_dict().items()}
         scaling = self.model_config.lora_alpha / self.model_config.lora_rank
         for name, weight in state.items():
@@ -49,8 +50,8 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         loss_function: Callable[..., tuple[torch.Tensor, dict[str, Any]]] | None,
         forward_only: bool,  # noqa: ARG002
     ) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Return the loss to differentiate (1 without a loss function), and what verl keeps of the micro batch."""
-        grouped = _group(micro_batch)
+        """Return the loss to differentiate (1 without a loss function) and what verl keeps of the micro batch."""
+        grouped = self._group(micro_batch)
         images = micro_batch["multi_modal_inputs"]
         output = self.module(
             input_ids=grouped.input_ids,
@@ -66,6 +67,26 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             loss, metrics = loss_function(model_output=model_output, data=micro_batch, dp_group=group)
         return loss, {"model_output": detach_tree(model_output), "loss": loss.item(), "metrics": metrics}
 
+    def _group(self, micro_batch: TensorDict) -> Grouped:
+        """Lay the samples out by prompt.
+
+        verl's own position ids are not read: where all samples of a micro batch are equally long, verl takes the wrong
+        dimension for the tokens and keeps four positions for each sample (verl issue 7899).
+        """
+        sequences = micro_batch["input_ids"].unbind()
+        lengths = micro_batch["prompts"].offsets().diff().tolist()
+        rows = rows_of(list(micro_batch["uid"]))
+        images = micro_batch["multi_modal_inputs"]
+        positions = [
+            prompt_positions(
+                self.model_config.processor,
+                sequences[i][: lengths[i]].unsqueeze(0),
+                image_grid_thw=images[i].get("image_grid_thw"),
+            )[:, 0]
+            for i, *_ in rows
+        ]
+        return group_samples(sequences, rows, positions, prompt_lengths=lengths)
+
 
 def _whole(weight: torch.Tensor) -> torch.Tensor:
     """Return a weight gathered from its shards."""
@@ -73,18 +94,8 @@ def _whole(weight: torch.Tensor) -> torch.Tensor:
     return whole.detach()
 
 
-def _group(micro_batch: TensorDict) -> Grouped:
-    text, vision = micro_batch["position_ids"].unbind(), micro_batch["vision_positions"].unbind()
-    return group_samples(
-        micro_batch["input_ids"].unbind(),
-        [torch.cat([places.unsqueeze(0), seen.T]) for places, seen in zip(text, vision, strict=True)],
-        prompt_lengths=micro_batch["prompts"].offsets().diff().tolist(),
-        prompts=list(micro_batch["uid"]),
-    )
-
-
 def _token_values(logits: torch.Tensor, grouped: Grouped, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
-    """Return log-probabilities and, if asked for, entropies, as verl lays them out; 0 on prompts, never read."""
+    """Return log-probabilities and, if requested, entropies in verl's layout; prompts get 0, which is never read."""
     log_probs = (logits.flatten(0, 1)[grouped.predictors] / micro_batch["temperature"]).log_softmax(dim=-1)
     values = {"log_probs": log_probs.gather(1, grouped.labels.unsqueeze(1)).squeeze(1)}
     if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):

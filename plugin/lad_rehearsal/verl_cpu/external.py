@@ -1,7 +1,8 @@
-"""Engine and rollout of the CPU runtime, registered on import (``actor_rollout_ref.model.external_lib``).
+"""Register engine and rollout of the CPU runtime on import (``actor_rollout_ref.model.external_lib``).
 
-verl imports this in each process that reads the model's config, after the environment of its rank is set: early enough
-to join the process group over gloo before verl does (it would ask for ``cpu:gloo,cpu:gloo``, which torch refuses).
+verl imports this module in each process that reads the model's config, after the environment of its rank is set. That
+is early enough to join the process group over gloo before verl does: verl would request ``cpu:gloo,cpu:gloo``, which
+torch rejects.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__: list[str] = []
 
 
 def _join() -> None:
-    """Join the process group, where Ray made this process a trainer's."""
+    """Join the process group if Ray started this process as a trainer."""
     if "WORLD_SIZE" in os.environ and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "cpu:gloo",
@@ -37,7 +38,7 @@ def _register() -> None:
 
     EngineRegistry.register("language_model", ["fsdp2"], device=CPU_PLATFORM)(CpuEngine)
     RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
-    # The replica has a registry; the adapter has none but this table.
+    # verl has a registry for replicas, but only this table for adapters.
     _ROLLOUT_REGISTRY[ROLLOUT_NAME, "async"] = "lad_rehearsal.verl_cpu.replica.PolicyAdapter"
 
 
@@ -49,7 +50,9 @@ def _load_replica() -> Any:
 
 if get_device_name() != CPU_PLATFORM:
     raise UsageError(
-        "actor_rollout_ref.model.external_lib", found=__name__, expected="none on a GPU", remedy="leave it unset"
+        f"{__name__} is only for runs without a GPU",
+        where="actor_rollout_ref.model.external_lib",
+        remedy="Leave the key unset",
     )
 _join()
 _register()

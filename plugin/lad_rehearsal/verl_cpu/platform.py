@@ -1,4 +1,4 @@
-"""The platform "cpu": what verl asks of a device, answered for a machine without one."""
+"""verl's platform interface for a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["CpuPlatform"]
 
 
 def _nothing(*_args: object, **_kwargs: object) -> None:
-    """Stand for a device call that has no meaning on a CPU."""
+    """Do nothing: the device call has no meaning on a CPU."""
 
 
 def _no_memory(*_args: object, **_kwargs: object) -> int:
-    """Device memory in use: there is no device."""
+    """Return 0: there is no device memory."""
     return 0
 
 
@@ -53,8 +53,8 @@ def _device_module() -> ModuleType:
 class CpuPlatform(PlatformBase):  # type: ignore[misc]
     """verl's view of a CPU.
 
-    Ray counts only resources named GPU or NPU for verl's workers, so a run without a GPU starts Ray with as many
-    pretended GPUs as it has trainer processes: see `cpu_overrides`.
+    verl's workers count only Ray resources named GPU or NPU. A run without a GPU therefore starts Ray with one
+    simulated GPU for each trainer process: see `cpu_overrides`.
     """
 
     device_name = "cpu"
@@ -62,15 +62,15 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]
     device_module = _device_module()
 
     def is_available(self) -> bool:
-        """Say yes: there is always a CPU."""
+        """Return True: there is always a CPU."""
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:  # noqa: ARG002
-        """Say no: the CPU is chosen by VERL_PLATFORM, never detected, lest it win over a GPU."""
+        """Return False: VERL_PLATFORM selects the CPU. Detection could prefer it to a GPU."""
         return False
 
     def current_device(self) -> Any:
-        """Return what verl passes to ``Tensor.to``; an index would mean a GPU."""
+        """Return the argument of ``Tensor.to``; an index would mean a GPU."""
         return "cpu"
 
     def device_count(self) -> int:
@@ -87,20 +87,20 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]
     manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:  # noqa: ARG002
-        """Return none: a CPU has no compute capability."""
+        """Return None twice: a CPU has no compute capability."""
         return None, None
 
     def communication_backend_name(self) -> str:
-        """Return gloo, the one backend that needs no device."""
+        """Return gloo, the only backend that needs no device."""
         return "gloo"
 
     def visible_devices_envvar(self) -> str:
-        """Return the variable by which Ray hands out the pretended GPUs."""
+        """Return the variable with which Ray assigns the simulated GPUs."""
         return "CUDA_VISIBLE_DEVICES"
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:  # noqa: ARG002
-        """Mark nothing."""
+        """Do nothing: there is no profiler range to mark."""
         yield
 
     def ray_resource_name(self) -> str:
@@ -108,12 +108,12 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]
         return "GPU"
 
     def ray_noset_envvars(self) -> list[str]:
-        """Return the variable that keeps Ray from setting CUDA_VISIBLE_DEVICES."""
+        """Return the variable that stops Ray from setting CUDA_VISIBLE_DEVICES."""
         return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
 
     def is_ipc_supported(self) -> bool:
-        """Say no: there is no device memory to share."""
+        """Return False: there is no device memory to share."""
         return False
 
     def cudart(self) -> None:
-        """Return none: there is no device runtime."""
+        """Return None: there is no device runtime."""

@@ -1,7 +1,7 @@
-"""Loaded by verl (VERL_USE_EXTERNAL_MODULES, or the entry point group ``verl.plugins``): the CPU runtime.
+"""Register the CPU platform; verl loads this (VERL_USE_EXTERNAL_MODULES, or the entry point group ``verl.plugins``).
 
-Does nothing unless VERL_PLATFORM=cpu asks for it, and refuses beside a GPU: training there on the CPU would be a
-mistake that costs hours and says nothing.
+Nothing happens unless VERL_PLATFORM=cpu. With a visible GPU it is an error, because silently training on the CPU would
+waste hours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROLLOUT_NAME: Final = "hf"
 
 
 def register() -> None:
-    """Register the platform with verl; engine and rollout follow where a model is built (`trainers.cpu.external`).
+    """Register the platform with verl; `external` registers engine and rollout when a model is built.
 
     Raises:
         RunError: A GPU is visible.
@@ -27,10 +27,8 @@ def register() -> None:
 
     if torch.cuda.is_available():
         raise RunError(
-            "VERL_PLATFORM=cpu",
-            found=f"{torch.cuda.device_count()} visible GPU(s)",
-            expected="none",
-            remedy="unset VERL_PLATFORM to train on the GPU",
+            f"VERL_PLATFORM=cpu, but this machine has {torch.cuda.device_count()} visible GPU(s)",
+            remedy="Unset VERL_PLATFORM to train on the GPU",
         )
     from verl.plugin.platform import PlatformRegistry
 

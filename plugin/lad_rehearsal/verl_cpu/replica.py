@@ -1,7 +1,7 @@
-"""The rollout "hf" as verl sees it: beside each trainer process a replica, which lives in that very process.
+"""verl's interface to the rollout "hf": one replica per trainer process, in that same process.
 
-verl calls this hybrid: rollout and trainer take turns. Nothing is served over a port; `rollout.BatchRollout` asks the
-trainer's process to sample.
+verl calls this hybrid: rollout and trainer alternate. There is no server; `rollout.BatchRollout` calls the trainer's
+process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from lad_reasoner.support.errors import RunError
 from lad_rehearsal.verl_cpu.policy import Policy
 
 if TYPE_CHECKING:
-    from lad_rehearsal.verl_cpu.decoding import Response, Sampling
+    from lad_rehearsal.verl_cpu.decoding import RolloutSampling, SampledResponse
     from lad_rehearsal.verl_cpu.encoding import EncodedPrompts
 
 __all__ = ["HfReplica", "PolicyAdapter", "sample"]
 
 
 class PolicyAdapter(BaseRollout):  # type: ignore[misc]
-    """The policy of a trainer process, as verl hands it new weights."""
+    """Receives a trainer process's new weights from verl."""
 
     policy: ClassVar[Policy]
 
@@ -52,33 +52,33 @@ class PolicyAdapter(BaseRollout):  # type: ignore[misc]
         global_steps: int | None = None,
         **_unused: Any,
     ) -> None:
-        """Take the trainer's weights; each is gathered from its shards, by all trainer processes at once.
+        """Load the trainer's weights; all trainer processes gather each weight from its shards together.
 
         Raises:
-            RunError: The weights come as differences.
+            RunError: verl sends weight differences.
         """
         if wire_format != "named_tensors":
-            raise RunError("weight update", found=f"wire format {wire_format!r}", expected="named_tensors")
+            raise RunError(f"weight update: the CPU rollout cannot read wire format {wire_format!r}")
         self.policy.load(weights, version=global_steps)
 
 
 class HfReplica(RolloutReplica):  # type: ignore[misc]
-    """A trainer process, as verl lists it among the replicas.
+    """A trainer process in verl's list of replicas.
 
     Attributes:
-        processes: The trainer processes, as Ray actors. Of the class, because verl makes the replicas and
-            `rollout.BatchRollout` in one process but hands the one nothing of the other.
+        processes: The trainer processes, as Ray actors. A class attribute, because verl creates the replicas and
+            `rollout.BatchRollout` in one process without passing one to the other.
     """
 
     processes: ClassVar[list[Any]] = []
 
     async def launch_servers(self) -> None:
-        """Start nothing: the trainer process is there."""
+        """Start nothing: the trainer process already runs."""
         self.processes.append(self.workers[0])
-        # verl sends the handle to its load balancer, which would import verl to read an actor's.
+        # verl sends the handle to its load balancer, which would have to import verl to unpickle an actor's.
         self._server_handle = self._server_address = f"trainer process {self.replica_rank}"
 
 
-def sample(_worker: Any, prompts: EncodedPrompts, sampling: Sampling) -> tuple[int, list[Response]]:
-    """Sample in this process: called through Ray in a trainer process."""
+def sample(_worker: Any, prompts: EncodedPrompts, sampling: RolloutSampling) -> tuple[int, list[SampledResponse]]:
+    """Sample in this process; called through Ray in a trainer process."""
     return PolicyAdapter.policy.generate(prompts, sampling)

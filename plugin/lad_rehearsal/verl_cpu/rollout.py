@@ -1,8 +1,8 @@
-"""A step's rollout as one batch, in place of verl's agent loops (``rollout.agent.agent_loop_manager_class``).
+"""The rollout of a step as one batch, instead of verl's agent loops (``rollout.agent.agent_loop_manager_class``).
 
-verl's agent loop handles each of the n samples of each prompt by itself: it prepares the images three times a sample
-and asks the server, the reward worker and the store once a sample. Here a prompt is prepared once, the server is asked
-once, and the samples are stored at once.
+verl's agent loop processes each of the n samples of a prompt separately: it prepares the images three times per sample
+and calls the server, the reward worker and the store once per sample. Here each prompt is prepared once, and a step
+makes one call to sample and one to store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from verl.utils.ray_utils import get_event_loop
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from lad_reasoner.support.errors import UsageError
-from lad_rehearsal.verl_cpu.decoding import Response, Sampling
+from lad_rehearsal.verl_cpu.decoding import RolloutSampling, SampledResponse
 from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
 from lad_rehearsal.verl_cpu.replica import HfReplica, sample
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchRollout"]
 
-#: Columns of a row that verl's trainer reads of each sample. Each value that is no tensor costs time at every reading.
+#: Columns of a row that verl's trainer reads from each sample. Values that are not tensors are slow to read.
 _STORED: Final = ("uid", "data_source", "reward_model")
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _PromptSample:
     """One response to one prompt."""
 
     prompt: int
     key: str
-    response: Response
+    response: SampledResponse
     version: int
 
 
@@ -52,15 +52,17 @@ class BatchRollout:
 
     Args:
         config: verl's whole config.
-        workers: The trainer processes; the prompts are dealt out among them.
+        workers: The trainer processes, which share the prompts.
 
     Raises:
-        UsageError: The config asks for a reward model.
+        UsageError: The config enables a reward model.
     """
 
     def __init__(self, config: DictConfig, workers: Sequence[Any]) -> None:
         if config.reward.reward_model.enable:
-            raise UsageError("reward.reward_model.enable", found="true", expected="false, without a GPU")
+            raise UsageError(
+                "a reward model needs a GPU", where="reward.reward_model.enable", remedy="Set it to false"
+            )
         self._config = config.actor_rollout_ref.rollout
         self._workers = workers
         model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
@@ -70,11 +72,11 @@ class BatchRollout:
 
     @classmethod
     def create(cls, *, config: DictConfig, **_unused: Any) -> BatchRollout:
-        """Make one that asks all trainer processes; called by verl."""
+        """Create a rollout on all trainer processes; called by verl."""
         return cls(config, HfReplica.processes)
 
     def generate_sequences(self, batch: TensorDict) -> None:
-        """Sample, score and store n responses to each prompt of the batch."""
+        """Sample, score and store n responses for each prompt of the batch."""
         validate = bool(batch["validate"]) if "validate" in batch else False  # pop() would leave the value wrapped
         batch.pop("validate", None)
         rows = _rows(batch)
@@ -105,9 +107,9 @@ class BatchRollout:
         done = [{"status": "finished"}] * len(rows)
         tq.kv_batch_put(keys=[row["uid"] for row in rows], partition_id=partition, tags=done)
 
-    def _sampling(self, *, validate: bool) -> Sampling:
+    def _sampling(self, *, validate: bool) -> RolloutSampling:
         config = self._config.val_kwargs if validate else self._config
-        return Sampling(
+        return RolloutSampling(
             samples=config.n,
             max_new_tokens=self._config.response_length,
             temperature=config.temperature,
@@ -115,7 +117,9 @@ class BatchRollout:
             top_k=config.top_k,
         )
 
-    def _sample_all(self, prompts: EncodedPrompts, sampling: Sampling, uids: Sequence[str]) -> list[_Sample]:
+    def _sample_all(
+        self, prompts: EncodedPrompts, sampling: RolloutSampling, uids: Sequence[str]
+    ) -> list[_PromptSample]:
         share = -(-len(prompts) // len(self._workers))
         starts = range(0, len(prompts), share)
         asked = [
@@ -125,11 +129,11 @@ class BatchRollout:
         answers = [(response, version) for version, some in ray.get(asked) for response in some]
         places = [divmod(i, sampling.samples) for i in range(len(answers))]
         return [
-            _Sample(prompt, f"{uids[prompt]}_{number}_0", *answer)
+            _PromptSample(prompt, f"{uids[prompt]}_{number}_0", *answer)
             for (prompt, number), answer in zip(places, answers, strict=True)
         ]
 
-    async def _score(self, samples: Sequence[_Sample], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _score(self, samples: Sequence[_PromptSample], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         scores: list[dict[str, Any]] = await asyncio.gather(
             *[
                 self._reward.run_single(_reward_input(sample.response.tokens, rows[sample.prompt]))
@@ -140,15 +144,15 @@ class BatchRollout:
 
 
 def _image_inputs(images: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a prompt's images as verl's trainer takes them: with the patches of each frame counted."""
+    """Return a prompt's images in the format of verl's trainer, with the number of patches of each frame."""
     if not images:
         return {}
     grids = images["image_grid_thw"]
     return images | {"images_seqlens": torch.repeat_interleave(grids[:, 1] * grids[:, 2], grids[:, 0])}
 
 
-def _field(sample: _Sample, prompts: EncodedPrompts, score: dict[str, Any]) -> dict[str, Any]:
-    """Return what verl's trainer reads of a sample itself."""
+def _field(sample: _PromptSample, prompts: EncodedPrompts, score: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a sample that verl's trainer reads."""
     prompt, response = prompts.prompt_ids(sample.prompt), torch.tensor(sample.response.tokens)
     mask = torch.ones_like(response)
     scores = torch.zeros(len(response))
@@ -160,9 +164,6 @@ def _field(sample: _Sample, prompts: EncodedPrompts, score: dict[str, Any]) -> d
         "loss_mask": mask,
         "input_ids": torch.cat([prompt, response]),
         "position_ids": torch.arange(len(prompt) + len(response)),
-        # Tokens first: verl takes the first dimension that differs between samples for the tokens, and where all
-        # are of one length, the first dimension (verl issue 7899).
-        "vision_positions": prompts.positions(sample.prompt, len(response)),
         "rollout_log_probs": torch.tensor(sample.response.log_probs),
         "rm_scores": scores,
         "num_turns": 2,
@@ -171,7 +172,7 @@ def _field(sample: _Sample, prompts: EncodedPrompts, score: dict[str, Any]) -> d
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:
-    """Return the batch as one dict a prompt; a value of the whole batch stands in each."""
+    """Return the batch as one dict per prompt; values of the whole batch are repeated in each."""
     columns = {}
     for key, value in batch.items():
         columns[key] = (
@@ -183,7 +184,7 @@ def _rows(batch: TensorDict) -> list[dict[str, Any]]:
 
 
 def _reward_input(tokens: Sequence[int], row: dict[str, Any]) -> DataProto:
-    """Return a response as verl's reward managers take it."""
+    """Return a response in the format of verl's reward managers."""
     responses = torch.tensor([tokens])
     return DataProto(
         batch=TensorDict({"responses": responses, "attention_mask": torch.ones_like(responses)}, batch_size=1),
@@ -198,7 +199,7 @@ def _column(value: object) -> np.ndarray:
 
 
 def _tag(field: dict[str, Any], version: int, global_steps: int) -> dict[str, Any]:
-    """Return what verl's replay buffer and balancing read of a sample."""
+    """Return the fields of a sample that verl's replay buffer and load balancing read."""
     prompt, response = len(field["prompts"]), len(field["responses"])
     return {
         "status": "success",

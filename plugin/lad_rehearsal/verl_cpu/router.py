@@ -1,6 +1,6 @@
-"""What stands where verl has its load balancer (``rollout.router_config_path``): nothing is left to balance.
+"""Replaces verl's load balancer (``rollout.router_config_path``): there is nothing to balance.
 
-verl starts it in a process of its own; this one imports neither verl nor torch.
+verl starts it in a separate process, so this module imports neither verl nor torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ __all__ = ["NoRouter"]
 
 
 class NoRouter:
-    """Does nothing: `rollout.BatchRollout` deals a step's prompts out itself."""
+    """Does nothing: `rollout.BatchRollout` distributes the prompts of a step itself."""
 
     def __init__(self, *_unused: object) -> None:
         pass

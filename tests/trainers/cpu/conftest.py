@@ -49,3 +49,13 @@ def chats() -> list[list[dict[str, Any]]]:
         chat("Can you find any anomaly in the query image compared to the reference?", "white", "green"),
         chat("yes or no", "black", "gray", size=(56, 84)),
     ]
+
+
+def positions_of(model: Any, ids: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
+    """Time, row and column of each token of one sequence, ``(3, 1, tokens)``, by the model's own rule."""
+    kinds = ids.eq(model.config.image_token_id).long().unsqueeze(0)
+    mask = torch.ones_like(kinds)
+    made, _ = model.model.get_rope_index(
+        ids.unsqueeze(0), mm_token_type_ids=kinds, image_grid_thw=grids, attention_mask=mask
+    )
+    return made

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.trainers.cpu.conftest import positions_of
 
-from lad_rehearsal.verl_cpu.decoding import Sampling, Vocabulary, _choose, _keep_top, generate
+from lad_rehearsal.verl_cpu.decoding import RolloutSampling, Vocabulary, _choose, _keep_top, generate
 from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
 
 pytestmark = pytest.mark.frameworks
@@ -27,7 +28,7 @@ def vocabulary(processor: Any, model: Any) -> Vocabulary:
 def forward(model: Any, prompts: EncodedPrompts, row: int, tokens: list[int]) -> torch.Tensor:
     """Log-probabilities of a response by one ordinary forward pass over prompt and response."""
     ids = torch.cat([prompts.prompt_ids(row), torch.tensor(tokens)]).unsqueeze(0)
-    positions = prompts.positions(row, len(tokens)).T.unsqueeze(1)
+    positions = positions_of(model, ids[0], prompts.images()[row].get("image_grid_thw"))
     with torch.no_grad():
         logits = model(input_ids=ids, position_ids=positions, **prompts.images()[row]).logits[0]
     return logits[-len(tokens) - 1 : -1].log_softmax(dim=-1)
@@ -36,7 +37,7 @@ def forward(model: Any, prompts: EncodedPrompts, row: int, tokens: list[int]) ->
 def test_greedy_responses_are_those_of_generate(
     processor: Any, model: Any, prompts: EncodedPrompts, vocabulary: Vocabulary
 ) -> None:
-    responses = generate(model, prompts, Sampling(1, 12, temperature=0), vocabulary, torch.Generator())
+    responses = generate(model, prompts, RolloutSampling(1, 12, temperature=0), vocabulary, torch.Generator())
     theirs = model.generate(
         input_ids=prompts.input_ids,
         attention_mask=prompts.attention_mask,
@@ -55,7 +56,7 @@ def test_greedy_responses_are_those_of_generate(
 def test_log_probs_are_those_of_a_full_forward_pass(
     model: Any, prompts: EncodedPrompts, vocabulary: Vocabulary, temperature: float
 ) -> None:
-    sampling = Sampling(5, 16, temperature=temperature, top_p=0.9, top_k=50)
+    sampling = RolloutSampling(5, 16, temperature=temperature, top_p=0.9, top_k=50)
     responses = generate(model, prompts, sampling, vocabulary, torch.Generator().manual_seed(3))
     assert len({tuple(response.tokens) for response in responses}) > 3  # the samples of a prompt differ
     for number, response in enumerate(responses):
@@ -67,7 +68,7 @@ def test_log_probs_are_those_of_a_full_forward_pass(
 def test_a_response_ends_with_its_first_end_token(model: Any, prompts: EncodedPrompts, vocabulary: Vocabulary) -> None:
     common = [token for token in range(len(model.get_input_embeddings().weight)) if token % 3 == 0]
     ends = Vocabulary(end=torch.tensor(common), never=vocabulary.never)
-    responses = generate(model, prompts, Sampling(8, 20), ends, torch.Generator().manual_seed(0))
+    responses = generate(model, prompts, RolloutSampling(8, 20), ends, torch.Generator().manual_seed(0))
     lengths = {len(response.tokens) for response in responses}
     assert len(lengths) > 2
     for response in responses:
@@ -80,14 +81,18 @@ def test_forbidden_tokens_are_not_sampled_but_count_in_the_probability() -> None
     logits = torch.tensor([[[5.0, 1.0, 0.0]]])
     generator = torch.Generator().manual_seed(0)
     for temperature in (0.0, 1.0):
-        chosen, log_probs = _choose(logits, Sampling(1, 1, temperature=temperature), torch.tensor([0]), generator)
+        chosen, log_probs = _choose(
+            logits, RolloutSampling(1, 1, temperature=temperature), torch.tensor([0]), generator
+        )
         assert chosen.item() in {1, 2}
         assert log_probs.item() == pytest.approx(logits.log_softmax(-1)[0, 0, chosen.item()].item())
 
 
 def test_tokens_are_drawn_with_their_probability() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(1, 40_000, -1)
-    chosen, _ = _choose(logits, Sampling(1, 1), torch.tensor([], dtype=torch.long), torch.Generator().manual_seed(7))
+    chosen, _ = _choose(
+        logits, RolloutSampling(1, 1), torch.tensor([], dtype=torch.long), torch.Generator().manual_seed(7)
+    )
     shares = torch.bincount(chosen.flatten(), minlength=4) / chosen.numel()
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.012, rtol=0)
 

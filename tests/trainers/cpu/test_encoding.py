@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lad_rehearsal.verl_cpu.encoding import encode_prompts
+from lad_rehearsal.verl_cpu.grouping import group_samples
 
 pytestmark = pytest.mark.frameworks
 
@@ -37,7 +38,10 @@ def test_positions_of_prompt_and_response_are_the_models_own(processor: Any, cha
         expected, _ = processor.get_rope_index(
             ids, mm_token_type_ids=kinds, image_grid_thw=made["image_grid_thw"], attention_mask=torch.ones_like(ids)
         )
-        assert torch.equal(together.positions(row, 7).T, expected[:, 0])
+        length = together.attention_mask[row].sum()
+        grouped = group_samples([ids[0]], [[0]], [together.position_ids[:, row, -length:]], prompt_lengths=[length])
+        assert torch.equal(grouped.position_ids[1:], expected)
+        assert grouped.position_ids[0, 0].tolist() == list(range(ids.shape[1]))
 
 
 def test_some_prompts_keep_their_images_and_no_others_memory(processor: Any, chats: Any) -> None:

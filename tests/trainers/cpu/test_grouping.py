@@ -8,15 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trainers.cpu.conftest import positions_of
 
 from lad_rehearsal.verl_cpu.encoding import encode_prompts
-from lad_rehearsal.verl_cpu.grouping import group_samples
+from lad_rehearsal.verl_cpu.grouping import group_samples, rows_of
 
 pytestmark = pytest.mark.frameworks
-
-
-def positions(length: int) -> torch.Tensor:
-    return torch.arange(length).expand(4, -1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -35,12 +32,9 @@ def test_every_response_token_finds_its_place(groups: list[tuple[int, list[int]]
     random.shuffle(samples)  # verl balances: samples of a prompt need not stand together
     sequences = [ids for _, _, ids in samples]
     lengths = [prompt for _, prompt, _ in samples]
-    grouped = group_samples(
-        sequences,
-        [positions(len(ids)) for ids in sequences],
-        prompt_lengths=lengths,
-        prompts=[n for n, _, _ in samples],
-    )
+    rows = rows_of([number for number, _, _ in samples])
+    positions = [torch.arange(lengths[row[0]]).expand(3, -1) for row in rows]
+    grouped = group_samples(sequences, rows, positions, prompt_lengths=lengths)
     assert len(grouped.input_ids) == len(groups)
     ends = torch.cat(sequences)
     # What predicts a token is the place before it: in the row, and in verl's layout.
@@ -57,14 +51,18 @@ def test_logits_are_those_of_separate_rows(processor: Any, model: Any, chats: An
     owners, lengths = [0, 1, 0, 2, 1, 0], [4, 7, 1, 5, 3, 9]
     responses = [torch.randint(20, 200, (length,), generator=draw) for length in lengths]
     sequences = [torch.cat([prompts.prompt_ids(row), ids]) for row, ids in zip(owners, responses, strict=True)]
-    places = [prompts.positions(row, len(ids)).T for row, ids in zip(owners, responses, strict=True)]
+    images = prompts.images()
+    places = [
+        positions_of(model, ids, images[row]["image_grid_thw"]) for ids, row in zip(sequences, owners, strict=True)
+    ]
+    prompt_lengths = [len(prompts.prompt_ids(row)) for row in owners]
+    rows = rows_of([f"prompt {row}" for row in owners])
     grouped = group_samples(
         sequences,
-        [torch.cat([torch.arange(place.shape[1]).unsqueeze(0), place]) for place in places],
-        prompt_lengths=[len(prompts.prompt_ids(row)) for row in owners],
-        prompts=[f"prompt {row}" for row in owners],
+        rows,
+        [places[row[0]][:, 0, : prompt_lengths[row[0]]] for row in rows],
+        prompt_lengths=prompt_lengths,
     )
-    images = prompts.images()
     in_rows = [images[owners[sample]] for sample in grouped.first]
     with torch.no_grad():
         together = model(
@@ -74,9 +72,7 @@ def test_logits_are_those_of_separate_rows(processor: Any, model: Any, chats: An
             **{key: torch.cat([some[key] for some in in_rows]) for key in in_rows[0]},
         ).logits.flatten(0, 1)[grouped.predictors]
         alone = [
-            model(input_ids=ids.unsqueeze(0), position_ids=place.unsqueeze(1), **images[row]).logits[
-                0, -length - 1 : -1
-            ]
+            model(input_ids=ids.unsqueeze(0), position_ids=place, **images[row]).logits[0, -length - 1 : -1]
             for ids, place, row, length in zip(sequences, places, owners, lengths, strict=True)
         ]
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-4, rtol=1e-4)

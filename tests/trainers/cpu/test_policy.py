@@ -10,12 +10,12 @@ import torch
 
 from lad_reasoner.support.errors import RunError, UsageError
 from lad_rehearsal.demo.tiny import save_tiny
-from lad_rehearsal.verl_cpu.decoding import Sampling
+from lad_rehearsal.verl_cpu.decoding import RolloutSampling
 from lad_rehearsal.verl_cpu.encoding import encode_prompts
 from lad_rehearsal.verl_cpu.policy import Policy
 
 pytestmark = pytest.mark.frameworks
-GREEDY = Sampling(1, 10, temperature=0)
+GREEDY = RolloutSampling(1, 10, temperature=0)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_same_seed_samples_the_same(folder: Path, processor: Any, chats: Any
     made = []
     for seed in (1, 1, 2):
         policy = Policy(path=str(folder), dtype="float32", attention="sdpa", seed=seed, max_rows=256)
-        made.append(policy.generate(prompts, Sampling(4, 8)))
+        made.append(policy.generate(prompts, RolloutSampling(4, 8)))
     assert made[0] == made[1]
     assert made[0] != made[2]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.trainers.cpu.conftest import positions_of
 
 from lad_rehearsal.rehearse.tiny_model import make_model
-from lad_rehearsal.verl_cpu.decoding import Sampling, Vocabulary, generate
+from lad_rehearsal.verl_cpu.decoding import RolloutSampling, Vocabulary, generate
 from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
 from lad_rehearsal.verl_cpu.policy import FAMILIES
 
@@ -51,7 +52,7 @@ def prompts(folder: Path, qwen3: Any, chats: Any) -> EncodedPrompts:
 def log_probs(model: Any, prompts: EncodedPrompts, row: int, tokens: list[int]) -> torch.Tensor:
     """One ordinary forward pass over prompt and response."""
     ids = torch.cat([prompts.prompt_ids(row), torch.tensor(tokens)]).unsqueeze(0)
-    positions = prompts.positions(row, len(tokens)).T.unsqueeze(1)
+    positions = positions_of(model, ids[0], prompts.images()[row].get("image_grid_thw"))
     with torch.no_grad():
         logits = model(input_ids=ids, position_ids=positions, **prompts.images()[row]).logits[0]
     return logits[-len(tokens) - 1 : -1].log_softmax(dim=-1)[range(len(tokens)), tokens]
@@ -60,7 +61,7 @@ def log_probs(model: Any, prompts: EncodedPrompts, row: int, tokens: list[int]) 
 def test_log_probs_are_those_of_a_full_forward_pass(qwen3: Any, prompts: EncodedPrompts) -> None:
     never = torch.tensor([qwen3.config.image_token_id, qwen3.config.video_token_id])
     vocabulary = Vocabulary(end=torch.tensor(qwen3.generation_config.eos_token_id), never=never)
-    responses = generate(qwen3, prompts, Sampling(4, 12), vocabulary, torch.Generator().manual_seed(3))
+    responses = generate(qwen3, prompts, RolloutSampling(4, 12), vocabulary, torch.Generator().manual_seed(3))
     assert len({tuple(response.tokens) for response in responses}) > 3
     for number, response in enumerate(responses):
         expected = log_probs(qwen3, prompts, number // 4, response.tokens)
