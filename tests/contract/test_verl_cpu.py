@@ -31,9 +31,10 @@ from lad_reasoner.support.processes import (  # noqa: E402
     run_folder,
     run_processes,
 )
+from lad_reasoner.training.runtimes import RolloutEngine  # noqa: E402
 from lad_reasoner.training.verl.hydra import as_words  # noqa: E402
 from lad_rehearsal.demo.tiny import BASE, IMAGE_SIZE  # noqa: E402
-from lad_rehearsal.verl_cpu.runtime import Engine, cpu_environment, cpu_overrides  # noqa: E402
+from lad_rehearsal.verl_cpu.runtime import cpu_environment, cpu_overrides  # noqa: E402
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
 
@@ -116,7 +117,7 @@ def train(
     *,
     steps: int,
     ranks: int = 1,
-    engine: Engine = "transformers",
+    engine: RolloutEngine = "transformers",
     **extra: object,
 ) -> list[dict[str, Any]]:
     """Run verl; return what it logged at each step."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from lad_reasoner.support.errors import RunError
 
-__all__ = ["CpuRuntime", "cpu_runtime"]
+__all__ = ["CpuRuntime", "RolloutEngine", "cpu_runtime"]
+
+#: What samples responses without a GPU: the runtime's own rollout with transformers, or verl's vLLM server.
+RolloutEngine = Literal["transformers", "vllm"]
 
 #: The group in which a package names a module with the functions of `CpuRuntime`, under the name of its trainer.
 ENTRY_POINT_GROUP: Final = "lad_reasoner.runtimes"
@@ -18,11 +21,15 @@ ENTRY_POINT_GROUP: Final = "lad_reasoner.runtimes"
 class CpuRuntime(Protocol):
     """What a run of verl needs on a machine without a GPU."""
 
-    def cpu_overrides(self, *, ranks: int = 1, nodes: int = 1, own_ray: bool = True) -> dict[str, object]:
+    def cpu_overrides(
+        self, *, ranks: int = 1, nodes: int = 1, own_ray: bool = True, engine: RolloutEngine = "transformers"
+    ) -> dict[str, object]:
         """Return the overrides to lay over the translated config: Hydra key to value."""
         ...
 
-    def cpu_environment(self, folder: Path, *, threads: int | None = None) -> Mapping[str, str]:
+    def cpu_environment(
+        self, folder: Path, *, threads: int | None = None, engine: RolloutEngine = "transformers"
+    ) -> Mapping[str, str]:
         """Return the trainer's environment variables for a run that starts its own Ray in ``folder``."""
         ...
 

@@ -17,13 +17,15 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for everything the demonstration makes.")] = Path("demo-out"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the data, the trainers and the sampled answers.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the demonstration.")] = Path("demo-out"),
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed of the data, the trainers and the sampled answers.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
-    """Run the paper's chain on the CPU: draw data, SFT, GRPO, and score the four variants of a tiny model.
+    """Run the paper's chain on a CPU: synthetic data, SFT, GRPO, and scores of the four variants of a tiny model.
 
-    Takes ten minutes on two idle cores. Stopped, it goes on where it was when it is run again.
+    This takes ten minutes on two idle cores. If interrupted, run the same command again to continue.
 
     Example: lad demo --out demo-out
     """

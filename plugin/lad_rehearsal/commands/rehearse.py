@@ -9,6 +9,7 @@ import typer
 
 from lad_reasoner.commands.help import Words
 from lad_reasoner.training.installed import TrainerName
+from lad_reasoner.training.runtimes import RolloutEngine
 
 __all__ = ["register"]
 
@@ -35,6 +36,10 @@ def rehearse_command(
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Use synthetic pairs, for a config whose data is not on this machine.")
     ] = False,
+    engine: Annotated[
+        RolloutEngine,
+        typer.Option(help="What samples the responses: transformers, or vLLM's CPU build with the config's limits."),
+    ] = "transformers",
     no_check: Annotated[bool, typer.Option("--no-check", help="Rehearse even if the checks find errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -47,11 +52,13 @@ def rehearse_command(
 
     Example: easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --synthetic
 
+    Example: easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --engine vllm
+
     Example: EASYR1_HOME=~/EasyR1 easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml
     """
     from lad_rehearsal.rehearse.rehearsal import RehearsalOptions, rehearse
 
     options = RehearsalOptions(
-        steps=steps, out=out, trainer=trainer, synthetic=synthetic, check=not no_check, as_json=as_json
+        steps=steps, out=out, trainer=trainer, synthetic=synthetic, check=not no_check, as_json=as_json, engine=engine
     )
     rehearse(words, options)

@@ -12,17 +12,17 @@ __all__ = ["synthetic"]
 
 def synthetic(
     *,
-    out: Annotated[Path, typer.Option(help="Folder to draw into; it must be empty or absent.")],
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and sizes: same bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=42, max=2100, help="Edge of a picture in pixels, a multiple of 3.")] = 84,
-    train: Annotated[int, typer.Option(min=1, help="Normal training images a category.")] = 8,
-    test: Annotated[int, typer.Option(min=16, help="Test images a category of the MVTec AD and VisA trees.")] = 40,
+    out: Annotated[Path, typer.Option(help="Folder to write; it must be empty or not exist.")],
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed and sizes give the same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=42, max=2100, help="Edge of an image in pixels, a multiple of 3.")] = 84,
+    train: Annotated[int, typer.Option(min=1, help="Normal training images per category.")] = 8,
+    test: Annotated[int, typer.Option(min=16, help="Test images per category of the MVTec AD and VisA trees.")] = 40,
     loco_test: Annotated[
-        int, typer.Option(min=12, help="Normal and logically anomalous test images a category of the LOCO tree.")
+        int, typer.Option(min=12, help="Normal and logically anomalous test images per category of the LOCO tree.")
     ] = 40,
     sft: Annotated[int, typer.Option(min=1, help="Questions and answers for SFT.")] = 400,
 ) -> None:
-    """Draw seeded trees in the layouts of MVTec AD, VisA and MVTec LOCO AD, and QA for SFT.
+    """Render synthetic datasets in the layouts of MVTec AD, VisA and MVTec LOCO AD, and QA for SFT.
 
     Example: lad build synthetic --out synthetic --seed 0 --loco-test 220
     """
@@ -32,11 +32,11 @@ def synthetic(
     from lad_rehearsal.synthetic.trees import Sizes, draw_trees
 
     if size % 3:
-        raise UsageError("--size", found=str(size), expected="a multiple of 3")
+        raise UsageError(f"{size} is not a multiple of 3", where="--size")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(out, found="something there already", expected="an empty folder", remedy="name another --out")
+        raise UsageError("the folder is not empty", where=out, remedy="Choose another folder with --out")
     sizes = Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size)
-    with Console(stderr=True).status("drawing") as status:
-        counts = draw_trees(out, seed=seed, sizes=sizes, report=lambda name: status.update(f"drawing {name}"))
+    with Console(stderr=True).status("rendering") as status:
+        counts = draw_trees(out, seed=seed, sizes=sizes, report=lambda name: status.update(f"rendering {name}"))
     for name, count in counts.items():
         typer.echo(f"{out / name}\t{count}")

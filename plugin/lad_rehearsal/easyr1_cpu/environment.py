@@ -1,4 +1,4 @@
-"""What a launcher gives an EasyR1 run that has no GPU: the path with the stand-in for vLLM, and the environment.
+"""Environment of an EasyR1 run without a GPU: a path with the replacement for vLLM, and environment variables.
 
     with run_folder() as folder:
         environment = os.environ | easyr1_environment(folder, checkout=Path("EasyR1"))
@@ -22,27 +22,26 @@ from lad_rehearsal.easyr1_cpu.vllm_version import MARK, VERSION
 
 __all__ = ["easyr1_environment", "write_path"]
 
-#: Tickets to start a process, not cores: EasyR1's runner, its two reward actors and its workers each take some, and
-#: it waits for ever where they are too few.
+#: Logical CPUs limit processes, not cores. EasyR1's runner, two reward actors and workers each reserve some; with too
+#: few, EasyR1 waits forever.
 LOGICAL_CPUS: Final = 64
 
 _METADATA: Final = f"""\
 Metadata-Version: 2.1
 Name: vllm
 Version: {VERSION}
-Summary: lad-reasoner's stand-in for vLLM, for rehearsals of EasyR1 without a GPU
+Summary: lad-reasoner's replacement for vLLM in rehearsals of EasyR1 without a GPU
 Keywords: {MARK}
 """
 
 
 def write_path(folder: Path) -> Path:
-    """Make a folder for PYTHONPATH that holds the stand-in, its package metadata and this package; return it.
+    """Make a folder for PYTHONPATH with the replacement for vLLM, its metadata and links to this package; return it.
 
-    This package is linked, so that the trainer's python may be another than this one, whose other packages it must
-    not see.
+    The trainer may use another interpreter, which must not see the other packages of this one.
 
     Args:
-        folder: The run's own folder.
+        folder: The run's folder.
     """
     path = folder / "path"
     path.mkdir(exist_ok=True)
@@ -57,25 +56,25 @@ def write_path(folder: Path) -> Path:
 
 
 def easyr1_environment(folder: Path, *, checkout: Path | None, ranks: int = 1) -> dict[str, str]:
-    """Return the environment variables of EasyR1's process, to be laid over ``os.environ``.
+    """Return the environment variables of EasyR1's process, to be merged over ``os.environ``.
 
     Args:
-        folder: The run's own folder for Ray, from `lad_reasoner.support.processes.run_folder`.
-        checkout: EasyR1's checkout; None where it is installed.
+        folder: The run's folder for Ray, from `lad_reasoner.support.processes.run_folder`.
+        checkout: EasyR1's checkout; None if it is installed.
         ranks: Trainer processes; EasyR1 calls them GPUs.
     """
     paths = [write_path(folder), *([checkout] if checkout else [])]
     return {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": LOGICAL_CPUS, "GPU": ranks}),
-        # Ray hands these numbers out with its GPUs; to torch they are none.
+        # Ray assigns these numbers as GPUs; torch sees no GPU.
         "CUDA_VISIBLE_DEVICES": ",".join(["-1"] * ranks),
-        # EasyR1's runner forks to filter and to load data, and a fork of a process with OpenMP threads waits for ever.
-        # The stand-in takes all cores in the worker, which does not fork.
+        # EasyR1's runner forks to filter and load data, and a fork of a process with OpenMP threads can deadlock. The
+        # replacement for vLLM uses all cores in the worker, which does not fork.
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # A process a logical CPU would be started at once otherwise.
+        # Ray would otherwise start one process per logical CPU.
         "RAY_prestart_worker_first_driver": "0",
     }

@@ -1,4 +1,4 @@
-"""The version that the stand-in for vLLM gives itself: EasyR1 reads it, and the guard tells it from vLLM's own."""
+"""Version of the replacement for vLLM. EasyR1 reads it, and the guard distinguishes it from vLLM's own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final
 
 __all__ = ["MARK", "VERSION"]
 
-#: The oldest that EasyR1 accepts; the suffix says what it is.
+#: The oldest version that EasyR1 accepts; the suffix marks the replacement.
 VERSION: Final = "0.8.5+lad.reasoner"
 
-#: Marks the package metadata that a rehearsal writes beside the stand-in.
+#: Keyword in the package metadata of the replacement.
 MARK: Final = "lad-reasoner-stand-in"

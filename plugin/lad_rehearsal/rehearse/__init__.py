@@ -1,1 +1,1 @@
-"""`easyr1 rehearse`: two real steps of a config on the CPU, with a tiny model of the same architecture."""
+"""`easyr1 rehearse`: two real steps of a config on a CPU, with a tiny model of the same architecture."""

@@ -1,4 +1,4 @@
-"""A few rows of a config's own data."""
+"""Select a few rows of a config's own data."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ __all__ = ["require_parquet", "take_rows"]
 
 
 def require_parquet(key: str, value: str, *, build: str) -> Path:
-    """Return the parquet that a key names.
+    """Return the parquet file of a key.
 
     Args:
         key: EasyR1's key.
-        value: Its value, perhaps with EasyR1's ``@split``.
+        value: Its value, optionally with EasyR1's ``@split``.
         build: The command that makes such a file.
 
     Raises:
-        DataError: There is no such file.
+        DataError: The file does not exist or is not a parquet file.
     """
     path = Path(value.partition("@")[0])
     if not value or not path.is_file():
-        found = f"no such file: {path}" if value else "nothing"
-        remedy = f"build it (`{build}`), name another with {key}=FILE, or rehearse on drawn pairs (--synthetic)"
-        raise DataError(key, found=found, remedy=remedy)
+        problem = f"no such file: {path}" if value else "no file is set"
+        remedy = f"Build it (`{build}`), choose another with {key}=FILE, or use synthetic pairs (--synthetic)"
+        raise DataError(problem, where=key, remedy=remedy)
     if path.suffix != ".parquet":
-        raise DataError(key, found=path.name, expected="a parquet file: a rehearsal takes rows of no other")
+        raise DataError(f"{path} is not a parquet file; a rehearsal reads no other format", where=key)
     return path
 
 
 def take_rows(source: Path, out: Path, *, count: int) -> tuple[int, int]:
-    """Write rows spread evenly over a parquet; return how many were taken, and of how many.
+    """Write rows that are spread evenly over a parquet file; return their number and the number of all rows.
 
     Row groups are read one at a time, so that memory does not grow with the file.
 
     Raises:
-        DataError: The file is no parquet, or has no rows.
+        DataError: The file is not readable, or has no rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -52,9 +52,9 @@ def take_rows(source: Path, out: Path, *, count: int) -> tuple[int, int]:
             places = sorted({(2 * i + 1) * total // (2 * count) for i in range(count)})
             taken = pa.concat_tables(list(_read_rows(file, places))) if total else file.schema_arrow.empty_table()
     except pa.ArrowInvalid as error:
-        raise DataError(source, found=f"no readable parquet: {error}", remedy="build it again") from error
+        raise DataError(f"not a readable parquet file: {error}", where=source, remedy="Build it again") from error
     if not total:
-        raise DataError(source, found="no rows", expected="pairs", remedy="build it again")
+        raise DataError("the file has no rows", where=source, remedy="Build it again")
     pq.write_table(taken, out)
     return len(taken), total
 

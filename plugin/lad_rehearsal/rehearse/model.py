@@ -1,4 +1,4 @@
-"""Which tiny model stands for a config's model: of the same folder, of the same family, or in its place."""
+"""The tiny model for a config's model: made from its folder, of its family, or a replacement."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lad_reasoner.training.installed import TrainerName
 
 __all__ = ["FAMILIES", "ModelSource", "find_source"]
 
-#: Architectures that each trainer rehearses here: transformers' model types.
+#: Architectures that each trainer can rehearse: model types of transformers.
 FAMILIES: Final[dict[TrainerName, tuple[str, ...]]] = {
     "verl": ("qwen2_5_vl", "qwen3_vl"),
     "easyr1": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
 }
 
-#: Families that the package has a tokenizer and a processor for, by the names of their models.
+#: Families whose tokenizer and processor this package contains, by the names of their models.
 _NAMES: Final = (("qwen3_vl", r"qwen3[-_.]?vl"), ("qwen2_5_vl", r"qwen2[-_.]5[-_.]?vl"))
 
 _REPLACEMENT: Final = "qwen2_5_vl"
@@ -31,13 +31,13 @@ _PROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What the tiny model is made from.
+    """Source of the tiny model.
 
     Attributes:
         family: Its architecture, a model type of transformers.
-        folder: The real model's folder on this machine: its config is shrunk, and its tokenizer and processor are
-            copied. None: the package's own tokenizer and processor.
-        replaces: Where the architecture is another than the config's: the config's model, and why.
+        folder: The real model's folder on this machine, whose tokenizer and processor are copied and whose config is
+            scaled down. None: the package's own tokenizer and processor.
+        replaces: If the architecture differs from the config's: the config's model, and the reason.
     """
 
     family: str
@@ -46,15 +46,15 @@ class ModelSource:
 
 
 def find_source(config: EasyR1Config, trainer: TrainerName) -> ModelSource:
-    """Return what the tiny model is made from: the config's model if it is on this machine, else its name's family.
+    """Return the source of the tiny model: the config's model if it is on this machine, else the family of its name.
 
     Raises:
-        UsageError: The config names no model.
-        DataError: A folder without ``config.json``, or one that is no JSON.
+        UsageError: The config has no model.
+        DataError: The folder has no valid ``config.json``.
     """
     key = "worker.actor.model.model_path"
     if not (name := str(config[key] or "")):
-        raise UsageError(key, found="none", expected="a model folder or hub name")
+        raise UsageError("no model is set", where=key, remedy="Set a model folder or hub name")
     folder = Path(name) if Path(name).is_dir() else _cached(name)
     if folder is not None:
         family = _read_type(folder)
@@ -62,7 +62,7 @@ def find_source(config: EasyR1Config, trainer: TrainerName) -> ModelSource:
         family = next((family for family, pattern in _NAMES if re.search(pattern, name.lower())), "unknown")
     if family in FAMILIES[trainer]:
         return ModelSource(family, folder)
-    reason = f"{name} is of type {family}; rehearsed with {trainer} are {', '.join(FAMILIES[trainer])}"
+    reason = f"{name} is of type {family}; {trainer} can rehearse {', '.join(FAMILIES[trainer])}"
     return ModelSource(_REPLACEMENT, None, reason)
 
 
@@ -71,13 +71,13 @@ def _read_type(folder: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
     except FileNotFoundError as error:
-        raise DataError(folder, found="no config.json", expected="a Hugging Face model folder") from error
+        raise DataError("the model folder has no config.json", where=folder) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(path, found="no model_type", expected="a Hugging Face model's config") from error
+        raise DataError("not a model config: it has no model_type", where=path) from error
 
 
 def _cached(name: str) -> Path | None:
-    """Return the folder of a hub model that this machine has, if its config, tokenizer and processor are there."""
+    """Return the folder of a cached hub model, if it contains config, tokenizer and processor."""
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError

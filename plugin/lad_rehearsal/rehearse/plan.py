@@ -1,4 +1,4 @@
-"""From a config for GPUs to one that a CPU rehearses: what is changed, and why. Nothing else is."""
+"""From a config for GPUs to one for a rehearsal on a CPU: every changed key, with its reason."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lad_reasoner.training.easyr1.config import EasyR1Config
+from lad_reasoner.training.runtimes import RolloutEngine
 
 __all__ = ["PROMPTS", "RESPONSE_TOKENS", "Change", "scale_down", "trained_roles"]
 
-#: Prompts a step: the fewest that make a batch, and two mini batches where the config has several.
+#: Prompts per step: the smallest batch that can have two mini batches, if the config has several.
 PROMPTS: Final = 2
 
-#: A tiny model's text ends by chance or not at all; the template and a sentence fit in this.
+#: A tiny model rarely ends a response by itself; the template and a sentence fit in this length.
 RESPONSE_TOKENS: Final = 64
 
-_NO_FLASH: Final = "needs flash attention, which is for GPUs"
-_NO_BF16: Final = "a CPU computes in fp32"
+_NO_FLASH: Final = "needs flash attention, which needs a GPU"
+_NO_BF16: Final = "the CPU run uses fp32"
 _NO_OFFLOAD: Final = "there is no GPU memory to free"
 _ONE_RANK: Final = "one process on this machine"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key that the rehearsal sets otherwise.
+    """A key with a different value in the rehearsal.
 
     Attributes:
-        key: EasyR1's.
-        was: In the config.
-        now: In the rehearsal.
+        key: EasyR1's key.
+        was: Value in the config.
+        now: Value in the rehearsal.
         why: The reason.
     """
 
@@ -39,13 +40,16 @@ class Change:
     why: str
 
 
-def scale_down(config: EasyR1Config, *, steps: int, paths: dict[str, str]) -> tuple[EasyR1Config, list[Change]]:
-    """Return the config that is rehearsed, and what differs from the one given.
+def scale_down(
+    config: EasyR1Config, *, steps: int, paths: dict[str, str], engine: RolloutEngine = "transformers"
+) -> tuple[EasyR1Config, list[Change]]:
+    """Return the config of the rehearsal, and its differences from the given one.
 
     Args:
         config: The config for GPUs.
         steps: Steps to rehearse.
-        paths: Keys of files and folders that the rehearsal makes for itself, and what they become.
+        paths: Keys of files and folders that the rehearsal creates, with their values.
+        engine: What samples the responses.
     """
     wanted = [
         *((key, path, "made for the rehearsal") for key, path in paths.items()),
@@ -53,6 +57,7 @@ def scale_down(config: EasyR1Config, *, steps: int, paths: dict[str, str]) -> tu
         *_precision(config),
         *_placement(config),
         *_schedule(steps),
+        *(_vllm(config) if engine == "vllm" else ()),
     ]
     changes = [Change(key, config[key], now, why) for key, now, why in wanted if config[key] != now]
     scaled = config.replace(**{change.key.replace(".", "__"): change.now for change in changes})
@@ -63,13 +68,13 @@ _Wanted = Iterator[tuple[str, Any, str]]
 
 
 def trained_roles(config: EasyR1Config) -> tuple[str, ...]:
-    """The models that are trained; the critic's keys are not read without one."""
+    """Return the trained models; without a critic, its keys are not read."""
     return ("actor", "critic") if config["algorithm.adv_estimator"] == "gae" else ("actor",)
 
 
 def _sizes(config: EasyR1Config) -> _Wanted:
-    """Batches of few prompts. How often a batch is updated on, and n, stay as they are."""
-    small = "few prompts a step"
+    """Batches with few prompts. The number of updates per batch and n do not change."""
+    small = "few prompts per step"
     batch, n = config["data.rollout_batch_size"], config["worker.rollout.n"]
     yield "data.rollout_batch_size", min(batch, PROMPTS), small
     if (mini := config["data.mini_rollout_batch_size"]) is not None:
@@ -87,7 +92,7 @@ def _sizes(config: EasyR1Config) -> _Wanted:
 
 
 def _divisor(number: int, *, at_most: int) -> int:
-    """Return the largest divisor of a number that is not above a bound.
+    """Return the largest divisor of a number up to a bound.
 
     Example:
         >>> _divisor(16, at_most=6)
@@ -113,7 +118,7 @@ def _placement(config: EasyR1Config) -> _Wanted:
     yield "worker.actor.use_torch_compile", False, "compiling takes longer than two steps"
     for role in (*trained_roles(config), "ref"):
         yield f"worker.{role}.fsdp.enable_cpu_offload", False, _NO_OFFLOAD
-        yield f"worker.{role}.fsdp.enable_rank0_init", True, "the other way loads weights straight onto a GPU"
+        yield f"worker.{role}.fsdp.enable_rank0_init", True, "the alternative loads weights directly onto a GPU"
         yield f"worker.{role}.fsdp.fsdp_size", -1, _ONE_RANK
         yield f"worker.{role}.offload.offload_params", False, _NO_OFFLOAD
     yield "worker.rollout.tensor_parallel_size", 1, _ONE_RANK
@@ -126,7 +131,15 @@ def _schedule(steps: int) -> _Wanted:
     yield "trainer.val_freq", steps, "validates once, after the last step"
     yield "trainer.save_freq", steps, "saves once, after the last step"
     yield "trainer.val_only", False, "there would be no step"
-    yield "trainer.logger", ["console", "file"], "nothing is sent away"
-    yield "trainer.find_last_checkpoint", False, "starts anew"
+    yield "trainer.logger", ["console", "file"], "no data leaves this machine"
+    yield "trainer.find_last_checkpoint", False, "always starts from step 0"
     yield "trainer.load_checkpoint_path", None, "a checkpoint of the real model does not fit the tiny one"
     yield "trainer.ray_timeline", None, "not needed"
+
+
+def _vllm(config: EasyR1Config) -> _Wanted:
+    """VLLM keeps the limits of the GPU run, although the rehearsal's responses are shorter."""
+    longest = config["data.max_prompt_length"] + config["data.max_response_length"]
+    yield "worker.rollout.max_model_len", config["worker.rollout.max_model_len"] or longest, "the GPU run's limit"
+    yield "worker.rollout.enforce_eager", True, "compiling takes minutes"
+    yield "worker.rollout.gpu_memory_utilization", 0.1, "a CPU has no GPU memory; the cache takes 1 GiB"

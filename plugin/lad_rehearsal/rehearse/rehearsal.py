@@ -14,33 +14,36 @@ from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import TrainerName
-from lad_reasoner.training.metrics import attempts_of, read_metrics
+from lad_reasoner.training.metrics import read_metrics
 from lad_reasoner.training.preflight import CHECKS
 from lad_reasoner.training.preflight.context import Known
-from lad_reasoner.training.preflight.files import check_model_is_there
+from lad_reasoner.training.preflight.data import check_batches_of_data
+from lad_reasoner.training.preflight.files import check_model_is_there, check_offline
 from lad_reasoner.training.preflight.machine import MACHINE_CHECKS
 from lad_reasoner.training.preflight.preflight import refuse_errors
 from lad_reasoner.training.run.checkpoints import find_last
-from lad_reasoner.training.run.follow import RAW_LOG
 from lad_reasoner.training.run.start import end_forgotten
+from lad_reasoner.training.runtimes import RolloutEngine
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
 from lad_rehearsal.rehearse.plan import PROMPTS, scale_down, trained_roles
-from lad_rehearsal.rehearse.report import Report, list_gaps, print_report
+from lad_rehearsal.rehearse.report import RehearsalReport, list_gaps, print_report
 from lad_rehearsal.rehearse.run import make_model, note, train
-from lad_rehearsal.rehearse.synthetic import draw_pairs
-from lad_rehearsal.rehearse.trainer import Rig, find_rig
-
-Row = dict[str, float]
+from lad_rehearsal.rehearse.runtime import RehearsalRuntime, find_runtime
+from lad_rehearsal.rehearse.synthetic import make_pairs
+from lad_rehearsal.rehearse.vllm_log import read_messages, read_settings
 
 __all__ = ["RehearsalOptions", "rehearse"]
 
-#: Marks a folder as a rehearsal's, which the next one may empty.
+#: Marks a folder as a rehearsal's, so that the next rehearsal may empty it.
 MARKER: Final = "rehearsal.txt"
 
-#: Rows taken of the training file: some to spare, because a row may be too long and be left out.
+#: Additional rows of the training file, because rows that are too long are dropped.
 SPARE_ROWS: Final = 4
 VALIDATION_ROWS: Final = 4
+
+#: Checks of what a rehearsal replaces: the machine, the model and the batch size.
+_NOT_FOR_REHEARSALS: Final = {*MACHINE_CHECKS, check_model_is_there, check_offline, check_batches_of_data}
 
 _BUILD: Final = {
     "data.train_files": "lad build grpo --mvtec DIR --visa DIR --out {}",
@@ -59,6 +62,7 @@ class RehearsalOptions:
         synthetic: Whether synthetic pairs replace the config's data.
         check: Whether the checks' errors stop the rehearsal.
         as_json: Whether the report is JSON.
+        engine: What samples the responses.
     """
 
     steps: int = 2
@@ -67,6 +71,7 @@ class RehearsalOptions:
     synthetic: bool = False
     check: bool = True
     as_json: bool = False
+    engine: RolloutEngine = "transformers"
 
 
 def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
@@ -78,61 +83,64 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
         RunError: The trainer failed.
     """
     started = time.monotonic()
-    rig = find_rig(options.trainer)
-    keys = read_keys(rig.trainer)
+    runtime = find_runtime(options.trainer, engine=options.engine)
+    keys = read_keys(runtime.trainer)
     config = load_config(words, keys)
     folder = (options.out or Path(f"{config.run_dir}-rehearsal")).expanduser().absolute()
     _refuse_other(folder)
     if options.synthetic:
-        config = _with_drawn_pairs(config, _emptied(folder) / "synthetic")
+        config = _with_synthetic_pairs(config, _emptied(folder) / "synthetic")
     files = {key: require_parquet(key, config[key], build=build.format(config[key])) for key, build in _BUILD.items()}
     if options.check:
-        _check(config, rig, keys)
-    source = find_source(config, rig.trainer.name)
+        _check(config, runtime, keys, steps=options.steps)
+    source = find_source(config, runtime.trainer.name)
     rows = _take_rows(files, folder if options.synthetic else _emptied(folder), steps=options.steps)
-    scaled, changes = scale_down(config, steps=options.steps, paths=_paths(config, folder))
-    steps = _run(scaled, rig, keys, source, tokenizer=_own_tokenizer(config), steps=options.steps)
-    report = Report(
+    scaled, changes = scale_down(config, steps=options.steps, paths=_paths(config, folder), engine=options.engine)
+    steps, log = _run(scaled, runtime, keys, source, tokenizer=_own_tokenizer(config), steps=options.steps)
+    report = RehearsalReport(
         config=str(config.source or "the command line"),
-        trainer=f"{rig.trainer.name} {rig.trainer.version}",
+        trainer=f"{runtime.trainer.name} {runtime.trainer.version}",
         folder=str(folder),
         seconds=time.monotonic() - started,
-        checkpoint=str(find_last(scaled.run_dir, rig.trainer.name)),
+        checkpoint=str(find_last(scaled.run_dir, runtime.trainer.name)),
         steps=steps,
         changed=changes,
-        not_covered=list_gaps(config, source, steps, rows=rows),
+        not_covered=list_gaps(config, source, steps, rows=rows, engine=options.engine),
+        vllm_settings=read_settings(log) if options.engine == "vllm" else {},
+        vllm_messages=read_messages(log) if options.engine == "vllm" else (),
     )
     print_report(report, as_json=options.as_json)
 
 
-def _check(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key]) -> None:
-    """Stop at what is known to be wrong.
+def _check(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> None:
+    """Run the checks that apply to a rehearsal.
 
-    What the machine must have is left out, for this is another machine; and so is the model, which may not have been
-    trained yet: a tiny one stands in for it.
+    It uses another machine, a tiny model instead of the config's, which may not be trained or downloaded yet, and
+    small batches, which need less data.
 
     Raises:
         UsageError: A check found an error.
     """
-    known = Known(config=config, trainer=rig.trainer, keys=keys, gpu=False)
-    checks = [check for check in CHECKS if check not in {*MACHINE_CHECKS, check_model_is_there}]
+    if config["trainer.max_steps"] is None:  # the epochs of the real data do not matter
+        config = config.replace(trainer__max_steps=steps)
+    known = Known(config=config, trainer=runtime.trainer, keys=keys, gpu=False)
+    checks = [check for check in CHECKS if check not in _NOT_FOR_REHEARSALS]
     refuse_errors([finding for check in checks for finding in check(known)])
 
 
 def _refuse_other(folder: Path) -> None:
-    """Refuse to empty a folder that no rehearsal made.
+    """Reject a folder that is not a rehearsal's, before it would be emptied.
 
     Raises:
-        UsageError: It holds something else.
+        UsageError: The folder contains something else.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / MARKER).is_file():
-        raise UsageError(
-            folder, found="something that is no rehearsal", expected="an empty folder", remedy="choose --out DIR"
-        )
+        problem = "the folder is not empty and does not contain a rehearsal"
+        raise UsageError(problem, where=folder, remedy="Choose another folder with --out")
 
 
 def _emptied(folder: Path) -> Path:
-    """Return the rehearsal's folder, emptied of an earlier rehearsal; what that one left running is ended."""
+    """Empty the rehearsal's folder, end the processes of an earlier rehearsal in it, and return it."""
     if folder.exists():
         end_forgotten(folder / "run")
         shutil.rmtree(folder)
@@ -141,43 +149,48 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _with_drawn_pairs(config: EasyR1Config, folder: Path) -> EasyR1Config:
-    note("drawing pairs (lad build)")
-    return config.replace(**{key.replace(".", "__"): path for key, path in draw_pairs(folder).items()})
+def _with_synthetic_pairs(config: EasyR1Config, folder: Path) -> EasyR1Config:
+    note("making synthetic pairs (lad build)")
+    return config.replace(**{key.replace(".", "__"): path for key, path in make_pairs(folder).items()})
 
 
 def _take_rows(files: Mapping[str, Path], folder: Path, *, steps: int) -> dict[str, str]:
-    """Write the rows that are trained and validated on; return in words how many of each file."""
+    """Write the rows for training and validation; return a sentence for each file about their number."""
     wanted = {"train": steps * PROMPTS + SPARE_ROWS, "val": VALIDATION_ROWS}
-    said = {}
+    notes = {}
     for (key, file), (name, count) in zip(files.items(), wanted.items(), strict=True):
         taken, total = take_rows(file, folder / f"{name}.parquet", count=count)
-        said[key] = f"{taken} of {total} rows were read; `lad check {file}` looks at all"
-    return said
+        notes[key] = f"{taken} of {total} rows were read; `lad check {file}` checks all of them"
+    return notes
 
 
 def _run(
-    scaled: EasyR1Config, rig: Rig, keys: Mapping[str, Key], source: ModelSource, *, tokenizer: Path | None, steps: int
-) -> list[Row]:
-    """Make the model, train, and return the metrics.
+    scaled: EasyR1Config,
+    runtime: RehearsalRuntime,
+    keys: Mapping[str, Key],
+    source: ModelSource,
+    *,
+    tokenizer: Path | None,
+    steps: int,
+) -> tuple[list[dict[str, float]], Path]:
+    """Make the model, train, and return the metrics and the trainer's log.
 
     Raises:
-        RunError: The trainer ended well but did not do what it was told.
+        RunError: The trainer ended without an error, but a step or the checkpoint is missing.
     """
-    make_model(source, rig, Path(scaled["worker.actor.model.model_path"]), tokenizer=tokenizer)
-    train(scaled, rig, keys, steps=steps)
+    make_model(source, runtime, Path(scaled["worker.actor.model.model_path"]), tokenizer=tokenizer)
+    log = train(scaled, runtime, keys, steps=steps)
     rows = read_metrics(scaled.run_dir)
     done = [row for row in rows if math.isfinite(row.get("reward", math.nan))]
-    if len(done) != steps or find_last(scaled.run_dir, rig.trainer.name) is None:
-        found = f"{len(done)} steps with a reward and "
-        found += "a checkpoint" if find_last(scaled.run_dir, rig.trainer.name) else "no checkpoint"
-        log = attempts_of(scaled.run_dir)[-1] / RAW_LOG
-        raise RunError("rehearsal", found=found, expected=f"{steps} steps and one", remedy=f"see {log}")
-    return rows
+    checkpoint = "a" if find_last(scaled.run_dir, runtime.trainer.name) else "no"
+    if len(done) != steps or checkpoint == "no":
+        problem = f"the trainer made {len(done)} of {steps} steps with a reward and {checkpoint} checkpoint"
+        raise RunError(problem, where="rehearsal", remedy=f"See {log}")
+    return rows, log
 
 
 def _paths(config: EasyR1Config, folder: Path) -> dict[str, str]:
-    """Return the keys of what the rehearsal makes for itself."""
+    """Return the keys of files and folders that the rehearsal creates, with their values."""
     roles = trained_roles(config)
     names = {f"worker.{role}.model.{name}_path" for role in roles for name in ("model", "tokenizer")}
     return {
@@ -189,6 +202,6 @@ def _paths(config: EasyR1Config, folder: Path) -> dict[str, str]:
 
 
 def _own_tokenizer(config: EasyR1Config) -> Path | None:
-    """Return the tokenizer's folder where the config names another than the model's."""
+    """Return the tokenizer's folder if it is not the model's."""
     path, model = (config[f"worker.actor.model.{name}_path"] for name in ("tokenizer", "model"))
     return Path(path) if path != model and Path(path).is_dir() else None

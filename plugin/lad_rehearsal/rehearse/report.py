@@ -1,10 +1,10 @@
-"""What a rehearsal showed, what it changed to be possible, and what only the real run can show."""
+"""The report of a rehearsal: its steps, the changed keys, and what only the real run can show."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from rich.console import Console
 
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.run.follow import describe_step
+from lad_reasoner.training.runtimes import RolloutEngine
 from lad_rehearsal.rehearse.model import ModelSource
 from lad_rehearsal.rehearse.plan import Change
 
-__all__ = ["Gap", "Report", "list_gaps", "print_report"]
+__all__ = ["Gap", "RehearsalReport", "list_gaps", "print_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class Gap:
     """Something that the rehearsal could not cover.
 
     Attributes:
-        what: In a word or two.
-        why: What stood in its place, or where to find out.
+        what: Its name.
+        why: What replaced it, or where to find out.
     """
 
     what: str
@@ -32,18 +33,20 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The outcome.
+class RehearsalReport:
+    """The result of a rehearsal.
 
     Attributes:
         config: The config's file.
         trainer: Its name and version.
-        folder: Where everything of the rehearsal lies.
-        seconds: From command to end.
-        checkpoint: What the last step saved.
-        steps: Metrics of each step, as `lad_reasoner.training.metrics` names them.
-        changed: Keys that were set otherwise.
+        folder: Folder of the rehearsal.
+        seconds: Duration of the command.
+        checkpoint: The checkpoint of the last step.
+        steps: Metrics of each step, named as in `lad_reasoner.training.metrics`.
+        changed: Keys with a different value.
         not_covered: What only the real run can show.
+        vllm_settings: vLLM's limits, as verl set them; empty without vLLM.
+        vllm_messages: vLLM's warnings, and its information about these limits.
     """
 
     config: str
@@ -54,10 +57,17 @@ class Report:
     steps: Sequence[Mapping[str, float]]
     changed: Sequence[Change]
     not_covered: Sequence[Gap]
+    vllm_settings: Mapping[str, str] = field(default_factory=dict)
+    vllm_messages: Sequence[str] = ()
 
 
 def list_gaps(
-    config: EasyR1Config, source: ModelSource, steps: Sequence[Mapping[str, float]], *, rows: Mapping[str, str]
+    config: EasyR1Config,
+    source: ModelSource,
+    steps: Sequence[Mapping[str, float]],
+    *,
+    rows: Mapping[str, str],
+    engine: RolloutEngine = "transformers",
 ) -> list[Gap]:
     """Return what a rehearsal of a config did not cover.
 
@@ -66,10 +76,11 @@ def list_gaps(
         source: What the tiny model was made from.
         steps: The metrics.
         rows: Which rows of each file were read.
+        engine: What sampled the responses.
     """
     return [
         *_model_gaps(config, source),
-        *_machine_gaps(config),
+        *_machine_gaps(config, engine),
         *(Gap(key, value) for key, value in rows.items()),
         *_learning_gaps(steps),
     ]
@@ -78,24 +89,27 @@ def list_gaps(
 def _model_gaps(config: EasyR1Config, source: ModelSource) -> Iterator[Gap]:
     name = config["worker.actor.model.model_path"]
     if source.replaces:
-        yield Gap("architecture", f"{source.replaces}; a tiny {source.family} stood in its place")
-    yield Gap("weights", f"a tiny {source.family} stood in for {name}: loading and saving at size were not tried")
+        yield Gap("architecture", f"{source.replaces}; a tiny {source.family} replaced it")
+    yield Gap("weights", f"a tiny {source.family} replaced {name}: loading and saving at full size were not tried")
     if source.folder is None:
         yield Gap(
             "tokenizer and processor",
-            f"{name} is not on this machine, so the package's own were used: image tokens are counted as the family's "
-            "published processor does, words are not",
+            f"{name} is not on this machine, so the package's own were used. They count image tokens like the "
+            "family's published processor, but not words",
         )
 
 
-def _machine_gaps(config: EasyR1Config) -> Iterator[Gap]:
-    yield Gap("memory", "nothing of the real size was held; see the estimates of `easyr1 check`")
-    yield Gap("speed", "times here say nothing of GPUs")
-    yield Gap("vLLM", "responses were sampled by transformers on the CPU")
-    yield Gap("precision", "everything was computed in fp32, with neither flash attention nor packed batches")
+def _machine_gaps(config: EasyR1Config, engine: RolloutEngine) -> Iterator[Gap]:
+    yield Gap("memory", "nothing had the real size; see the estimates of `easyr1 check`")
+    yield Gap("speed", "times on a CPU do not predict times on GPUs")
+    if engine == "vllm":
+        yield Gap("vLLM on a GPU", "vLLM's CPU build ran without CUDA kernels, graphs or sleep mode")
+    else:
+        yield Gap("vLLM", "transformers sampled the responses on the CPU; --engine vllm uses vLLM")
+    yield Gap("precision", "all computation used fp32, without flash attention and packed batches")
     ranks = config["trainer.nnodes"] * config["trainer.n_gpus_per_node"]
     if ranks > 1 or config["worker.rollout.tensor_parallel_size"] > 1:
-        yield Gap("several GPUs", f"one process stood in for {ranks}: sharding, NCCL and tensor parallelism")
+        yield Gap("several GPUs", f"one process replaced {ranks}: sharding, NCCL and tensor parallelism")
     if other := sorted(set(config["trainer.logger"]) - {"console", "file"}):
         yield Gap("loggers", f"{', '.join(other)}: accounts and network")
     if (path := config["trainer.load_checkpoint_path"]) is not None:
@@ -104,14 +118,14 @@ def _machine_gaps(config: EasyR1Config) -> Iterator[Gap]:
 
 def _learning_gaps(steps: Sequence[Mapping[str, float]]) -> Iterator[Gap]:
     if not any(step.get("reward", 0.0) for step in steps):
-        why = "no response of the tiny model earned anything, so every gradient was zero"
-        yield Gap("learning", f"{why}; the reward itself was computed for each")
+        why = "no response of the tiny model earned a reward, so every gradient was zero"
+        yield Gap("learning", f"{why}; the reward itself was computed for each response")
     else:
-        yield Gap("learning", "a few steps of a tiny model show that training runs, not that it gets anywhere")
+        yield Gap("learning", "a few steps of a tiny model show that training runs, not that it improves the model")
 
 
-def print_report(report: Report, *, as_json: bool) -> None:
-    """Print the report on stdout: a list for people, or JSON for programs."""
+def print_report(report: RehearsalReport, *, as_json: bool) -> None:
+    """Print the report on stdout, as text or as JSON."""
     if as_json:
         print(json.dumps(asdict(report), indent=1, default=str))
         return
@@ -121,13 +135,18 @@ def print_report(report: Report, *, as_json: bool) -> None:
     for step in trained:
         console.print(f"  {describe_step(step, len(trained))}", markup=False)
     console.print(f"  checkpoint {report.checkpoint}", markup=False)
-    console.print("Changed for the rehearsal:", style="bold")
-    for change in report.changed:
-        line = f"  {change.key}: {_short(change.was)} -> {_short(change.now)} ({change.why})"
-        console.print(line, markup=False)
-    console.print("Not covered:", style="bold")
-    for gap in report.not_covered:
-        console.print(f"  {gap.what}: {gap.why}", markup=False)
+    changed = [f"{one.key}: {_short(one.was)} -> {_short(one.now)} ({one.why})" for one in report.changed]
+    settings = [f"{name} {value}" for name, value in report.vllm_settings.items()]
+    _print_list(console, "Changed for the rehearsal:", changed)
+    _print_list(console, "vLLM:", [*settings, *report.vllm_messages])
+    _print_list(console, "Not covered:", [f"{gap.what}: {gap.why}" for gap in report.not_covered])
+
+
+def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(title, style="bold")
+    for line in lines:
+        console.print(f"  {line}", markup=False)
 
 
 def _short(value: Any) -> str:

@@ -1,79 +1,110 @@
-"""The rehearsal's processes: one makes the tiny model, one is the trainer. None outlives it."""
+"""The rehearsal's processes: one makes the tiny model, one is the trainer. Both end with the rehearsal."""
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
+from lad_reasoner.training.run.failures import last_error
 from lad_reasoner.training.run.follow import RAW_LOG, describe_failure, follow
 from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt
 from lad_reasoner.training.run.start import run_attempt
 from lad_rehearsal.rehearse.model import ModelSource
-from lad_rehearsal.rehearse.trainer import Rig
+from lad_rehearsal.rehearse.runtime import RehearsalRuntime
 
 __all__ = ["make_model", "note", "train"]
 
-_REMEDY: Final = "The GPU run would probably fail in the same way"
+#: Errors that this machine caused: memory, disk, process limits, or Ray, which waits only so long for a busy machine.
+_MACHINES_FAULT: Final = re.compile(
+    r"out ?of ?memory|MemoryError|cannot allocate memory|memory was nearly full|no space left on device|disk quota"
+    r"|too many open files|resource temporarily unavailable|can't start new thread"
+    r"|GetTimeoutError|timed out (during startup|while waiting|waiting for)|node_ip_address\.json"
+    r"|raylet.*(fail|die)|(failed|unable) to (register|start|connect).*(ray|gcs|worker)|the node .* died"
+    r"|cannot be reached|address already in use",
+    re.IGNORECASE,
+)
 
 
 def note(text: str) -> None:
-    """Say on stderr what is being done."""
+    """Print a status line on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def make_model(source: ModelSource, rig: Rig, out: Path, *, tokenizer: Path | None) -> None:
-    """Make the tiny model with the transformers that the trainer will read it with.
+def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tokenizer: Path | None) -> None:
+    """Make the tiny model with the trainer's version of transformers.
 
     Args:
         source: What it is made from.
-        rig: The trainer's python.
+        runtime: The trainer and its interpreter.
         out: Folder to write.
-        tokenizer: Where the tokenizer's files are, if not with the model.
+        tokenizer: Folder of the tokenizer, if it is not the model's.
 
     Raises:
-        RunError: It failed; the error names the log.
+        RunError: The process failed; the error names the log.
     """
     note(f"making a tiny {source.family} ({'from ' + str(source.folder) if source.folder else 'embedded tokenizer'})")
     words = ["--family", source.family, "--out", str(out)]
     words += ["--source", str(source.folder)] if source.folder else []
     words += ["--tokenizer", str(tokenizer)] if source.folder and tokenizer else []
-    command = [rig.python, "-m", "lad_rehearsal.rehearse.tiny_model", *words]
     log = out.with_name("model.log")
     with run_folder() as folder:
-        code = follow(command, rig.environment(folder), log)
+        command = [runtime.python, "-m", "lad_rehearsal.rehearse.tiny_model", *words]
+        code = follow(command, runtime.environment(folder), log)
     if code:
-        raise describe_failure("rehearsal, tiny model", code, log, remedy=_REMEDY)
+        raise explain_failure("rehearsal, tiny model", code, log)
 
 
-def train(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key], *, steps: int) -> None:
-    """Run the trainer on a scaled-down config.
+def train(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> Path:
+    """Run the trainer on a scaled-down config and return its log.
 
     Args:
-        config: The config, scaled down.
-        rig: The trainer and its python.
+        config: The scaled-down config.
+        runtime: The trainer and its interpreter.
         keys: EasyR1's keys.
-        steps: Steps, for the progress.
+        steps: Number of steps, for the progress.
 
     Raises:
         UsageError: verl has no counterpart for a key.
         RunError: The trainer failed; its exit code is kept.
     """
-    attempt = next_attempt(config.run_dir)
+    attempt, trainer = next_attempt(config.run_dir), runtime.trainer
     log = attempt / RAW_LOG
-    started = f"{rig.trainer.name} {rig.trainer.version} on the CPU, a minute or two to start; log: {log}"
-    command = _command(config, rig, keys, attempt)
-    code = run_attempt(command, config, rig.trainer, attempt, rig.environment, total_steps=steps, notes=[started])
+    minutes = "several minutes" if runtime.engine == "vllm" else "a minute or two"
+    started = f"{trainer.name} {trainer.version} on the CPU, {minutes} to start; log: {log}"
+    command = _command(config, runtime, keys, attempt)
+    code = run_attempt(command, config, trainer, attempt, runtime.environment, total_steps=steps, notes=[started])
     if code:
-        raise describe_failure(f"rehearsal, {rig.trainer.name}", code, log, remedy=_REMEDY)
+        raise explain_failure(f"rehearsal, {trainer.name}", code, log)
+    return log
 
 
-def _command(config: EasyR1Config, rig: Rig, keys: Mapping[str, Key], attempt: Path) -> Command:
-    if rig.trainer.name == "easyr1":
-        return Command([rig.python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=True)
-    return build_command(config, rig.trainer, keys, attempt, gpu=False, python=rig.python)
+def explain_failure(where: str, code: int, log: Path) -> RunError:
+    """Return the error of a failed process, and whether the config or this machine is the likely cause.
+
+    Args:
+        where: What failed.
+        code: The exit code; negative: a signal.
+        log: The output of the process.
+    """
+    if code in {-signal.SIGKILL, 128 + signal.SIGKILL} or _MACHINES_FAULT.search(last_error(log)):
+        remedy = "This machine caused the failure, not the config. Free memory or processor time, then rehearse again"
+    else:
+        remedy = "The GPU run would probably fail in the same way"
+    return describe_failure(where, code, log, remedy=remedy)
+
+
+def _command(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], attempt: Path) -> Command:
+    if runtime.trainer.name == "easyr1":
+        return Command([runtime.python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=True)
+    return build_command(
+        config, runtime.trainer, keys, attempt, gpu=False, python=runtime.python, engine=runtime.engine
+    )

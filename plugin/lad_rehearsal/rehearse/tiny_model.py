@@ -1,9 +1,9 @@
-"""Makes the tiny model, in a process of the trainer's python: its transformers writes what it will read.
+"""Make the tiny model in a process of the trainer's interpreter, with the version of transformers that will read it.
 
     python -m lad_rehearsal.rehearse.tiny_model --family qwen2_5_vl --out DIR [--source DIR] [--tokenizer DIR]
 
-Widths and depths shrink; what decides how many tokens a picture has (patch, merge, window), the vocabulary, the
-special tokens and the layout of positions stay.
+Widths and depths shrink. What determines the number of image tokens (patch, merge, window), the vocabulary, the
+special tokens and the layout of positions do not change.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lad_rehearsal.demo.tiny import BASE, CHAT_TEMPLATE
 
 __all__ = ["main", "make_model", "shrink"]
 
-#: Of the language model. Heads of 32 have 16 rotary frequencies, which time, row and column share.
+#: Sizes of the language model. Heads of 32 have 16 rotary frequencies, shared by time, row and column.
 _HIDDEN, _HEADS, _HEAD, _LAYERS = 64, 2, 32, 2
 
-#: Of the vision tower.
+#: Sizes of the vision tower.
 _VISION_HIDDEN, _VISION_HEADS, _VISION_LAYERS = 32, 2, 2
 
-#: The bounds of the published processors, in pixels: the embedded one is made for the demo's small pictures.
+#: Pixel bounds of the published processors; those of the embedded one suit the demo's small images.
 _PIXELS: Final = {"qwen2_5_vl": (56 * 56, 16384 * 28 * 28), "qwen3_vl": (65536, 16777216)}
 
-#: Longest sequence that the embedded tokenizer and model take.
+#: Maximum sequence length of the embedded tokenizer and model.
 _LONGEST: Final = 32768
 
-#: Weights, and what lists them: the only files of a model folder that are not copied.
+#: Weights and their indices, configs and hidden files, which are not copied.
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "config.json", "*.md", ".*")
 
 
@@ -40,21 +40,21 @@ def make_model(family: str, out: Path, *, source: Path | None = None, tokenizer:
     Args:
         family: A model type of transformers.
         out: Folder to write; it must not exist.
-        source: The real model's folder; None takes the package's own tokenizer and processor.
-        tokenizer: Where the tokenizer's files are, if not in ``source``.
+        source: The real model's folder; None uses the package's own tokenizer and processor.
+        tokenizer: Folder of the tokenizer, if it is not ``source``.
     """
     if source is None and family == "qwen2_5_vl":
         _copy_base(out)
     elif source is None:
         _build_embedded(out)
     else:
-        for folder in (source, tokenizer or source):  # the tokenizer's over the model's
+        for folder in (source, tokenizer or source):  # the tokenizer's files replace the model's
             shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*_WEIGHTS), dirs_exist_ok=True)
         _save_random(shrink(_read_config(source)), out)
 
 
 def shrink(config: Any) -> Any:
-    """Make a config of Qwen2-VL, Qwen2.5-VL or Qwen3-VL tiny, in place, and return it."""
+    """Scale a config of Qwen2-VL, Qwen2.5-VL or Qwen3-VL down in place, and return it."""
     text, vision = config.get_text_config(), config.vision_config
     grouped = text.num_key_value_heads < text.num_attention_heads
     text.hidden_size, text.intermediate_size = _HIDDEN, 2 * _HIDDEN
@@ -74,7 +74,7 @@ def shrink(config: Any) -> Any:
 
 def _shrink_vision(vision: Any) -> None:
     vision.depth, vision.num_heads = _VISION_LAYERS, _VISION_HEADS
-    if hasattr(vision, "embed_dim"):  # Qwen2-VL: hidden_size is that of the language model
+    if hasattr(vision, "embed_dim"):  # Qwen2-VL, where hidden_size is the language model's
         vision.embed_dim, vision.hidden_size = _VISION_HIDDEN, _HIDDEN
     else:
         vision.hidden_size, vision.out_hidden_size = _VISION_HIDDEN, _HIDDEN
@@ -86,7 +86,7 @@ def _shrink_vision(vision: Any) -> None:
 
 
 def _share(sections: list[int], total: int) -> list[int]:
-    """Return sections in the same proportions that sum to a total.
+    """Return sections of the same proportions with the given total.
 
     Example:
         >>> _share([16, 24, 24], 16)
@@ -105,7 +105,7 @@ def _read_config(source: Path) -> Any:
 
 
 def _save_random(config: Any, out: Path) -> None:
-    """Write a model with random weights, and keep the generation config that is there."""
+    """Write a model with random weights, and keep an existing generation config."""
     import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
@@ -118,7 +118,7 @@ def _save_random(config: Any, out: Path) -> None:
 
 
 def _copy_base(out: Path) -> None:
-    """The demo's base, which answers in the template; made to take pictures as large as the real model's."""
+    """Write the demo's base, which answers in the template, with the real model's limits on image size."""
     shutil.copytree(BASE, out)
     _edit(out / "processor_config.json", _widen)
     _edit(out / "config.json", lambda config: config["text_config"].update(max_position_embeddings=_LONGEST))
@@ -138,7 +138,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _build_embedded(out: Path) -> None:
-    """A random Qwen3-VL with the package's own tokenizer."""
+    """Write a random Qwen3-VL with the package's own tokenizer."""
     from transformers import (
         AutoTokenizer,
         Qwen2VLImageProcessor,
@@ -176,7 +176,7 @@ def _build_embedded(out: Path) -> None:
 
 
 def _build_rope(text: Any) -> None:
-    """Positions as the published Qwen3-VL has them; a config made from nothing has plain ones."""
+    """Set the position encoding of the published Qwen3-VL; a default config has a plain one."""
     rope = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}
     if hasattr(text, "rope_parameters"):
         text.rope_parameters = {**rope, "rope_theta": 5e6}
@@ -191,7 +191,7 @@ def _write_generation(out: Path, tokenizer: Any) -> None:
 
 
 def main() -> None:
-    """Read the command line and make the model."""
+    """Parse the command line and make the model."""
     parser = argparse.ArgumentParser(description="Make the tiny model of a rehearsal.")
     parser.add_argument("--family", required=True)
     parser.add_argument("--out", type=Path, required=True)

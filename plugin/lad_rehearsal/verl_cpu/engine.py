@@ -70,8 +70,8 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     def _group(self, micro_batch: TensorDict) -> Grouped:
         """Lay the samples out by prompt.
 
-        verl's own position ids are not read: where all samples of a micro batch are equally long, verl takes the wrong
-        dimension for the tokens and keeps four positions for each sample (verl issue 7899).
+        The vision positions of a prompt follow from its tokens and image grids. verl's own position ids are not read,
+        because verl loses them when all samples of a micro batch have the same length (verl issue 7899).
         """
         sequences = micro_batch["input_ids"].unbind()
         lengths = micro_batch["prompts"].offsets().diff().tolist()

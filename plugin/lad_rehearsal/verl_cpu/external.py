@@ -8,6 +8,7 @@ torch rejects.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import torch
@@ -42,6 +43,24 @@ def _register() -> None:
     _ROLLOUT_REGISTRY[ROLLOUT_NAME, "async"] = "lad_rehearsal.verl_cpu.replica.PolicyAdapter"
 
 
+def _store_text_positions() -> None:
+    """Make verl's own agent loop store one position per token, in a process that runs it.
+
+    verl stores positions of shape (4, tokens) and, if all sequences of a batch have the same length, later splits them
+    along the wrong dimension (verl issue 7899). `CpuEngine` computes vision positions itself.
+    """
+    if loop := sys.modules.get("verl.experimental.agent_loop.agent_loop"):
+        loop.AgentLoopWorker._compute_position_ids = _text_positions  # noqa: SLF001
+
+
+def _text_positions(
+    _worker: Any, _input_ids: torch.Tensor, mask: torch.Tensor, multi_modal_inputs: dict[str, Any], *_unused: Any
+) -> torch.Tensor:
+    multi_modal_inputs.pop("mm_token_type_ids", None)  # the model does not accept it; only positions need it
+    positions: torch.Tensor = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return positions
+
+
 def _load_replica() -> Any:
     from lad_rehearsal.verl_cpu.replica import HfReplica
 
@@ -56,3 +75,4 @@ if get_device_name() != CPU_PLATFORM:
     )
 _join()
 _register()
+_store_text_positions()

@@ -16,22 +16,20 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from lad_reasoner.training.runtimes import RolloutEngine
 from lad_rehearsal.verl_cpu.plugin import CPU_PLATFORM
 from lad_rehearsal.vllm_cpu import vllm_environment
 
-__all__ = ["EXTERNAL_MODULE", "Engine", "cluster_environment", "cpu_environment", "cpu_overrides"]
-
-#: What samples the responses: this package's rollout with transformers, or verl's own vLLM server.
-Engine = Literal["transformers", "vllm"]
+__all__ = ["EXTERNAL_MODULE", "cluster_environment", "cpu_environment", "cpu_overrides"]
 
 #: verl imports this module in each of its processes; it registers the platform.
 EXTERNAL_MODULE: Final = "lad_rehearsal.verl_cpu.plugin"
 
 
 def cpu_overrides(
-    *, ranks: int = 1, nodes: int = 1, own_ray: bool = True, engine: Engine = "transformers"
+    *, ranks: int = 1, nodes: int = 1, own_ray: bool = True, engine: RolloutEngine = "transformers"
 ) -> dict[str, object]:
     """Return verl's overrides for a run without a GPU, to be merged over the translated config.
 
@@ -125,7 +123,9 @@ def _vllm_rollout() -> dict[str, object]:
     }
 
 
-def cpu_environment(folder: Path, *, threads: int | None = None, engine: Engine = "transformers") -> dict[str, str]:
+def cpu_environment(
+    folder: Path, *, threads: int | None = None, engine: RolloutEngine = "transformers"
+) -> dict[str, str]:
     """Return the environment variables of the trainer's process, to be merged over ``os.environ``.
 
     Args:

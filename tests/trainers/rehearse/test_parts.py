@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.trainers.conftest import write_pairs
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
@@ -18,9 +19,11 @@ from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
+from lad_rehearsal.rehearse.plan import scale_down
 from lad_rehearsal.rehearse.rehearsal import _check
 from lad_rehearsal.rehearse.report import list_gaps
-from lad_rehearsal.rehearse.trainer import Rig, _unmet, find_rig
+from lad_rehearsal.rehearse.run import explain_failure
+from lad_rehearsal.rehearse.runtime import RehearsalRuntime, _unmet, find_runtime
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -37,18 +40,18 @@ def test_rows_are_spread_over_the_file(tmp_path, total, count, places):
 
 def test_a_file_without_rows_and_a_file_that_is_no_parquet(tmp_path):
     pq.write_table(pa.table({"row": pa.array([], pa.int64())}), tmp_path / "none.parquet")
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="has no rows"):
         take_rows(tmp_path / "none.parquet", tmp_path / "few.parquet", count=2)
     (tmp_path / "text.parquet").write_text("not a parquet file, but long enough to have a footer")
-    with pytest.raises(DataError, match="no readable parquet"):
+    with pytest.raises(DataError, match="not a readable parquet"):
         take_rows(tmp_path / "text.parquet", tmp_path / "few.parquet", count=2)
 
 
 def test_missing_data_says_what_builds_it(tmp_path):
-    with pytest.raises(DataError, match=r"data\.val_files: found no such file: .*; build it \(`lad build loco`\)"):
+    with pytest.raises(DataError, match=r"data\.val_files: no such file: .*\. Build it \(`lad build loco`\)"):
         require_parquet("data.val_files", f"{tmp_path}/val.parquet@train", build="lad build loco")
     (tmp_path / "val.json").write_text("[]")
-    with pytest.raises(DataError, match="expected a parquet file"):
+    with pytest.raises(DataError, match="is not a parquet file"):
         require_parquet("data.val_files", f"{tmp_path}/val.json", build="lad build loco")
 
 
@@ -75,7 +78,7 @@ def test_another_architecture_is_replaced_and_said_to_be(tmp_path):
     assert "InternVL3-8B is of type unknown" in found.replaces
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert source(tmp_path, "easyr1") == ModelSource("qwen2_vl", tmp_path)
-    assert "of type qwen2_vl; rehearsed with verl" in source(tmp_path, "verl").replaces
+    assert "of type qwen2_vl; verl can rehearse" in source(tmp_path, "verl").replaces
     gaps = list_gaps(load_config(["worker.actor.model.model_path=a/b"]), source(tmp_path, "verl"), [], rows={})
     assert gaps[0].what == "architecture"
 
@@ -89,17 +92,71 @@ def test_a_folder_that_is_no_model(tmp_path, content, says):
 
 
 def test_a_config_without_a_model():
-    with pytest.raises(UsageError, match="model_path: found none"):
+    with pytest.raises(UsageError, match="model_path: no model is set"):
         find_source(load_config([]), "verl")
 
 
 def test_a_model_that_is_still_to_be_trained_does_not_stop_a_rehearsal(good_words):
-    rig = Rig(Trainer("verl", "", Path()), sys.executable)
     config = load_config([*good_words, "worker.actor.model.model_path=runs/sft/qwen2_5_vl_3b"])
-    _check(config, rig, read_snapshot())
+    _check(config, VERL, read_snapshot(), steps=2)
     assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
     with pytest.raises(UsageError, match=r"trainer\.max_steps"):
-        _check(config.replace(trainer__max_steps=0), rig, read_snapshot())
+        _check(config.replace(trainer__max_steps=0), VERL, read_snapshot(), steps=2)
+
+
+VERL = RehearsalRuntime(Trainer("verl", "", Path()), sys.executable)
+
+
+def test_a_hub_model_that_is_not_cached_does_not_stop_an_offline_rehearsal(good_words, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = load_config([*good_words, "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"])
+    _check(config, VERL, read_snapshot(), steps=2)
+    assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
+
+
+@pytest.mark.parametrize("length", ["trainer.max_steps=50", "trainer.max_steps=null"])
+def test_data_smaller_than_the_batch_does_not_stop_a_rehearsal(good_words, tmp_path, length):
+    train = write_pairs(tmp_path / "train.parquet", 5)
+    words = [*good_words, f"data.train_files={train}", "data.rollout_batch_size=64", length]
+    config = load_config([*words, "worker.actor.global_batch_size=64"])
+    _check(config, VERL, read_snapshot(), steps=2)
+    scaled, _ = scale_down(config, steps=2, paths={})
+    assert scaled["data.rollout_batch_size"] <= 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ray.exceptions.GetTimeoutError: Get timed out: some object(s) not ready.",
+        "RuntimeError: The current node timed out during startup.",
+        "RuntimeError: can't start new thread",
+        "OSError: [Errno 28] No space left on device",
+        "torch.OutOfMemoryError: DefaultCPUAllocator: can't allocate memory",
+        "MemoryError",
+    ],
+)
+def test_a_failure_of_this_machine_does_not_blame_the_config(tmp_path, line):
+    log = tmp_path / "trainer.log"
+    log.write_text(f"Traceback (most recent call last):\n{line}\n")
+    error = str(explain_failure("rehearsal, verl", 1, log))
+    assert "This machine caused the failure, not the config" in error
+    assert line.split(":")[0] in error
+    assert "GPU run" not in error
+
+
+@pytest.mark.parametrize("line", ["KeyError: 'problem'", "ValueError: timed out is not a reward"])
+def test_any_other_failure_would_happen_on_gpus_too(tmp_path, line):
+    log = tmp_path / "trainer.log"
+    log.write_text(f"Traceback (most recent call last):\n{line}\n")
+    assert str(explain_failure("rehearsal, verl", 1, log)).endswith("would probably fail in the same way.")
+
+
+def test_a_killed_trainer_is_a_failure_of_this_machine(tmp_path):
+    (tmp_path / "trainer.log").write_text("step 1\n")
+    error = explain_failure("rehearsal, verl", -9, tmp_path / "trainer.log")
+    assert "This machine caused the failure" in str(error)
+    assert error.exit_code == 137
 
 
 def test_what_was_not_covered_follows_from_the_config():
@@ -122,8 +179,8 @@ def test_what_was_not_covered_follows_from_the_config():
 
 def test_easyr1_home_must_be_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setenv("EASYR1_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match="expected a checkout of hiyouga/EasyR1"):
-        find_rig()
+    with pytest.raises(UsageError, match="is not a checkout of hiyouga/EasyR1"):
+        find_runtime()
 
 
 def test_the_python_of_easyr1_is_asked_for_its_packages(monkeypatch, tmp_path):
@@ -131,8 +188,8 @@ def test_the_python_of_easyr1_is_asked_for_its_packages(monkeypatch, tmp_path):
     (tmp_path / "verl" / "trainer" / "main.py").touch()
     monkeypatch.setenv("EASYR1_HOME", str(tmp_path))
     monkeypatch.setenv("EASYR1_PYTHON", "/no/such/python")
-    with pytest.raises(RunError, match="set EASYR1_PYTHON"):
-        find_rig()
+    with pytest.raises(RunError, match="Set EASYR1_PYTHON"):
+        find_runtime()
     from packaging.requirements import Requirement
 
     needs = [Requirement("transformers>=4.54,<5"), Requirement("einops"), Requirement("torch")]
@@ -146,7 +203,7 @@ def test_a_rehearsal_sees_no_cluster_and_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.delenv("EASYR1_HOME", raising=False)
     pytest.importorskip("verl")
-    environment = find_rig().environment(tmp_path)
+    environment = find_runtime().environment(tmp_path)
     assert "RAY_ADDRESS" not in environment
     assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
     assert environment["RAY_TMPDIR"] == str(tmp_path)
@@ -168,7 +225,7 @@ def test_mistakes_are_one_line_with_a_remedy(tmp_path, good_words):
         ((example, "--steps", "0"), 2, "--steps: found 0"),
         ((example, "--as", "trl"), 2, "expected easyr1 or verl"),
         ((example, "--fast"), 2, "no such option here"),
-        ((example, "--out", f"{tmp_path}/full"), 2, "found something that is no rehearsal"),
+        ((example, "--out", f"{tmp_path}/full"), 2, "does not contain a rehearsal"),
         ((example, "--out", f"{tmp_path}/new", "data.train_files=gone.parquet"), 1, "lad build grpo --mvtec DIR"),
         ((*good_words, "--out", f"{tmp_path}/new", "data.prompt_key=prompt_text"), 2, "data.prompt_key"),
     ]
@@ -192,7 +249,7 @@ def test_easyr1_in_an_environment_that_cannot_run_it_is_refused_at_once(tmp_path
     run = easyr1("rehearse", "config=examples/grpo/qwen2_5_vl_3b_loco.yaml", EASYR1_HOME=str(tmp_path))
     assert run.returncode == 1
     assert f"transformers {transformers.__version__} (needs transformers" in run.stderr
-    assert "set EASYR1_PYTHON" in run.stderr
+    assert "Set EASYR1_PYTHON" in run.stderr
 
 
 @pytest.mark.frameworks

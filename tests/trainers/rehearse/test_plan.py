@@ -53,6 +53,19 @@ def test_the_task_stays_and_every_change_is_listed(example):
     assert (scaled["trainer.nnodes"], scaled["trainer.n_gpus_per_node"], scaled["trainer.max_steps"]) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_vllm_gets_the_limits_of_the_gpu_run(example):
+    config = load_config([f"config={example}"])
+    scaled, changes = scale_down(config, steps=2, paths={}, engine="vllm")
+    longest = config["data.max_prompt_length"] + config["data.max_response_length"]
+    assert scaled["worker.rollout.max_model_len"] == (config["worker.rollout.max_model_len"] or longest)
+    limits = ("max_num_batched_tokens", "enable_chunked_prefill", "limit_images")
+    keys = [f"worker.rollout.{name}" for name in limits]
+    assert {key: scaled[key] for key in keys} == {key: config[key] for key in keys}
+    assert scaled["worker.rollout.enforce_eager"]
+    assert all(change.why for change in changes)
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=30)  # OmegaConf reads 190 keys each time
 @given(

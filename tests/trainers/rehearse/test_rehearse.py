@@ -102,9 +102,9 @@ def test_a_fault_that_only_the_run_shows_names_the_log(tmp_path: Path, data: lis
     run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert run.returncode == 1, run.stderr
     last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: rehearsal, verl: found exit code 1: ")
+    assert last.startswith("error: rehearsal, verl: exit code 1: ")
     assert "no such judge" in last
-    assert f"see {out}/run/attempts/001/trainer.log" in last
+    assert f"See {out}/run/attempts/001/trainer.log" in last
     assert not run.stdout
     left = [one for one in psutil.process_iter(["cmdline"]) if str(out) in " ".join(one.info["cmdline"] or [])]
     assert left == []

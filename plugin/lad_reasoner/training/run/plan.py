@@ -15,7 +15,7 @@ from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu, joins_cluster
 from lad_reasoner.training.metrics import attempts_of
-from lad_reasoner.training.runtimes import cpu_runtime
+from lad_reasoner.training.runtimes import RolloutEngine, cpu_runtime
 from lad_reasoner.training.verl.hydra import as_words, lay_over
 from lad_reasoner.training.verl.overrides import EXTERNAL_LIB, SAVE_CONTENTS, run_overrides, translate
 
@@ -58,6 +58,7 @@ def build_command(
     gpu: bool,
     cluster: bool = False,
     python: str = sys.executable,
+    engine: RolloutEngine = "transformers",
 ) -> Command:
     """Return the trainer's command line.
 
@@ -69,6 +70,7 @@ def build_command(
         gpu: Whether the trainer will find GPUs, on this machine or on a cluster.
         cluster: Whether it joins a running Ray cluster; otherwise it starts Ray.
         python: The interpreter that has the trainer.
+        engine: What samples the responses of verl on a CPU.
 
     Raises:
         UsageError: verl has no counterpart for a key.
@@ -82,7 +84,7 @@ def build_command(
     if not gpu:
         # Models are small on a CPU, so each checkpoint also holds a model folder that can be used directly.
         overrides[SAVE_CONTENTS] = [*cast("list[str]", overrides[SAVE_CONTENTS]), "hf_model"]
-        runtime = _cpu_overrides(config, cluster=cluster)
+        runtime = _cpu_overrides(config, cluster=cluster, engine=engine)
         if (library := overrides.get(EXTERNAL_LIB)) is not None:
             runtime[EXTERNAL_LIB] = [runtime[EXTERNAL_LIB], library]  # the runtime's engine first
         overrides = lay_over(overrides, runtime)
@@ -108,10 +110,10 @@ def finds_gpu() -> bool:
     return has_gpu() or joins_cluster()
 
 
-def _cpu_overrides(config: EasyR1Config, *, cluster: bool) -> dict[str, object]:
+def _cpu_overrides(config: EasyR1Config, *, cluster: bool, engine: RolloutEngine) -> dict[str, object]:
     ranks, nodes = config["trainer.n_gpus_per_node"], config["trainer.nnodes"]
     if not cluster:
-        return cpu_runtime().cpu_overrides(ranks=ranks)
+        return cpu_runtime().cpu_overrides(ranks=ranks, engine=engine)
     # Ray's daemons are running already, so the environment of the trainer's processes has to travel with the run.
     prefix = "++ray_kwargs.ray_init.runtime_env.env_vars"
     travels = {f"{prefix}.{name}": value for name, value in cpu_runtime().cluster_environment().items()}

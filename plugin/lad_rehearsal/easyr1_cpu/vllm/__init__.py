@@ -1,8 +1,8 @@
-"""What EasyR1 uses of vLLM, on the CPU, for rehearsals: sampling is by transformers, one token after the other.
+"""Replacement for the part of vLLM that EasyR1 uses, for rehearsals on a CPU; transformers samples the responses.
 
-The folder is put on the path of a rehearsal only (see `lad_rehearsal.easyr1_cpu.environment`) and refuses to
-be imported beside a GPU or vLLM itself. EasyR1 imports its rollout engine in each of its processes before it asks for
-a device, so this is also where torch is told that there is none.
+Only a rehearsal has this folder on its path (see `lad_rehearsal.easyr1_cpu.environment`), and importing it with a GPU
+or with vLLM is an error. EasyR1 imports its rollout engine in each process before it requests a device, so this module
+also patches torch.
 """
 
 from .guard import refuse_gpu, refuse_vllm

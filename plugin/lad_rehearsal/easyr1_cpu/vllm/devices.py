@@ -1,7 +1,7 @@
-"""Tells torch, in a process of EasyR1, that its device is the CPU.
+"""Patch torch in EasyR1's processes so that its device is the CPU.
 
-EasyR1 names "cuda" and "nccl" and asks torch.cuda for names, memory and random states. Each of these is answered here
-for the CPU; nothing of EasyR1 is changed.
+EasyR1 uses "cuda" and "nccl", and torch.cuda for names, memory and random states. Each is replaced for the CPU; EasyR1
+itself is not changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CPU = torch.device("cpu")
 
 
 class CpuDevices(TorchFunctionMode):  # type: ignore[misc]
-    """Every torch function that is asked for a CUDA device gets the CPU."""
+    """Replaces CUDA devices in the arguments of torch functions by the CPU."""
 
     def __torch_function__(
         self,
@@ -32,7 +32,7 @@ class CpuDevices(TorchFunctionMode):  # type: ignore[misc]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function with other devices."""
+        """Call the function with CPU devices."""
         named = {key: _moved(value) if key == "device" else value for key, value in (kwargs or {}).items()}
         return func(*[_moved(value) for value in args], **named)
 
@@ -44,14 +44,14 @@ def _moved(value: Any) -> Any:
 
 
 def apply_patches() -> None:
-    """Answer for torch.cuda, put process groups on gloo and meshes on the CPU, and replace flash attention."""
-    _answer_for_cuda()
+    """Replace torch.cuda's functions, use gloo and CPU meshes, and replace flash attention."""
+    _replace_cuda()
     _distribute_on_cpu()
     _replace_flash_attention()
-    CpuDevices().__enter__()  # for as long as the process lives
+    CpuDevices().__enter__()  # until the process ends
 
 
-def _answer_for_cuda() -> None:
+def _replace_cuda() -> None:
     cuda = torch.cuda
     cuda.current_device = lambda: _CPU
     cuda.get_device_name = lambda *_: "CPU"
@@ -74,7 +74,7 @@ def _distribute_on_cpu() -> None:
 
     distributed.init_process_group = join_gloo
     DeviceMesh.__init__ = mesh_on_cpu
-    # FSDP sends weights from rank 0 only between GPUs; over gloo the CPU does as well.
+    # FSDP allows sending weights from rank 0 only between GPUs, but gloo does it on a CPU too.
     _init_utils._check_module_states_for_sync_module_states = lambda _states: None  # noqa: SLF001
 
 

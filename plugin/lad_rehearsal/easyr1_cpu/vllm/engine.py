@@ -1,4 +1,4 @@
-"""vLLM's engine as EasyR1 knows it, around a model of transformers: tiny models on a CPU, correct rather than fast."""
+"""vLLM's engine as EasyR1 uses it, with a model of transformers: for tiny models on a CPU, correct but slow."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
 
 @dataclass
 class SamplingParams:
-    """How tokens are drawn; fields as vLLM names them.
+    """Sampling parameters, named as in vLLM.
 
     Attributes:
-        n: Responses a prompt.
-        temperature: 0 takes the likeliest token.
-        top_p: The likeliest tokens that together reach this probability.
-        top_k: As many of the likeliest tokens; 0 or less means all.
-        seed: Of the draws; None draws from torch's own generator.
-        max_tokens: Longest response.
-        ignore_eos: Whether the end token does not end a response.
-        detokenize: Not read: EasyR1 decodes by itself.
-        logit_bias: Token id to what is added to its logit.
+        n: Responses per prompt.
+        temperature: 0 selects the most likely token.
+        top_p: Sample from the most likely tokens that together reach this probability.
+        top_k: Sample from this many most likely tokens; 0 or less keeps all.
+        seed: Random seed; None uses torch's own generator.
+        max_tokens: Maximum length of a response.
+        ignore_eos: Whether a response continues after the end token.
+        detokenize: Not read, because EasyR1 decodes itself.
+        logit_bias: Token id to the value added to its logit.
     """
 
     n: int = 1
@@ -47,7 +47,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """One response: its token ids, the end token included if there is one."""
+    """One response: its token ids, including the end token if there is one."""
 
     index: int
     token_ids: list[int]
@@ -66,14 +66,14 @@ class LLM:
     Args:
         model: A Hugging Face folder.
         dtype: Name of a torch dtype.
-        max_model_len: Longest prompt and response together, in tokens.
-        tensor_parallel_size: 1.
-        limit_mm_per_prompt: Most images a prompt may have; None sets no limit.
+        max_model_len: Maximum length of prompt and response together, in tokens.
+        tensor_parallel_size: Must be 1.
+        limit_mm_per_prompt: Maximum number of images per prompt; None sets no limit.
         enable_lora: Whether the trainer sends adapters instead of weights.
-        options: What a GPU's engine would read besides.
+        options: Other options of vLLM's engine; only ``trust_remote_code`` is read.
 
     Raises:
-        RunError: Several ranks are to share one model.
+        RunError: tensor_parallel_size is not 1.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class LLM:
         **options: Any,
     ) -> None:
         if tensor_parallel_size != 1:
-            raise RunError("worker.rollout.tensor_parallel_size", found=str(tensor_parallel_size), expected="1")
-        torch.set_num_threads(os.cpu_count() or 1)  # trainer and rollout take turns in this process
+            raise RunError(f"a rehearsal cannot split a model over {tensor_parallel_size} ranks")
+        torch.set_num_threads(os.cpu_count() or 1)  # trainer and rollout alternate in this process
         trust = bool(options.get("trust_remote_code"))
         self._processor = AutoProcessor.from_pretrained(model, trust_remote_code=trust)
         self._model = AutoModelForImageTextToText.from_pretrained(
@@ -101,7 +101,7 @@ class LLM:
         self._adapter = 0
         self._calls = 0
         self.llm_engine = SimpleNamespace(add_lora=self._add_lora, list_loras=self._list_loras)
-        # The way that EasyR1 goes to the model.
+        # The attributes through which EasyR1 reaches the model.
         runner = SimpleNamespace(model=self._weights)
         worker = SimpleNamespace(model_runner=runner)
         self.llm_engine.model_executor = SimpleNamespace(driver_worker=SimpleNamespace(worker=worker))
@@ -109,7 +109,7 @@ class LLM:
             self._weights.keep_base()
 
     def sleep(self, level: int = 1) -> None:
-        """Keep everything: there is no GPU memory to free."""
+        """Do nothing: there is no GPU memory to free."""
 
     def wake_up(self, tags: list[str] | None = None) -> None:
         """Do nothing: see `sleep`."""
@@ -130,16 +130,16 @@ class LLM:
         lora_request: Sequence[Any] | None = None,  # noqa: ARG002 - the adapter is in the weights
         use_tqdm: bool = False,  # noqa: ARG002 - vLLM's signature
     ) -> list[RequestOutput]:
-        """Return n responses to each prompt.
+        """Return n responses for each prompt.
 
         Args:
-            prompts: ``prompt_token_ids`` with one placeholder an image, ``multi_modal_data.image`` with the images.
-            sampling_params: How tokens are drawn.
+            prompts: ``prompt_token_ids`` with one placeholder per image, ``multi_modal_data.image`` with the images.
+            sampling_params: Sampling parameters.
             lora_request: Not read.
             use_tqdm: Not read.
 
         Raises:
-            ValueError: As vLLM: too many images, other placeholders than images, or too long a prompt.
+            ValueError: As in vLLM: too many images, a wrong number of placeholders, or a prompt that is too long.
         """
         rows = [self._expanded(prompt) for prompt in prompts]
         copies = sampling_params.n if sampling_params.temperature > 0 else 1
@@ -156,12 +156,12 @@ class LLM:
         outputs = []
         for number in range(len(rows)):
             some = [_cut(ids, ends) for ids in made[number * copies : (number + 1) * copies]]
-            some = some * (sampling_params.n // copies)  # greedy responses are all the same
+            some = some * (sampling_params.n // copies)  # all greedy responses are equal
             outputs.append(RequestOutput([CompletionOutput(index, ids) for index, ids in enumerate(some)]))
         return outputs
 
     def _expanded(self, prompt: Mapping[str, Any]) -> tuple[list[int], dict[str, torch.Tensor]]:
-        """Return a prompt's token ids with a token for each patch of its images, and the images' pixels."""
+        """Return a prompt's token ids with one token per merged patch of its images, and the pixels."""
         pictures = (prompt.get("multi_modal_data") or {}).get("image", [])
         limit = self._most.get("image")
         if limit is not None and len(pictures) > limit:
@@ -191,7 +191,7 @@ class LLM:
         }
         if options["do_sample"]:
             if sampling.seed is not None:
-                # Other draws at each call, and the same ones in each run.
+                # Different samples in each call, the same in each run.
                 torch.manual_seed(sampling.seed + self._calls)
                 self._calls += 1
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}

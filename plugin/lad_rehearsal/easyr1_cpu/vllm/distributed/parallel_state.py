@@ -1,4 +1,4 @@
-"""Tensor parallelism of one: the stand-in has no other."""
+"""Tensor parallelism of size 1."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def get_tensor_model_parallel_rank() -> int:
 
 
 def get_tensor_model_parallel_group() -> SimpleNamespace:
-    """Return a group without members: nothing is exchanged in a group of one."""
+    """Return a group without members: a group of one exchanges nothing."""
     return SimpleNamespace(device_group=None)

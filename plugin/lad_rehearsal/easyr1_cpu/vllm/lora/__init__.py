@@ -1,1 +1,1 @@
-"""Names that EasyR1 imports for adapters; `vllm.engine` adds an adapter to the weights instead."""
+"""Names that EasyR1 imports for adapters; `vllm.engine` merges adapters into the weights instead."""

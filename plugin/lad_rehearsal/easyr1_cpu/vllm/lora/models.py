@@ -1,7 +1,7 @@
-"""A name in EasyR1's annotations."""
+"""A class that EasyR1 uses in annotations."""
 
 __all__ = ["LoRAModel"]
 
 
 class LoRAModel:
-    """vLLM's adapter in memory; never made here."""
+    """vLLM's adapter in memory; never created here."""

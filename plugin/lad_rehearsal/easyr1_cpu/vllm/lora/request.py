@@ -1,4 +1,4 @@
-"""What EasyR1 hands an adapter over in; it derives a request of its own that carries the tensors."""
+"""The request with which EasyR1 passes an adapter; EasyR1's subclass adds the tensors."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ class LoRARequest(msgspec.Struct):
     Attributes:
         lora_name: Its name.
         lora_int_id: Its number, at least 1.
-        lora_path: Where vLLM would read it.
+        lora_path: The file that vLLM would read.
     """
 
     lora_name: str

@@ -1,7 +1,7 @@
-"""A class that EasyR1 gives a method of its own, which the stand-in has no use for."""
+"""A class to which EasyR1 adds a method that is not used here."""
 
 __all__ = ["LRUCacheWorkerLoRAManager"]
 
 
 class LRUCacheWorkerLoRAManager:
-    """vLLM's loader of adapters; never made here."""
+    """vLLM's loader of adapters; never created here."""
