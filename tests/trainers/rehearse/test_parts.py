@@ -119,7 +119,8 @@ def test_a_hub_model_that_is_not_cached_does_not_stop_an_offline_rehearsal(good_
 def test_data_smaller_than_the_batch_does_not_stop_a_rehearsal(good_words, tmp_path, length):
     train = write_pairs(tmp_path / "train.parquet", 5)
     words = [*good_words, f"data.train_files={train}", "data.rollout_batch_size=64", length]
-    config = load_config([*words, "worker.actor.global_batch_size=64"])
+    words += ["worker.actor.global_batch_size=64", "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"]
+    config = load_config(words)
     _check(config, VERL, read_snapshot(), steps=2)
     scaled, _ = scale_down(config, steps=2, paths={})
     assert scaled["data.rollout_batch_size"] <= 5
