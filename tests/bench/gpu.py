@@ -11,219 +11,27 @@ come; a part that fails is named and the others still run. Without a GPU nothing
 from __future__ import annotations
 
 import argparse
-import gc
-import io
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+from tests.bench.gpu_figures import SIZES, Bench, free, measure
+from tests.bench.gpu_inputs import build_network, draw_questions, make_row, write_model
 
 from lad_reasoner.training.preflight.model_size import GIB, Memory
 
 CONFIG: Final = Path(__file__).parents[2] / "examples" / "grpo" / "qwen2_5_vl_3b_loco.yaml"
 
-#: The published config.json of Qwen2.5-VL-3B-Instruct, where it differs from the defaults of transformers.
-TEXT: Final = {
-    "vocab_size": 151_936,
-    "hidden_size": 2_048,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128_000,
-    "max_window_layers": 70,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-}
-VISION: Final = {
-    "depth": 32,
-    "hidden_size": 1_280,
-    "intermediate_size": 3_420,
-    "num_heads": 16,
-    "out_hidden_size": 2_048,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-    "tokens_per_second": 2,
-}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What is measured.
-
-    Attributes:
-        picture: Width and height of a training image; 896 x 448 are 401,408 pixels, 512 tokens.
-        photo: Width and height of an image that `lad predict` reads from a file.
-        prompt: Tokens of a GRPO prompt, two images included.
-        response: Tokens of a response.
-        sft: Tokens of an SFT row, two images included.
-        new_tokens: Tokens of each answer of `lad predict`.
-        batches: Batch sizes of `lad predict`, with the number of batches of each.
-        steps: Micro steps of the GRPO update that are measured; the others are scaled.
-    """
-
-    picture: tuple[int, int]
-    photo: tuple[int, int]
-    prompt: int
-    response: int
-    sft: int
-    new_tokens: int
-    batches: tuple[tuple[int, int], ...]
-    steps: int
-
-
-SIZES: Final = {
-    "3b": Sizes((896, 448), (1600, 1280), 1280, 1024, 1536, 256, ((16, 4), (64, 2)), 24),
-    "tiny": Sizes((112, 56), (160, 128), 160, 32, 192, 8, ((2, 2),), 2),
-}
 SFT_BATCH: Final = 16
 MAX_PIXELS: Final = 401_408
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table; ``estimated`` is None where `easyr1 check` has no such estimate."""
-
-    name: str
-    measured: float | None
-    unit: str
-    estimated: float | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        def show(value: float | None, missing: str) -> str:
-            return missing if value is None else f"{value:.2f}"
-
-        ratio = self.measured / self.estimated if self.measured is not None and self.estimated else None
-        columns = f"{show(self.measured, 'not measured'):>12} {show(self.estimated, '-'):>9} {show(ratio, '-'):>6}"
-        return f"{self.name:<34} {columns}  {self.unit:<7} {self.note}".rstrip()
-
-
-@dataclass
-class Bench:
-    """What the parts share, and what they found."""
-
-    sizes: Sizes
-    shape: str
-    device: str
-    folder: Path
-    end: float
-    figures: list[Figure] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, *figure: Any) -> None:
-        """Print a figure and keep it."""
-        self.figures.append(Figure(*figure))
-        print(self.figures[-1], flush=True)
-
-    def run(self, name: str, part: Callable[[Bench], None]) -> None:
-        """Run a part; what it raises is kept, because the other parts are still wanted."""
-        start = time.monotonic()
-        if start > self.end:
-            self.failed[name] = "no time was left"
-            return
-        try:
-            part(self)
-        except Exception as error:  # any fault, out of memory above all
-            self.failed[name] = f"{type(error).__name__}: {error}"
-            print(f"{name}: failed: {self.failed[name][:500]}", flush=True)
-        _free(self.device)
-        print(f"({name}: {time.monotonic() - start:.0f} s)", flush=True)
-
-    def times(self, count: int, work: Callable[[], object]) -> int:
-        """Work ``count`` times, fewer when the time is over, at least once; return how often."""
-        done = 0
-        while done < count and not (done and time.monotonic() > self.end):
-            work()
-            done += 1
-        return done
-
-
-@dataclass
-class Measured:
-    """Seconds, and the largest memory that PyTorch allocated and reserved, in GiB; None on a CPU."""
-
-    seconds: float = 0.0
-    peak: float | None = None
-    reserved: float | None = None
-
-    @property
-    def note(self) -> str:
-        """What PyTorch reserved, in words."""
-        return "" if self.reserved is None else f"{self.reserved:.1f} GiB reserved"
-
-
-@contextmanager
-def measure(device: str) -> Iterator[Measured]:
-    """Measure what is done inside."""
-    import torch
-
-    gpu, found = device.startswith("cuda"), Measured()
-    if gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    yield found
-    if gpu:
-        torch.cuda.synchronize()
-        found.peak = torch.cuda.max_memory_allocated() / GIB
-        found.reserved = torch.cuda.max_memory_reserved() / GIB
-    found.seconds = time.perf_counter() - start
-
-
-def _free(device: str) -> None:
-    import torch
-
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-
-
-def read_config(folder: Path, shape: str) -> Any:
-    """Return the model's config: the shape of Qwen2.5-VL-3B over the folder's special tokens, or the folder's own."""
-    from transformers import Qwen2_5_VLConfig
-
-    own = Qwen2_5_VLConfig.from_pretrained(folder)
-    if shape == "tiny":
-        return own
-    ids = {name: getattr(own.get_text_config(), name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    tokens = {name: value for name, value in own.to_dict().items() if name.startswith(("image_", "video_", "vision_"))}
-    tokens.pop("vision_config", None)
-    return Qwen2_5_VLConfig(text_config={**TEXT, **ids}, vision_config=VISION, tie_word_embeddings=True, **tokens)
-
-
-def build_network(folder: Path, shape: str, device: str, dtype: Any) -> Any:
-    """Return a network with random weights."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        return AutoModelForImageTextToText.from_config(read_config(folder, shape), dtype=dtype)
-
-
-def write_model(bench: Bench) -> None:
-    """Write the model's folder, with the tokenizer and the processor of the package's own base."""
-    import torch
-
-    from lad_rehearsal.rehearse.tiny_model import make_model
-
-    make_model("qwen2_5_vl", bench.folder)
-    (bench.folder / "model.safetensors").unlink()
-    build_network(bench.folder, bench.shape, bench.device, torch.bfloat16).save_pretrained(bench.folder)
 
 
 def estimate(folder: Path, *words: str) -> Memory:
@@ -238,55 +46,20 @@ def estimate(folder: Path, *words: str) -> Memory:
     return memory
 
 
-def draw_picture(width: int, height: int, seed: int) -> Any:
-    """Return an image of large blocks, which a PNG holds in as few bytes as a photo's flat background."""
-    from PIL import Image
-
-    blocks = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def make_row(bench: Bench, length: int) -> dict[str, Any]:
-    """Return the paper's question about two images and a random response, ``length`` tokens together."""
-    import torch
-    from transformers import AutoProcessor
-
-    from lad_reasoner.task.task import problem_text, prompt_text
-
-    processor = AutoProcessor.from_pretrained(bench.folder)
-    text = f"<|im_start|>user\n{prompt_text(problem_text())}<|im_end|>\n<|im_start|>assistant\n"
-    text = text.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
-    pictures = [draw_picture(*bench.sizes.picture, seed) for seed in range(2)]
-    row = dict(processor(text=[text], images=pictures, return_tensors="pt"))
-    more = length - row["input_ids"].shape[1]
-    assert more > 0, f"the prompt has {-more} tokens more than {length}"
-    fill = {"input_ids": 0, "attention_mask": 1, "mm_token_type_ids": 0}
-    for name in fill.keys() & row.keys():
-        row[name] = torch.cat([row[name], torch.full((1, more), fill[name])], dim=1)
-    row["input_ids"][0, -more:] = torch.randint(100, (more,), generator=torch.Generator().manual_seed(0))
-    return {name: value.to(bench.device) for name, value in row.items()}
-
-
-def prepare_training(bench: Bench) -> tuple[Any, Any]:
-    """Return a network with fp32 weights that recomputes its activations, and its optimizer."""
+def prepare_network(bench: Bench) -> Any:
+    """Return a network with fp32 weights that recomputes its activations."""
     import torch
 
     network = build_network(bench.folder, bench.shape, bench.device, torch.float32).train()
     network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    fused = bench.device.startswith("cuda")
-    return network, torch.optim.AdamW(network.parameters(), lr=1e-6, fused=fused)
+    return network
 
 
-def autocast(device: str, *, cached: bool) -> Any:
-    """Compute in bf16 over fp32 weights, on a GPU.
-
-    The Trainer of transformers keeps the weights' copies for a forward pass (``cached``); with FSDP's mixed precision
-    a weight is in bf16 only while it is used.
-    """
+def prepare_optimizer(network: Any, device: str) -> Any:
+    """Return the optimizer; fused, it needs no memory of its own beside the moments."""
     import torch
 
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu", cache_enabled=cached)
+    return torch.optim.AdamW(network.parameters(), lr=1e-6, fused=device.startswith("cuda"))
 
 
 def log_probabilities(network: Any, row: dict[str, Any], response: int) -> Any:
@@ -303,12 +76,13 @@ def sft(bench: Bench) -> None:
     """One step: 16 micro batches of one row, as LLaMA-Factory trains in bf16 over fp32 weights."""
     import torch
 
-    network, optimizer = prepare_training(bench)
+    network, kind = prepare_network(bench), torch.device(bench.device).type
+    optimizer = prepare_optimizer(network, bench.device)
     row = make_row(bench, bench.sizes.sft)
 
     def step(times: int) -> None:
         for _ in range(times):
-            with autocast(bench.device, cached=True):
+            with torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu"):
                 loss = network(**row, labels=row["input_ids"], use_cache=False).loss / SFT_BATCH
             loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -324,8 +98,40 @@ def sft(bench: Bench) -> None:
     bench.add("SFT step, peak memory", took.peak, "GiB", expected, took.note)
 
 
+@contextmanager
+def sharded(network: Any, device: str, folder: Path) -> Iterator[Any]:
+    """Give the network to FSDP with bf16 computation, as verl and EasyR1 do; on a CPU it stays as it is."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
+    from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+    if not device.startswith("cuda"):
+        yield network
+        return
+    layers = {modeling.Qwen2_5_VLDecoderLayer, modeling.Qwen2_5_VLVisionBlock}
+    precision = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, buffer_dtype=torch.float32)
+    dist.init_process_group("nccl", init_method=f"file://{folder / 'group'}", rank=0, world_size=1)
+    try:
+        yield FullyShardedDataParallel(
+            network,
+            auto_wrap_policy=partial(transformer_auto_wrap_policy, transformer_layer_cls=layers),
+            mixed_precision=precision,
+            device_id=torch.cuda.current_device(),
+        )
+    finally:
+        dist.destroy_process_group()
+
+
 def grpo(bench: Bench) -> None:
     """One update and the log-probabilities before it, scaled from some micro steps to the paper's batch."""
+    network = prepare_network(bench)
+    with sharded(network, bench.device, bench.folder.parent) as trained:
+        _grpo(bench, trained)
+
+
+def _grpo(bench: Bench, network: Any) -> None:
     import torch
 
     from lad_reasoner.training.easyr1.config import load_config
@@ -333,53 +139,80 @@ def grpo(bench: Bench) -> None:
     sizes, config = bench.sizes, load_config([f"config={CONFIG}"])
     sequences = config["data.rollout_batch_size"] * config["worker.rollout.n"]
     micro = config["worker.actor.micro_batch_size_per_device_for_update"]
-    passes = sequences // config["worker.actor.micro_batch_size_per_device_for_experience"]
-    network, optimizer = prepare_training(bench)
-    row = make_row(bench, sizes.prompt + sizes.response)
-    update = _stack(row, micro)
-
-    def micro_step() -> None:
-        with autocast(bench.device, cached=False):
-            new = log_probabilities(network, update, sizes.response)
-            ratio = (new - new.detach()).exp()
-            loss = -torch.min(ratio, ratio.clamp(0.8, 1.2)).mean()
-        loss.backward()
+    optimizer, steps = prepare_optimizer(network, bench.device), sequences // micro
 
     def optimizer_step() -> None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
-    micro_step()
+    rows = stack(make_row(bench, sizes.prompt + sizes.response), micro)
+    policy_step(network, rows, sizes.response)
     optimizer_step()  # the moments exist from here on
     with measure(bench.device) as took:
-        done = bench.times(sizes.steps, micro_step)
+        done = bench.times(sizes.steps, partial(policy_step, network, rows, sizes.response))
+    measure_activations(bench, network)
     with measure(bench.device) as last:
         optimizer_step()
-    each, steps = took.seconds / done, sequences // micro
-    words = (f"data.max_prompt_length={sizes.prompt}", f"data.max_response_length={sizes.response}")
-    expected = sum(estimate(bench.folder, *words).update.values()) / GIB
+    each = took.seconds / done
+    expected = sum(estimate_grpo(bench, sizes.response, micro).update.values()) / GIB
     bench.add("GRPO micro step", each, "s", None, f"mean of {done}, {micro} x {sizes.prompt + sizes.response} tokens")
     bench.add("GRPO optimizer step", last.seconds, "s")
     bench.add("GRPO update", each * steps + last.seconds, "s", None, f"scaled: {done} of {steps} micro steps measured")
     bench.add("GRPO update, peak memory", took.peak, "GiB", expected, took.note)
-    _log_probability_pass(bench, network, _stack(row, sequences // passes), passes)
+    measure_log_probabilities(
+        bench, network, sequences, config["worker.actor.micro_batch_size_per_device_for_experience"]
+    )
 
 
-def _log_probability_pass(bench: Bench, network: Any, rows: dict[str, Any], passes: int) -> None:
+def policy_step(network: Any, rows: dict[str, Any], response: int) -> None:
+    """Add the gradients of a micro batch's clipped policy loss."""
     import torch
 
-    with torch.no_grad(), autocast(bench.device, cached=False):
-        log_probabilities(network, rows, bench.sizes.response)
+    new = log_probabilities(network, rows, response)
+    ratio = (new - new.detach()).exp()
+    (-torch.min(ratio, ratio.clamp(0.8, 1.2)).mean()).backward()
+
+
+def estimate_grpo(bench: Bench, response: int, micro: int) -> Memory:
+    """Return the estimate for responses and micro batches of a size."""
+    return estimate(
+        bench.folder,
+        f"data.max_prompt_length={bench.sizes.prompt}",
+        f"data.max_response_length={response}",
+        f"worker.actor.micro_batch_size_per_device_for_update={micro}",
+    )
+
+
+def measure_activations(bench: Bench, network: Any) -> None:
+    """Measure what a micro step needs beside weights, gradients and moments, for several sizes."""
+    sizes = bench.sizes
+    for response, micro in ((sizes.response, 1), (sizes.response, 2), (sizes.response // 8, 1)):
+        rows = stack(make_row(bench, sizes.prompt + response), micro)
+        free(bench.device)
         with measure(bench.device) as took:
-            once = partial(log_probabilities, network, rows, bench.sizes.response)
-            done = bench.times(max(bench.sizes.steps // 4, 1), once)
+            policy_step(network, rows, response)
+        expected = estimate_grpo(bench, response, micro).update["activations"] / GIB
+        bench.add(f"GRPO activations, {micro} x {sizes.prompt + response}", took.added, "GiB", expected)
+
+
+def measure_log_probabilities(bench: Bench, network: Any, sequences: int, micro: int) -> None:
+    """Measure the log-probabilities of the responses, which come before an update; no gradients."""
+    import torch
+
+    sizes, passes = bench.sizes, sequences // micro
+    rows = stack(make_row(bench, sizes.prompt + sizes.response), micro)
+    once = partial(log_probabilities, network, rows, sizes.response)
+    with torch.no_grad():
+        once()
+        with measure(bench.device) as took:
+            done = bench.times(max(sizes.steps // 4, 1), once)
     note = f"scaled: {done} of {passes} passes measured; the reference model takes as many again"
     bench.add("GRPO log-probabilities", took.seconds / done * passes, "s", None, note)
     bench.add("GRPO log-probabilities, peak", took.peak, "GiB", None, took.note)
 
 
-def _stack(row: dict[str, Any], count: int) -> dict[str, Any]:
+def stack(row: dict[str, Any], count: int) -> dict[str, Any]:
     """Return a batch of ``count`` equal rows; the pixels of all images lie one after the other."""
     return {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in row.items()}
 
@@ -406,24 +239,6 @@ def predict(bench: Bench, batch: int, batches: int) -> None:
     name, expected = f"lad predict, batch {batch}", estimate(bench.folder).engine / GIB
     bench.add(name, done / took.seconds, "pairs/s", None, f"{done} pairs, {tokens / done:.0f} tokens each")
     bench.add(f"{name}, peak memory", took.peak, "GiB", expected, f"the estimate is weights alone; {took.note}")
-
-
-def draw_questions(photo: tuple[int, int], count: int) -> list[Any]:
-    """Return questions with one fixed reference, as one-shot evaluation has them.
-
-    They are not scored: random weights give no answer, and each would cost a second prefill.
-    """
-    from lad_reasoner.inference.protocol import Question
-    from lad_reasoner.pairs.schema import Image
-    from lad_reasoner.task.task import problem_text, prompt_text
-
-    def draw(seed: int) -> Image:
-        buffer = io.BytesIO()
-        draw_picture(*photo, seed).save(buffer, "JPEG", quality=95)
-        return Image(data=buffer.getvalue(), path=f"{seed}.jpg", sha256=f"{seed}")
-
-    reference, prompt = draw(0), prompt_text(problem_text())
-    return [Question(f"pair-{seed}", prompt, (reference, draw(seed)), scored=False) for seed in range(1, count + 1)]
 
 
 def describe(device: str) -> dict[str, str]:

@@ -7,6 +7,8 @@ import time
 
 import pytest
 from tests.bench import gpu
+from tests.bench.gpu_figures import SIZES, Bench
+from tests.bench.gpu_inputs import build_network
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -21,7 +23,7 @@ def test_the_shape_is_that_of_the_published_model(tmp_path):
     from lad_rehearsal.rehearse.tiny_model import make_model
 
     make_model("qwen2_5_vl", tmp_path / "model")
-    network = gpu.build_network(tmp_path / "model", "3b", "meta", torch.bfloat16)
+    network = build_network(tmp_path / "model", "3b", "meta", torch.bfloat16)
     assert sum(weight.numel() for weight in network.parameters()) == PARAMETERS
 
 
@@ -50,10 +52,10 @@ def test_nothing_runs_without_a_gpu(monkeypatch, capsys):
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path, capsys):
-    def fail(_bench: gpu.Bench) -> None:
+    def fail(_bench: Bench) -> None:
         raise torch.OutOfMemoryError("too large")
 
-    bench = gpu.Bench(gpu.SIZES["tiny"], "tiny", "cpu", tmp_path, end=time.monotonic() + 60)
+    bench = Bench(SIZES["tiny"], "tiny", "cpu", tmp_path, end=time.monotonic() + 60)
     bench.run("first", fail)
     bench.run("second", lambda shared: shared.add("a figure", 3.0, "GiB", 2.0))
     assert bench.failed == {"first": "OutOfMemoryError: too large"}
@@ -62,7 +64,7 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, capsys):
 
 
 def test_work_stops_when_the_time_is_over(tmp_path):
-    bench = gpu.Bench(gpu.SIZES["tiny"], "tiny", "cpu", tmp_path, end=time.monotonic() - 1)
+    bench = Bench(SIZES["tiny"], "tiny", "cpu", tmp_path, end=time.monotonic() - 1)
     calls: list[int] = []
     assert bench.times(5, lambda: calls.append(1)) == len(calls) == 1
     bench.run("late", lambda shared: shared.add("a figure", 1.0, "s"))

@@ -28,6 +28,7 @@ from lad_reasoner.training.preflight import data as data_checks
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.data import check_image_storage, check_verl_columns
 from lad_reasoner.training.preflight.files import check_handover
+from lad_reasoner.training.preflight.model_size import training_memory
 from lad_reasoner.training.preflight.run import check_disk
 from lad_rehearsal.demo.tiny import BASE
 
@@ -792,6 +793,31 @@ def test_a_run_that_does_not_fit_is_found(words, gpu, says, good_words, monkeypa
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
     known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, keys=KEYS, gpu=True)
     assert any(says in str(found) for found in machine.check_memory(known)), list(machine.check_memory(known))
+
+
+#: Prompt, response, rows of a micro batch, and GiB beside weights, gradients and moments on an H200, with PyTorch's
+#: FSDP and bf16 (tests/bench/gpu.py): Qwen2.5-VL-3B, two images of 401,408 pixels.
+TAKEN = [
+    (1280, 1024, 1, 4.68),
+    (1280, 1024, 2, 9.30),
+    (1280, 128, 1, 3.02),
+    (1280, 128, 2, 5.98),
+    (1280, 2816, 1, 8.0),
+]
+
+
+@pytest.mark.parametrize(("prompt", "response", "rows", "taken"), TAKEN)
+def test_activations_are_estimated_within_15_percent_of_what_a_gpu_took(prompt, response, rows, taken, good_words):
+    words = [
+        "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct",
+        f"data.max_prompt_length={prompt}",
+        f"data.max_response_length={response}",
+        f"worker.actor.micro_batch_size_per_device_for_update={rows}",
+    ]
+    config = load_config([*good_words, *words], KEYS)
+    memory = training_memory(Known(config=config, trainer=None, keys=KEYS, gpu=True))
+    assert memory is not None
+    assert memory.update["activations"] / 2**30 == pytest.approx(taken, rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,13 @@ HEADS: Final[Mapping[str, int]] = {
     "qwen3-vl-8b": 32,
 }
 
-#: Bytes of logits, once in bf16 and twice in fp32, for each word of the vocabulary.
-BYTES_A_LOGIT: Final = 10
+#: Their vision tower, for the same; a prompt token of an image merges four patches.
+QWEN_VISION: Final[Mapping[str, int]] = {"depth": 32, "hidden_size": 1_280}
+PATCHES_PER_TOKEN: Final = 4
+
+#: Bytes of each logit: its bf16 value, the log softmax in fp32, and the gradients of both. Measured on an H200, where
+#: flash-attn's cross entropy, which needs less, is not installed.
+BYTES_PER_LOGIT: Final = 12
 
 #: Values of a layer's activations for each of its width, in bf16: with gradient checkpointing and without.
 KEPT_WITH_CHECKPOINTING: Final = 1
@@ -144,13 +149,17 @@ def training_memory(known: Known) -> Memory | None:
 
 
 def _activation_bytes(known: Known) -> float:
-    length = known["data.max_prompt_length"] + known["data.max_response_length"]
-    tokens = length * known["worker.actor.micro_batch_size_per_device_for_update"]
-    config = _text_config(known)
-    vocabulary, layers, width = (int(config.get(name) or default) for name, default in QWEN.items())
+    prompt, rows = known["data.max_prompt_length"], known["worker.actor.micro_batch_size_per_device_for_update"]
+    tokens = (prompt + known["data.max_response_length"]) * rows
+    text, vision = _text_config(known), known.model_config.get("vision_config") or {}
+    vocabulary, layers, width = (int(text.get(name) or default) for name, default in QWEN.items())
+    depth, patch_width = (int(vision.get(name) or default) for name, default in QWEN_VISION.items())
     checkpointing = known["worker.actor.model.enable_gradient_checkpointing"]
-    kept = layers * width * 2 * (KEPT_WITH_CHECKPOINTING if checkpointing else KEPT_WITHOUT)
-    return float(tokens * (vocabulary * BYTES_A_LOGIT + kept) / max(known["worker.actor.ulysses_size"], 1))
+    kept = 2 * (KEPT_WITH_CHECKPOINTING if checkpointing else KEPT_WITHOUT)
+    language = tokens * (vocabulary * BYTES_PER_LOGIT + layers * width * kept)
+    # At most the whole prompt is images. Sequence parallelism splits the language model alone.
+    images = prompt * rows * PATCHES_PER_TOKEN * depth * patch_width * kept
+    return float(language / max(known["worker.actor.ulysses_size"], 1) + images)
 
 
 def _bytes_each(known: Known, role: str) -> int:
