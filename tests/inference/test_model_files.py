@@ -33,6 +33,7 @@ def test_parameters_are_counted_in_local_weights(tmp_path: Path) -> None:
     [
         ("Qwen/Qwen2.5-VL-3B-Instruct", 3.75e9),
         ("Qwen2.5-VL-72B", 73.4e9),
+        ("runs/sft/qwen2_5_vl_3b", 3.75e9),
         ("SmolVLM-0.5B", 5e8),
         ("lad-sft", None),
         ("v3Beta", None),

@@ -85,7 +85,7 @@ def parameter_count(model: str) -> int | None:
     folder = Path(model)
     if folder.is_dir() and (files := sorted(folder.glob("*.safetensors"))):
         return sum({name: tensor.size for file in files for name, tensor in read_header(file).items()}.values())
-    name = folder.name.lower()
+    name = re.sub(r"(?<=\d)_(?=\d)", ".", folder.name.lower()).replace("_", "-")  # qwen2_5_vl_3b, a run of SFT
     published = next(
         (count for known, count in _PUBLISHED.items() if re.search(rf"{re.escape(known)}(?!\w)", name)), None
     )
