@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Picture
+from safetensors.numpy import save_file
 
 from lad_reasoner.pairs.schema import Image, Pair, pair_schema
 
@@ -61,7 +63,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.mkdir()
     for name in ("config.json", "preprocessor_config.json"):
         (model / name).write_text("{}")
-    (model / "model.safetensors").write_bytes(b"\0" * 1000)
+    save_file({"weight": np.zeros(500, dtype=np.float16)}, model / "model.safetensors")
     return folder
 
 
