@@ -133,5 +133,31 @@ def test_the_constant_answers_stand_below_the_runs(write_runs: WriteRuns, tmp_pa
     assert (yes.pooled.metrics["mcc"].value, no.pooled.yes_share.value) == (None, 0)
     write_report(content, tmp_path / "out", ReportOptions())
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count('<tr class="constant">') == 2
+    assert page.count('<tr class="constant"><th scope="row">always') == 2
     assert "MCC" in page
+
+
+def test_a_right_verdict_with_a_wrong_reason_is_marked(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from lad_reasoner.report.gallery import gallery_data
+    from lad_reasoner.report.pictures import PairPictures
+
+    pairs = [replace(pair, defect="missing_part" if pair.label == "yes" else "good") for pair in draw_pairs(10)]
+    data = write_pairs(tmp_path / "pairs.parquet", pairs)
+    yes, no = (pair.pair_id for pair in (pairs[5], pairs[0]))
+    for anomalous, normal, marks in (
+        ("A part is missing.", "Nothing is missing.", (False, False)),
+        ("The part is bent.", "A part is bent.", (True, True)),
+        ("Something.", "Nothing is bent.", (True, False)),
+    ):
+        responses = {
+            pair.pair_id: f"<think> {text} </think><answer> {pair.label} </answer>"
+            for pair in pairs
+            for text in [anomalous if pair.label == "yes" else normal]
+        }
+        run = write_predictions(tmp_path / f"{len(anomalous)}.jsonl", data, responses=responses)
+        content = read_content([run], data, "all", resamples=20)
+        shown = gallery_data(content, dict.fromkeys(responses, PairPictures((), "", None)))["pairs"]
+        reasons = {pair["id"]: pair["said"][0]["reason"] for pair in shown}
+        assert (reasons[yes], reasons[no]) == marks

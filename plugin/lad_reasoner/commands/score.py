@@ -25,6 +25,7 @@ from lad_reasoner.support.errors import UsageError
 
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.outcomes import System
+    from lad_reasoner.evaluation.rationales import RationaleScore
     from lad_reasoner.evaluation.score import RunScore
 
 __all__ = ["register"]
@@ -54,6 +55,9 @@ def score_command(
     details: Annotated[
         bool, typer.Option("--details", help="Also print every category of every run and every metric.")
     ] = False,
+    rationales: Annotated[
+        bool, typer.Option("--rationales", help="Also score the reasoning: violations named, invented, consistent.")
+    ] = False,
     paper: Annotated[bool, typer.Option(help="Print the paper's rows if the data is MVTec LOCO AD.")] = True,
     resamples: Resamples = 10_000,
     seed: Seed = 0,
@@ -77,14 +81,19 @@ def score_command(
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in systems]
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
+    reasons = _score_reasons(systems, resamples=resamples, seed=seed) if rationales else []
     if as_json:
-        values = {"protocol": protocol, "runs": [run.to_dict() for run in runs]}
-        print_json(
-            values | {"constants": [run.to_dict() for run in constants], "paper": _paper_rows() if paper else []}
-        )
+        items: dict[str, Sequence[RunScore] | Sequence[RationaleScore]]
+        items = {"runs": runs, "constants": constants, "rationales": reasons}
+        printed = {name: [item.to_dict() for item in group] for name, group in items.items()}
+        print_json({"protocol": protocol, **printed, "paper": _paper_rows() if paper else []})
         return
     _print_result(systems, runs, constants, paper=paper, resamples=resamples, seed=seed)
     _print_details(runs, constants, by, details=details, paper=paper)
+    if reasons:
+        from lad_reasoner.evaluation.table import rationale_tables
+
+        print_all(list(rationale_tables(reasons)))
 
 
 def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"]) -> list[RunScore]:
@@ -95,6 +104,12 @@ def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"
 
     truths = {row.truth.pair_id: row.truth for system in systems for row in system.rows}
     return [score_system(constant(label, list(truths.values())), protocol, resamples=0) for label in LABELS]
+
+
+def _score_reasons(systems: Sequence[System], *, resamples: int, seed: int) -> list[RationaleScore]:
+    from lad_reasoner.evaluation.rationales import score_rationales
+
+    return [score_rationales(system, resamples=resamples, seed=seed) for system in systems]
 
 
 def _is_loco(systems: Sequence[System]) -> bool:

@@ -11,6 +11,7 @@ from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow, pooled_matrix
+from lad_reasoner.evaluation.rationales import FIGURES, RationaleScore
 from lad_reasoner.evaluation.score import GroupScore, RunScore, Share
 from lad_reasoner.evaluation.statistics import Estimate
 from lad_reasoner.support.percent import percent, points
@@ -21,6 +22,8 @@ __all__ = [
     "choice_table",
     "compare_table",
     "overview_table",
+    "rationale_comparison",
+    "rationale_tables",
     "result_table",
     "run_table",
     "share_table",
@@ -250,4 +253,44 @@ def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
             f"{item.p_value:.4g}",
             f"{item.p_holm:.4g}",
         )
+    return table
+
+
+def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:
+    """Yield the figures of the reasoning, a column per run, and the shares per defect."""
+    table = Table(title="Reasoning: percent [95% interval]")
+    table.add_column("")
+    for score in scores:
+        table.add_column(score.name, justify="right")
+    for name, heading in FIGURES.items():
+        table.add_row(heading, *(with_interval(score.figures[name]) for score in scores))
+    kappas = ("n/a" if score.kappa is None else f"{score.kappa:.2f}" for score in scores)
+    table.add_row("kappa of reasoning and answer", *kappas, end_section=True)
+    for place in range(2):
+        rows = [score.baselines[place] for score in scores]
+        table.add_row(f"{rows[0].name}: violation named", *(percent(row.recall) for row in rows))
+        table.add_row(f"{rows[0].name}: named that are right", *(percent(row.precision) for row in rows))
+    yield table
+    table = Table(title="Violation named / named that are right, by defect, in percent")
+    table.add_column("defect")
+    for score in scores:
+        table.add_column(score.name, justify="right")
+    found = [{defect.name: defect for defect in score.defects} for score in scores]
+    for name in sorted({name for defects in found for name in defects}):
+        own = [defects.get(name) for defects in found]
+        table.add_row(
+            name,
+            *(f"{percent(item.recall.value)} / {percent(item.precision.value)}" if item else "n/a" for item in own),
+        )
+    yield table
+
+
+def rationale_comparison(names: Sequence[tuple[str, str]], differences: Sequence[Mapping[str, Estimate]]) -> Table:
+    """Return paired differences of the reasoning's figures, a column per comparison."""
+    table = Table(title="Reasoning: A minus B, percent points [95% interval]")
+    table.add_column("")
+    for first, second in names:
+        table.add_column(f"{first} - {second}", justify="right")
+    for figure, heading in FIGURES.items():
+        table.add_row(heading, *(with_interval(difference[figure], points) for difference in differences))
     return table

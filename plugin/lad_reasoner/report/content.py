@@ -11,12 +11,15 @@ from typing import Any
 from lad_reasoner.evaluation.compare import Comparison, compare_systems
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, join, majority, read_replies, run_names
 from lad_reasoner.evaluation.protocols import Protocol, select
+from lad_reasoner.evaluation.rationales import RationaleScore, is_wrong_reason, score_rationales
 from lad_reasoner.evaluation.score import RunScore, data_of, score_system
 from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
+from lad_reasoner.task.violations import asserts_anomaly
 
 __all__ = ["Content", "RunContent", "answer_error", "read_content"]
 
@@ -32,6 +35,7 @@ class RunContent:
         shown: The scores of what is judged: of each pair's vote, where there are several samples.
         judged: By pair_id, the reading that counts: the only reply, or the majority vote of several samples.
         predictions: By pair_id, every sample in order.
+        rationale: The scores of its reasoning; None if no reply has any.
     """
 
     name: str
@@ -40,11 +44,27 @@ class RunContent:
     shown: RunScore
     judged: Mapping[str, JudgedPair]
     predictions: Mapping[str, tuple[Prediction, ...]]
+    rationale: RationaleScore | None
 
     def error(self, truth: Truth) -> float:
         """Return how wrong the run is on a pair, from 0 to 2; a pair without a reply is as wrong as can be."""
         row = self.judged.get(truth.pair_id)
         return 2.0 if row is None else answer_error(truth.label, row.replies[0].answer, row.replies[0].score)
+
+    def wrong_reason(self, truth: Truth) -> bool:
+        """Return whether the verdict is right and the reasoning of a reply behind it is not.
+
+        Of an anomalous query it names no right violation, where the data tells the violation; of a normal query it
+        asserts one.
+        """
+        row = self.judged.get(truth.pair_id)
+        if row is None or not row.right:
+            return False
+        parsed = (parse(line.response) for line in self.predictions[truth.pair_id])
+        reasoning = next((reply.reasoning for reply in parsed if reply.answer == row.replies[0].answer), "")
+        if truth.label == ANOMALOUS:
+            return bool(is_wrong_reason(truth, reasoning))
+        return asserts_anomaly(reasoning)
 
     def answers(self, category: str | None = None) -> Counter[tuple[Label, Label | None]]:
         """Count (truth, answer) over a category, or over all; an unparsed answer is None."""
@@ -163,7 +183,12 @@ def _run_content(
         shown=shown,
         judged={row.truth.pair_id: row for row in judged.rows},
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
+        rationale=score_rationales(system, resamples=resamples, seed=seed) if _reasons(system) else None,
     )
+
+
+def _reasons(system: System) -> bool:
+    return any(reply.reasoning for row in system.rows for reply in row.replies)
 
 
 def _gallery(answered: Sequence[Truth], first: RunContent, limit: int | None) -> tuple[Truth, ...]:

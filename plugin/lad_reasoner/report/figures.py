@@ -84,7 +84,7 @@ def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
     """Draw figure 4: anomalies that the last run finds, one a category, with its reasoning."""
     run = content.runs[-1]
     found: dict[str, Truth] = {}
-    for truth in sorted(content.truths, key=run.error):
+    for truth in sorted(content.truths, key=lambda truth: (run.wrong_reason(truth), run.error(truth))):
         if truth.label == ANOMALOUS and run.error(truth) < 1 and _reasoning(run, truth):
             found.setdefault(truth.category, truth)
     if not found:
@@ -257,7 +257,10 @@ def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, lin
     row = run.judged.get(truth.pair_id)
     answer = row.replies[0].answer if row else None
     score = "" if row is None or row.replies[0].score is None else f", P(yes) {row.replies[0].score:.2f}"
-    verdict = f"{run.name}: {answer or 'no readable answer'} ({'right' if answer == truth.label else 'wrong'}{score})"
+    judgement = (
+        "wrong" if answer != truth.label else "verdict right, reason wrong" if run.wrong_reason(truth) else "right"
+    )
+    verdict = f"{run.name}: {answer or 'no readable answer'} ({judgement}{score})"
     colour = ACCENT if answer == truth.label else WRONG
     styles: tuple[tuple[int, str, dict[str, Any]], ...] = (
         (line, verdict, {"weight": "bold", "color": colour}),

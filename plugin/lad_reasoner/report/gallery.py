@@ -47,6 +47,9 @@ def _said(run: RunContent, truth: Truth) -> dict[str, Any] | None:
     return {
         "answer": judged.answer,
         "score": _round(judged.score),
+        "source": judged.source,
+        "tied": judged.tied,
+        "reason": run.wrong_reason(truth),
         "error": _round(run.error(truth)),
         "samples": [_sample(prediction, truth) for prediction in run.predictions[truth.pair_id]],
     }

@@ -16,6 +16,7 @@ from lad_reasoner import __version__
 from lad_reasoner.evaluation.headline import read_headline, warn_of_replies
 from lad_reasoner.evaluation.metrics import mcc
 from lad_reasoner.evaluation.paper import TABLE_1, pooled_matrix
+from lad_reasoner.evaluation.rationales import FIGURES
 from lad_reasoner.report.charts import draw_charts
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.gallery import gallery_data, script_json
@@ -135,6 +136,8 @@ def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairP
         "warnings": [line for run in content.runs for line in warn_of_replies(run.score)],
         "matrices": [_matrices(run, categories) for run in content.runs],
         "charts": draw_charts(content.runs),
+        "rationales": [run.rationale for run in content.runs if run.rationale],
+        "rationale_figures": FIGURES,
         "defects": _defect_rows(content.runs),
         "cards": _card_rows(content.runs),
         "prompts": _prompts(content.runs),

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["VIOLATIONS", "Assertion", "asserts_anomaly", "find_assertions", "gold_violations", "named_violations"]
+__all__ = [
+    "PARTS",
+    "VIOLATIONS",
+    "Assertion",
+    "asserts_anomaly",
+    "find_assertions",
+    "gold_violations",
+    "named_violations",
+]
 
 #: Nouns of parts, in the singular: what may be missing or one too many.
 PARTS: Final = (

@@ -45,6 +45,7 @@
     if (!said) return false;
     if (wanted === "right") return said.answer === label;
     if (wanted === "wrong") return said.answer !== label;
+    if (wanted === "reason") return said.reason;
     return (said.answer ?? "unparsed") === wanted;
   }
 
@@ -146,10 +147,11 @@
     return svg;
   }
 
-  function verdict(answer, label) {
-    const right = answer === label;
-    return make("span", { class: `verdict ${right ? "right" : "wrong"}` },
-      make("strong", { textContent: answer ?? "unparsed" }), right ? " ✓ right" : " ✗ wrong");
+  function verdict(said, label) {
+    const right = said.answer === label;
+    const words = said.reason ? " ✓ verdict right, reason wrong" : right ? " ✓ right" : " ✗ wrong";
+    return make("span", { class: `verdict ${said.reason ? "reason" : right ? "right" : "wrong"}` },
+      make("strong", { textContent: said.answer ?? "unparsed" }), said.tied ? `${words}, tie of votes` : words);
   }
 
   function facts(sample, score) {
@@ -183,8 +185,8 @@
       return section;
     }
     const vote = said.samples.length > 1;
-    const head = make("p", { class: "head" }, verdict(said.answer, pair.label),
-      make("span", { class: "score", textContent: said.score === null ? "no score" : `${vote ? "share of yes" : "P(yes)"} ${number(said.score)}` }));
+    const head = make("p", { class: "head" }, verdict(said, pair.label),
+      make("span", { class: "score", textContent: said.score === null ? "no score" : `${vote ? (said.source === "vote" ? "share of yes" : "mean P(yes)") : "P(yes)"} ${number(said.score)}` }));
     section.append(head);
     if (said.score !== null) section.append(meter(said.score));
     const body = make("div");
