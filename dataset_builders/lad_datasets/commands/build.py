@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lad_datasets.commands import annotate as annotate_cli
+from lad_datasets.commands import filter as filter_cli
 from lad_datasets.commands import review as review_cli
 from lad_datasets.commands.pair_options import CORES, Images, takes_pair_options
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
     annotate_cli.register(app)
     review_cli.register(app)
+    filter_cli.register(app)
 
 
 class Subset(StrEnum):
