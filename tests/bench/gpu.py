@@ -236,9 +236,9 @@ def predict(bench: Bench, batch: int, batches: int) -> None:
     with measure(bench.device) as took:
         bench.times(batches, lambda: answers.extend(backend.answer(islice(rest, batch))))
     done, tokens = len(answers), sum(answer.response_tokens for answer in answers)
-    name, expected = f"lad predict, batch {batch}", estimate(bench.folder).engine / GIB
+    name, weights = f"lad predict, batch {batch}", estimate(bench.folder).engine / GIB
     bench.add(name, done / took.seconds, "pairs/s", None, f"{done} pairs, {tokens / done:.0f} tokens each")
-    bench.add(f"{name}, peak memory", took.peak, "GiB", expected, f"the estimate is weights alone; {took.note}")
+    bench.add(f"{name}, peak memory", took.peak, "GiB", None, f"{weights:.2f} GiB are weights; {took.note}")
 
 
 def describe(device: str) -> dict[str, str]:
@@ -270,10 +270,10 @@ def main(words: list[str] | None = None) -> int:
         end = time.monotonic() + given.seconds - 20  # a part ends some seconds after its last step
         bench = Bench(SIZES[given.shape], given.shape, given.device, Path(folder) / "model", end)
         bench.run("model", write_model)
-        bench.run("SFT", sft)
-        bench.run("GRPO", grpo)
         for batch, batches in bench.sizes.batches:
             bench.run(f"predict {batch}", partial(predict, batch=batch, batches=batches))
+        bench.run("SFT", sft)
+        bench.run("GRPO", grpo)  # the last: FSDP keeps its weights for as long as the process lives
     if given.json:
         report = {**about, "figures": [asdict(figure) for figure in bench.figures], "failed": bench.failed}
         given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
