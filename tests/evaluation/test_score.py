@@ -392,6 +392,7 @@ def test_scores_off_the_scale_need_a_threshold(odd_scores, capsys) -> None:
         (run,) = json.loads(printed.out)["runs"]
         assert run["pooled"]["metrics"]["accuracy"]["value"] == 1.0, rule
         assert note in printed.err
+        assert ("optimistic" in printed.err) == rule.startswith("f1-max")  # chosen on what is scored
         if rule.startswith("quantile"):
             assert "unknown pairs" not in printed.err  # the split that chose the threshold is no mistake
 

@@ -6,7 +6,6 @@ them, at the level of appearance. Its own wording is not published.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from functools import cache
@@ -20,6 +19,7 @@ from lad_datasets.annotate.subjects import Subject
 from lad_datasets.files.images import Encoding, load
 from lad_datasets.recipes.recipe import spell
 from lad_datasets.sources import visa
+from lad_reasoner.support.web import data_uri
 
 __all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", "prompt_digest", "prompt_text"]
 
@@ -82,7 +82,7 @@ def build_messages(subject: Subject, *, max_pixels: int) -> list[dict[str, Any]]
         DataError: The image is unreadable.
     """
     data = load(subject.image, Encoding(max_pixels, "jpeg", JPEG_QUALITY)).data
-    url = f"data:{_media_type(data)};base64,{base64.b64encode(data).decode()}"
+    url = data_uri(data, _media_type(data))
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt_text(subject)}]
     return [{"role": "user", "content": content}]
 

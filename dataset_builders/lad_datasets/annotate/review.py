@@ -6,7 +6,6 @@ models wrote is put on it as text, never as markup.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -24,14 +23,16 @@ from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.annotate.annotate import SUBJECTS
 from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
-from lad_reasoner.pairs.images import decode, decode_mask, read_image_bytes
+from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes, write_text
+from lad_reasoner.support.percent import percent
 from lad_reasoner.support.progress import track
+from lad_reasoner.support.web import source_hash
 from lad_reasoner.task.task import IMAGE_MARKER
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 __all__ = ["PAGE", "compare", "print_rates", "rate", "write_page"]
 
@@ -143,7 +144,7 @@ def print_rates(folder: Path, reviews: Sequence[Path], *, as_json: bool) -> None
 
 
 def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.1%}"
+    return "n/a" if share is None else f"{percent(share)}%"
 
 
 def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
@@ -207,7 +208,7 @@ def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
             data = read_image_bytes(path)
             written = BytesIO()
             if is_mask:
-                _outline(data, path).save(written, "PNG", optimize=True)
+                mask_overlay([decode_mask(data, path)], _SIDE, color=_MASK_COLOUR).save(written, "PNG", optimize=True)
             else:
                 picture = decode(data, path)
                 picture.thumbnail((_SIDE, _SIDE))
@@ -216,21 +217,6 @@ def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
     except OSError as error:
         raise DataError(path, found=f"no readable image ({error})", expected="an image") from error
     return f"pictures/{file.name}"
-
-
-def _outline(data: bytes, where: Path) -> Image.Image:
-    """Return a mask as a see-through layer: its area tinted, its edge solid."""
-    import numpy as np
-    from PIL import Image, ImageFilter
-
-    area = Image.fromarray(np.where(decode_mask(data, where), 255, 0).astype(np.uint8))
-    area.thumbnail((_SIDE, _SIDE))
-    area = area.point(lambda value: 255 if value else 0)
-    grown = area.filter(ImageFilter.MaxFilter(5))
-    alpha = np.maximum(np.asarray(area) // 4, np.asarray(grown) - np.asarray(area))
-    layer = Image.new("RGBA", area.size, _MASK_COLOUR)
-    layer.putalpha(Image.fromarray(alpha))
-    return layer
 
 
 def _render(items: Sequence[Mapping[str, Any]], made: Mapping[str, Any], *, title: str) -> str:
@@ -249,14 +235,10 @@ def _render(items: Sequence[Mapping[str, Any]], made: Mapping[str, Any], *, titl
 
 def _policy(style: str, script: str) -> str:
     """Return a content security policy under which nothing runs or loads but what we wrote and pictures beside it."""
-
-    def allow(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
     sources = {
         "default-src": "'none'",
         "img-src": "'self' file:",
-        "style-src": allow(style),
-        "script-src": allow(script),
+        "style-src": source_hash(style),
+        "script-src": source_hash(script),
     }
     return "; ".join(f"{name} {value}" for name, value in sources.items())

@@ -125,7 +125,10 @@ def _choose(
         return None, ()
     if isinstance(threshold, str):
         chosen, images = _apply_rule(threshold, rows, truths)
-        return chosen, (f"the threshold {chosen:.6g} is {threshold} over {images} images",)
+        split = threshold.rpartition(":")[2]
+        own = any(split in PurePosixPath(truth.query_path).parts for truth in truths.values())
+        optimistic = ", the scored ones among them: the result is optimistic" if own else ""
+        return chosen, (f"the threshold {chosen:.6g} is {threshold} over {images} images{optimistic}",)
     if threshold is None and not (min(scores) >= 0 and max(scores) <= 1):
         problem = (
             f"the scores of {name} lie between {min(scores):g} and {max(scores):g}, "

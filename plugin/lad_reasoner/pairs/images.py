@@ -10,7 +10,6 @@ import os
 import stat
 import warnings
 import zlib
-from base64 import b64encode
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,8 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, ProcessorPixels, fit_processor
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.web import data_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
@@ -36,6 +38,7 @@ __all__ = [
     "image_formats",
     "image_size",
     "load_pixels",
+    "mask_overlay",
     "open_image",
     "read_image_bytes",
     "to_faithful",
@@ -46,6 +49,9 @@ MAX_IMAGE_PIXELS: Final = 64 * 1024 * 1024
 
 #: Our choice: twice the largest allowed image, uncompressed with four channels of 16 bits.
 MAX_IMAGE_BYTES: Final = 1 << 30
+
+#: Of a mask's area in an overlay: 22%, so that what lies below stays visible.
+_MASK_OPACITY: Final = 56
 
 _JPEG_SCAN: Final = b"\xff\xda"
 _JPEG_END: Final = b"\xff\xd9"
@@ -246,4 +252,26 @@ def data_url(data: bytes, *, pixels: ProcessorPixels | None, where: object) -> s
         buffer = BytesIO()
         picture.save(buffer, "PNG")
         data, kind = buffer.getvalue(), "png"
-    return f"data:image/{kind};base64,{b64encode(data).decode()}"
+    return data_uri(data, f"image/{kind}")
+
+
+def mask_overlay(masks: Sequence[NDArray[np.uint8]], edge: int, *, color: tuple[int, int, int]) -> Picture:
+    """Return the masks' union as a layer for a picture: a tinted area with an outline, transparent elsewhere.
+
+    Args:
+        masks: At least one; anomalous where not 0.
+        edge: Longest edge of the layer in pixels.
+        color: Of area and outline.
+    """
+    from PIL import Image, ImageChops, ImageFilter
+
+    areas = [Image.fromarray(mask).point(lambda value: 255 * (value > 0)) for mask in masks]
+    union = areas[0]
+    for other in areas[1:]:
+        union = ImageChops.lighter(union, other.resize(union.size))
+    union.thumbnail((edge, edge))
+    area = union.point(lambda value: 255 * (value > 0))  # a mask of a few pixels must survive being made small
+    outline = ImageChops.subtract(area.filter(ImageFilter.MaxFilter(5)), area)
+    layer = Image.new("RGBA", area.size, color)
+    layer.putalpha(ImageChops.lighter(area.point(lambda value: _MASK_OPACITY * (value > 0)), outline))
+    return layer

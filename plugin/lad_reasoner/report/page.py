@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +22,7 @@ from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures,
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import write_text
 from lad_reasoner.support.percent import percent, points
+from lad_reasoner.support.web import data_uri, source_hash
 from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
 __all__ = ["SINGLE_FILE_PAIRS", "ReportOptions", "ReportPictures", "write_report"]
@@ -91,7 +90,9 @@ def write_report(content: Content, out: Path, options: ReportOptions) -> ReportP
     gallery = gallery_data(content, drawn)
     context = _context(content, options, drawn)
     if isinstance(store, MemoryStore):
-        gallery["images"] = {name: _data_uri(name, data) for name, data in store.pictures.items()}
+        gallery["images"] = {
+            name: data_uri(data, f"image/{name.rpartition('.')[2]}") for name, data in store.pictures.items()
+        }
         write_text(out / "index.html", _render(context, inline=_data_script(gallery)))
         return ReportPictures(drawn, store.pictures.__getitem__)
     store.keep_only(set(iter_names(drawn)))
@@ -261,16 +262,12 @@ def _typeset(text: str) -> str:
 def _policy(style: str | None, scripts: Sequence[str] | None) -> str:
     """Return the page's content security policy: nothing from the network, no script or style but its own."""
     own = "'self' file:"  # a page opened from disk has no origin of its own in some browsers
-    styles = own if style is None else _digest(style)
-    allowed = own if scripts is None else " ".join(map(_digest, scripts))
+    styles = own if style is None else source_hash(style)
+    allowed = own if scripts is None else " ".join(map(source_hash, scripts))
     return (
         f"default-src 'none'; img-src {own} data:; style-src {styles}; script-src {allowed}; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _asset(name: str) -> str:
@@ -279,7 +276,3 @@ def _asset(name: str) -> str:
 
 def _data_script(gallery: Mapping[str, Any]) -> str:
     return f"globalThis.ladReport = {script_json(gallery)};\n"
-
-
-def _data_uri(name: str, data: bytes) -> str:
-    return f"data:image/{name.rpartition('.')[2]};base64,{base64.b64encode(data).decode()}"

@@ -13,24 +13,21 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lad_reasoner.pairs.images import decode, decode_mask, read_image_bytes
+from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.files import write_bytes
 from lad_reasoner.support.progress import report
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
 __all__ = ["FolderStore", "MemoryStore", "PairPictures", "PictureStore", "draw_pictures", "mask_files"]
 
 _QUALITY: Final = 82
 
-#: Colour of the mask's outline and, at 22%, of its area: rare in the products and plain on light and dark.
+#: Colour of a mask: rare in the products and plain on light and dark.
 _MASK_COLOUR: Final = (255, 45, 85)
-_MASK_OPACITY: Final = 56
 
 #: Pairs whose pictures are in work at once; bounds memory.
 _IN_FLIGHT: Final = 32
@@ -207,28 +204,9 @@ class _Studio:
         contents = [read_image_bytes(file) for file in files]
         name = f"{hashlib.sha256(b''.join(contents)).hexdigest()[:20]}-{self._edge}.png"
         if self._claim(name):
-            self._store.write(
-                name, _overlay([decode_mask(*item) for item in zip(contents, files, strict=True)], self._edge)
-            )
+            masks = [decode_mask(*item) for item in zip(contents, files, strict=True)]
+            self._store.write(name, _encode(mask_overlay(masks, self._edge, color=_MASK_COLOUR), "PNG", optimize=True))
         return name
-
-
-def _overlay(masks: list[NDArray[np.uint8]], edge: int) -> bytes:
-    """Return a PNG of the masks' union: a tinted area with an outline, transparent elsewhere."""
-    from PIL import Image as Pillow
-    from PIL import ImageChops, ImageFilter
-
-    areas = [Pillow.fromarray(mask).point(lambda value: 255 * (value > 0)) for mask in masks]
-    union = areas[0]
-    for other in areas[1:]:
-        union = ImageChops.lighter(union, other.resize(union.size))
-    union.thumbnail((edge, edge))
-    area = union.point(lambda value: 255 * (value > 0))  # a mask of a few pixels must survive being made small
-    outline = ImageChops.subtract(area.filter(ImageFilter.MaxFilter(5)), area)
-    alpha = ImageChops.lighter(area.point(lambda value: _MASK_OPACITY * (value > 0)), outline)
-    picture = Pillow.new("RGBA", union.size, (*_MASK_COLOUR, 0))
-    picture.putalpha(alpha)
-    return _encode(picture, "PNG", optimize=True)
 
 
 def _encode(picture: Picture, form: str, **options: int | bool) -> bytes:
