@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lad_rehearsal.rehearse.trainer import find_rig
 from tests.trainers.conftest import assert_parts_logged, pair, write_pairs
 
 from lad_reasoner.pairs.schema import pair_schema
@@ -26,14 +27,13 @@ from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot, read_source
 from lad_rehearsal.demo.tiny import BASE
 from lad_rehearsal.easyr1_cpu.environment import easyr1_environment
-from lad_rehearsal.rehearse.trainer import find_rig
 
 pytestmark = pytest.mark.easyr1
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted([*(REPOSITORY / "examples" / "grpo").glob("*.yaml"), REPOSITORY / "examples" / "demo" / "grpo.yaml"])
+EXAMPLES = sorted([*(REPOSITORY / "examples" / "grpo").glob("qwen*"), REPOSITORY / "examples" / "demo" / "grpo.yaml"])
 PAPERS = REPOSITORY / "examples" / "grpo" / "qwen2_5_vl_3b_loco.yaml"
-LORA = REPOSITORY / "examples" / "grpo" / "qwen2_5_vl_3b_1x24gb_lora.yaml"
+LORA = REPOSITORY / "examples" / "grpo" / "qwen2_5_vl_3b_1x24gb_lora.sh"
 PYTHON = os.environ.get("EASYR1_PYTHON") or sys.executable
 
 
@@ -73,8 +73,9 @@ import json, sys
 from omegaconf import OmegaConf
 from verl.trainer.config import PPOConfig
 read = {}
-for file in sys.argv[1:]:
-    config = OmegaConf.merge(OmegaConf.structured(PPOConfig()), OmegaConf.load(file))
+for file, words in json.loads(sys.argv[1]).items():
+    given = OmegaConf.from_cli(words)  # from here on as in EasyR1's main
+    config = OmegaConf.merge(OmegaConf.structured(PPOConfig()), OmegaConf.load(given.pop("config")), given)
     config = OmegaConf.to_object(config)
     config.deep_post_init()
     read[file] = config.to_dict()
@@ -85,7 +86,18 @@ print(json.dumps(read))
 @pytest.fixture(scope="module")
 def accepted(easyr1_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What EasyR1 reads in each example, all in one process: its imports take most of the time."""
-    return run_in_easyr1(easyr1_home, tmp_path_factory.mktemp("path"), ACCEPT, *EXAMPLES)
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "python").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")  # prints what a script gives to python
+    (folder / "python").chmod(0o755)
+    words = {}
+    for file in EXAMPLES:
+        words[str(file)] = [f"config={file}"]
+        if file.suffix == ".sh":
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            run = subprocess.run(["/bin/bash", file], capture_output=True, text=True, env=environment, check=True)
+            start, words[str(file)] = run.stdout.split("\n")[:2], run.stdout.split("\n")[2:-1]
+            assert start == ["-m", "verl.trainer.main"]
+    return run_in_easyr1(easyr1_home, folder, ACCEPT, json.dumps(words))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -164,3 +164,66 @@ def test_an_alias_is_followed(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("data: {train_files: &file a.parquet, val_files: *file}")
     assert load_config([f"config={path}"])["data.val_files"] == "a.parquet"
+
+
+BASE = "trainer: {max_steps: 5, project_name: base}\nworker: {rollout: {n: 3}}\n"
+
+
+def script(folder: Path, *lines: str) -> Path:
+    (folder / "base.yaml").write_text(BASE)
+    path = folder / "profile.sh"
+    path.write_text("#!/bin/bash\n# a profile: with a comment's apostrophe\nset -x\n\n" + " \\\n  ".join(lines) + "\n")
+    return path
+
+
+def test_a_script_of_overrides_is_a_config(tmp_path):
+    path = script(
+        tmp_path,
+        "exec python3 -m verl.trainer.main",
+        f"config={tmp_path}/base.yaml",
+        "trainer.max_steps=7",
+        "worker.actor.model.lora.exclude_modules='.*visual.*'",
+        '"$@"',
+    )
+    config = load_config([f"config={path}", "trainer.project_name=word"])
+    assert (config["trainer.max_steps"], config["worker.rollout.n"], config["trainer.project_name"]) == (7, 3, "word")
+    assert config["worker.actor.model.lora.exclude_modules"] == ".*visual.*"
+    assert config.source == path
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["python -m other.main", "config=base.yaml"], "does not start python -m verl.trainer.main"),
+        (["python -m verl.trainer.main", "trainer.max_steps=7"], "must name a YAML"),
+        (["python -m verl.trainer.main", "config=a.sh"], "must name a YAML"),
+        (["python -m verl.trainer.main", "config=base.yaml", "data.train_files=$DATA"], "without shell variables"),
+        (["python -m verl.trainer.main", "config=base.yaml", "--fast"], "--fast is not of the form key=value"),
+        (["python -m verl.trainer.main 'config=base.yaml"], "not a shell script"),
+    ],
+)
+def test_a_script_that_is_no_profile_is_one_line(lines, says, tmp_path):
+    with pytest.raises(DataError, match=says) as raised:
+        load_config([f"config={script(tmp_path, *lines)}"])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_script_is_never_run(tmp_path):
+    path = script(tmp_path, "python -m verl.trainer.main", f"config={tmp_path}/base.yaml")
+    path.write_text(f"touch {tmp_path}/ran\n" + path.read_text())
+    load_config([f"config={path}"])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b_loco.yaml", "qwen2_5_vl_7b_2x8.sh"])
+def test_an_example_is_found_without_a_checkout(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config([f"config=examples/grpo/{name}"])["data.rollout_batch_size"] == 64
+
+
+def test_a_wheel_holds_the_examples(tmp_path, monkeypatch):
+    (tmp_path / "lad_reasoner" / "examples" / "grpo").mkdir(parents=True)
+    (tmp_path / "lad_reasoner" / "examples" / "grpo" / "own.yaml").write_text(BASE)
+    monkeypatch.setattr("lad_reasoner.training.easyr1.config.files", lambda _: tmp_path / "lad_reasoner")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["config=examples/grpo/own.yaml"])["trainer.max_steps"] == 5

@@ -113,7 +113,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             change(m / "config.json", "tie_word_embeddings", value=False),
             change(m / "config.json", "text_config", "tie_word_embeddings", value=False),
         ),
-        "tie_word_embeddings: found false, and no lm_head.weight; the head was lost",
+        "tie_word_embeddings: found false, and no lm_head.weight. The head was lost",
         False,
     ),
     "a head beside a tie": (

@@ -61,7 +61,9 @@ def check_model_folder(path: Path, *, max_pixels: int | None = None) -> list[Fau
         return [Fault(unmerged)]
     faults = [fault for check in MODEL_CHECKS for fault in check(folder)]
     faults += _check_pixels(folder, max_pixels)
-    broken = [Fault(error(name, reason, remedy="copy it again")) for name, reason in sorted(folder.broken.items())]
+    broken = [
+        Fault(error(name, f"found {reason}", remedy="Copy it again")) for name, reason in sorted(folder.broken.items())
+    ]
     return broken + faults
 
 
@@ -118,9 +120,11 @@ def mend(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list
 
 def _unmerged(path: Path) -> Finding | None:
     if (path / "adapter_config.json").is_file() and not (path / CONFIG).is_file():
-        return error("adapter_config.json", "a LoRA adapter", expected="a whole model", remedy="`easyr1 merge`")
+        return error(
+            "adapter_config.json", "found a LoRA adapter", expected="a whole model", remedy="Run `easyr1 merge`"
+        )
     if not (path / CONFIG).is_file() and ((path / "actor").is_dir() or any(path.glob("model_world_size_*"))):
-        return error(str(path), "a trainer's checkpoint", expected="a model folder", remedy="`easyr1 merge`")
+        return error(str(path), "found a trainer's checkpoint", expected="a model folder", remedy="Run `easyr1 merge`")
     return None
 
 
@@ -132,11 +136,11 @@ def _text_path(folder: ModelFolder) -> tuple[str, ...]:
 def _check_config(folder: ModelFolder) -> Iterator[Fault]:
     """The config is there and says what the model is."""
     if not folder.has(CONFIG):
-        yield Fault(error(CONFIG, "none", expected="a Hugging Face model folder"))
+        yield Fault(error(CONFIG, "found none", expected="a Hugging Face model folder"))
     elif CONFIG not in folder.broken and folder.document(CONFIG):
         for key in ("model_type", "architectures"):
             if folder.get(CONFIG, key) is ABSENT:
-                yield Fault(error(f"{CONFIG}: {key}", "none", remedy="take it from the model that was trained"))
+                yield Fault(error(f"{CONFIG}: {key}", "found none", remedy="Take it from the model that was trained"))
 
 
 def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
@@ -144,25 +148,32 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
     if not folder.weight_files:
         other = [file.name for file in folder.path.glob("pytorch_model*.bin")]
         found = f"only {other[0]}" if other else "no weights"
-        yield Fault(error("*.safetensors", found, expected="*.safetensors", remedy="`easyr1 merge`, or save it again"))
+        yield Fault(
+            error(
+                "*.safetensors",
+                f"found {found}",
+                expected="*.safetensors",
+                remedy="Run `easyr1 merge`, or save it again",
+            )
+        )
         return
     placed = folder.get(INDEX, "weight_map")
     if placed is ABSENT:
         if len(folder.weight_files) > 1:
-            yield Fault(error(INDEX, "none", expected=f"the index of {len(folder.weight_files)} files"))
+            yield Fault(error(INDEX, "found none", expected=f"the index of {len(folder.weight_files)} files"))
         return
     if not isinstance(placed, dict):
-        yield Fault(error(f"{INDEX}: weight_map", type(placed).__name__, expected="an object"))
+        yield Fault(error(f"{INDEX}: weight_map", f"found {type(placed).__name__}", expected="an object"))
         return
     for shard in sorted(set(map(str, placed.values())) - set(folder.weight_files)):
-        yield Fault(error(shard, "no such file", expected=f"a shard that {INDEX} names", remedy="copy it again"))
+        yield Fault(error(shard, "found no such file", expected=f"a shard that {INDEX} names", remedy="Copy it again"))
     for shard, tensors in folder.shards.items():
         wanted = {name for name, file in placed.items() if file == shard}
         if lost := sorted(wanted - set(tensors)):
-            yield Fault(error(shard, f"{len(lost)} weights missing ({lost[0]})", expected=f"what {INDEX} says"))
+            yield Fault(error(shard, f"found {len(lost)} weights missing ({lost[0]})", expected=f"what {INDEX} says"))
         if strange := sorted(set(tensors) - wanted):
             found = f"{len(strange)} weights that the index does not name ({strange[0]})"
-            yield Fault(error(shard, found, expected="none", remedy="remove the files of another save"))
+            yield Fault(error(shard, f"found {found}", expected="none", remedy="Remove the files of another save"))
 
 
 def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
@@ -179,11 +190,13 @@ def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
         if isinstance(count, int) and there and (len(there), max(there)) != (count, count - 1):
             odd = next((layer for layer in range(len(there)) if layer not in there), len(there))
             says = f"weights of {len(there)} layers (the first at odds: {min(odd, count)})"
-            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", says, expected=str(count)))
+            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", f"found {says}", expected=str(count)))
     size = tuple(folder.get(CONFIG, *text, key) for key in ("vocab_size", "hidden_size"))
     for name, tensor in folder.tensors.items():
         if name.endswith("embed_tokens.weight") and ABSENT not in size and tensor.shape != size:
-            yield Fault(error(f"{CONFIG}: vocab_size, hidden_size", f"{size}", expected=f"{tensor.shape}, as {name}"))
+            yield Fault(
+                error(f"{CONFIG}: vocab_size, hidden_size", f"found {size}", expected=f"{tensor.shape}, as {name}")
+            )
 
 
 def _check_head(folder: ModelFolder) -> Iterator[Fault]:
@@ -198,16 +211,16 @@ def _check_head(folder: ModelFolder) -> Iterator[Fault]:
     if any(name.endswith("lm_head.weight") for name in folder.tensors):
         if True in says.values():
             found = "true, and a head of its own in the weights"
-            remedy = "transformers reads the embedding in its place: are they the same?"
-            yield Fault(warning(where, found, remedy=remedy))
+            remedy = "Transformers reads the embedding in its place: are they the same?"
+            yield Fault(warning(where, f"found {found}", remedy=remedy))
     elif False in says.values() and True not in says.values():
-        remedy = "the head was lost: save or merge the model again"
-        yield Fault(error(where, "false, and no lm_head.weight", remedy=remedy))
+        remedy = "The head was lost: save or merge the model again"
+        yield Fault(error(where, "found false, and no lm_head.weight", remedy=remedy))
     elif edits := tuple(Edit(CONFIG, path, value=True) for path, value in says.items() if value is not True):
         found = ", ".join(f"{edit.path[0] if edit.path[1:] else 'top level'} {says[edit.path]}" for edit in edits)
         reader = "5" if says["tie_word_embeddings",] is not True else "4"
         expected = f"true: transformers {reader} makes a random head otherwise"
-        yield Fault(error(where, f"{found}, and no lm_head.weight", expected=expected), edits)
+        yield Fault(error(where, f"found {found}, and no lm_head.weight", expected=expected), edits)
 
 
 def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
@@ -220,25 +233,29 @@ def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
     base = new.get("rope_theta", ABSENT)
     where = f"{CONFIG}: {'.'.join((*text, 'rope_theta'))}"
     if old is not ABSENT and base is not ABSENT and old != base:
-        yield Fault(error(where, f"{old}, and {base} in rope_parameters", remedy="correct the one that is wrong"))
+        yield Fault(
+            error(where, f"found {old}, and {base} in rope_parameters", remedy="Correct the one that is wrong")
+        )
     elif old is ABSENT and base is not ABSENT:
         edit = Edit(CONFIG, (*text, "rope_theta"), base)
         yield Fault(
-            error(where, "it only in rope_parameters", expected=f"{base} here too, for transformers 4"), (edit,)
+            error(where, "found it only in rope_parameters", expected=f"{base} here too, for transformers 4"), (edit,)
         )
     rest = {key: value for key, value in new.items() if key != "rope_theta"}
     if scaling in (ABSENT, None) and rest.keys() - {"rope_type", "type"}:
         edit = Edit(CONFIG, (*text, "rope_scaling"), rest)
         where = f"{CONFIG}: {'.'.join((*text, 'rope_scaling'))}"
-        yield Fault(error(where, "it only in rope_parameters", expected="it here too, for transformers 4"), (edit,))
+        yield Fault(
+            error(where, "found it only in rope_parameters", expected="it here too, for transformers 4"), (edit,)
+        )
 
 
 def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
     """There is a tokenizer, with special tokens and a class that both versions know."""
     if not folder.has("tokenizer.json") and not (folder.has("vocab.json") and folder.has("merges.txt")):
-        yield Fault(error("tokenizer.json", "none", remedy="copy the tokenizer of the model that was trained"))
+        yield Fault(error("tokenizer.json", "found none", remedy="Copy the tokenizer of the model that was trained"))
     if not folder.has(TOKENIZER):
-        yield Fault(error(TOKENIZER, "none", remedy="copy the tokenizer of the model that was trained"))
+        yield Fault(error(TOKENIZER, "found none", remedy="Copy the tokenizer of the model that was trained"))
         return
     extra = folder.get(TOKENIZER, "extra_special_tokens")
     if isinstance(extra, list):
@@ -249,28 +266,30 @@ def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
             Edit(TOKENIZER, ("extra_special_tokens",), ABSENT),
         )
         expected = "additional_special_tokens, which both versions read: transformers 4 does not load this"
-        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", "a list", expected=expected), edits)
+        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", "found a list", expected=expected), edits)
     kind = folder.get(TOKENIZER, "tokenizer_class")
     if kind == "TokenizersBackend":
         better = TOKENIZERS.get(str(folder.get(CONFIG, "model_type")))
         named = (Edit(TOKENIZER, ("tokenizer_class",), better),) if better and folder.has("tokenizer.json") else ()
         expected = f"{better or 'the class of the model'}: transformers 4 has no such class"
-        yield Fault(error(f"{TOKENIZER}: tokenizer_class", kind, expected=expected), named)
+        yield Fault(error(f"{TOKENIZER}: tokenizer_class", f"found {kind}", expected=expected), named)
 
 
 def _check_template(folder: ModelFolder) -> Iterator[Fault]:
     """There is a chat template: without one, prompts cannot be built."""
     held = (folder.get(name, "chat_template") for name in (TOKENIZER, PROCESSOR, "chat_template.json"))
     if not folder.has("chat_template.jinja") and all(value in (ABSENT, None, "") for value in held):
-        remedy = "copy chat_template.jinja of the model that was trained"
-        yield Fault(error("chat_template.jinja", "none", remedy=remedy))
+        remedy = "Copy chat_template.jinja of the model that was trained"
+        yield Fault(error("chat_template.jinja", "found none", remedy=remedy))
 
 
 def _check_generation(folder: ModelFolder) -> Iterator[Fault]:
     """It is known where an answer ends."""
     inside = (folder.get(CONFIG, *path, "eos_token_id") for path in ((), _text_path(folder)))
     if folder.get("generation_config.json", "eos_token_id") is ABSENT and all(v in (ABSENT, None) for v in inside):
-        yield Fault(warning("generation_config.json", "no eos_token_id", remedy="answers may run to the length limit"))
+        yield Fault(
+            warning("generation_config.json", "found no eos_token_id", remedy="Answers may run to the length limit")
+        )
 
 
 def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
@@ -278,21 +297,21 @@ def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
     if folder.get(CONFIG, "vision_config") is ABSENT:
         return
     if not folder.has(IMAGES) and folder.get(PROCESSOR, "image_processor") is ABSENT:
-        remedy = "copy preprocessor_config.json of the model that was trained"
-        yield Fault(error(IMAGES, "none, nor an image_processor in processor_config.json", remedy=remedy))
+        remedy = "Copy preprocessor_config.json of the model that was trained"
+        yield Fault(error(IMAGES, "found none, nor an image_processor in processor_config.json", remedy=remedy))
     for part, file in PARTS.items():
         nested = folder.get(PROCESSOR, part)
         if not isinstance(nested, dict):
             continue
         if folder.has(file) and (bound := _bound(nested)) != (other := _bound(folder.document(file))):
             found = f"at most {other} pixels, and {bound} in {PROCESSOR}"
-            yield Fault(error(file, found, expected="one bound", remedy="`--max-pixels N --fix` sets both"))
+            yield Fault(error(file, f"found {found}", expected="one bound", remedy="`--max-pixels N --fix` sets both"))
             continue
         own = {**nested, "processor_class": folder.get(PROCESSOR, "processor_class")}
         made = Edit(file, (), {key: value for key, value in own.items() if value is not ABSENT})
         edits = (*(() if folder.has(file) else (made,)), Edit(PROCESSOR, (part,), ABSENT))
         expected = f"it in {file}, which both versions read: transformers below 4.57 does not load this"
-        yield Fault(warning(f"{PROCESSOR}: {part}", "the processor's part here", expected=expected), edits)
+        yield Fault(warning(f"{PROCESSOR}: {part}", "found the processor's part here", expected=expected), edits)
 
 
 def _bound(processor: dict[str, Any]) -> int | None:
@@ -313,14 +332,16 @@ def _check_pixels(folder: ModelFolder, wanted: int | None) -> Iterator[Fault]:
             keys: list[tuple[str, ...]] = [("max_pixels",)] if described.get("max_pixels") else []
             keys += [("size", "longest_edge")] if isinstance(described.get("size"), dict) else []
             edits = tuple(Edit(file, (*path, *key), wanted) for key in keys)
-            yield Fault(error(f"{file}: max_pixels", f"{bound:,}", expected=f"{wanted:,}, as in training"), edits)
+            yield Fault(
+                error(f"{file}: max_pixels", f"found {bound:,}", expected=f"{wanted:,}, as in training"), edits
+            )
     if wanted is None and bounds and folder.has("training_args.bin"):
         yield Fault(
             warning(
                 f"{next(iter(bounds))}: max_pixels",
-                f"{max(bounds.values()):,} pixels in a folder that a trainer wrote",
+                f"found {max(bounds.values()):,} pixels in a folder that a trainer wrote",
                 expected="what training used: image_max_pixels is not kept",
-                remedy="`lad check DIR --max-pixels N --fix` writes it",
+                remedy="Run `lad check DIR --max-pixels N --fix` writes it",
             )
         )
 

@@ -14,20 +14,18 @@ _log = logging.getLogger("lad_reasoner.findings")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """One result of a check.
 
     Attributes:
         severity: An error ends the run or makes it worthless; a warning is a likely mistake; a note is no fault.
         where: The config key or path at fault.
-        found: What was there.
-        expected: What should have been there, if that is not plain.
-        remedy: What to do.
+        problem: What is wrong, as a sentence without its full stop.
+        remedy: What to do, as a sentence without its full stop; empty if that is obvious.
     """
 
     severity: Literal["error", "warning", "note"]
     where: str
-    found: str
-    expected: str = ""
+    problem: str
     remedy: str = ""
 
     @property
@@ -36,25 +34,23 @@ class Finding:
         return self.severity == "error"
 
     def __str__(self) -> str:
-        found = self.found if self.severity == "note" else f"found {self.found}"
-        line = f"{self.severity}: {self.where}: {found}"
-        line += f", expected {self.expected}" if self.expected else ""
-        return line + (f"; {self.remedy}" if self.remedy else "")
+        line = f"{self.severity}: {self.where}: {self.problem}"
+        return f"{line}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else line
 
 
-def error(where: str, found: str, *, expected: str = "", remedy: str = "") -> Finding:
-    """Return a finding that must stop the run."""
-    return Finding("error", where, found, expected, remedy)
+def error(where: object, problem: str, *, expected: str = "", remedy: str = "") -> Finding:
+    """Return a finding that must stop the run; ``expected`` is deprecated, write it into the sentence."""
+    return Finding("error", str(where), f"{problem}, expected {expected}" if expected else problem, remedy)
 
 
-def warning(where: str, found: str, *, expected: str = "", remedy: str = "") -> Finding:
-    """Return a finding that the user should know."""
-    return Finding("warning", where, found, expected, remedy)
+def warning(where: object, problem: str, *, expected: str = "", remedy: str = "") -> Finding:
+    """Return a finding about a likely mistake; ``expected`` is deprecated, write it into the sentence."""
+    return Finding("warning", str(where), f"{problem}, expected {expected}" if expected else problem, remedy)
 
 
-def note(where: str, found: str, *, remedy: str = "") -> Finding:
-    """Return what the user may want to know; nothing is wrong."""
-    return Finding("note", where, found, remedy=remedy)
+def note(where: object, problem: str, *, remedy: str = "") -> Finding:
+    """Return information about something that is not wrong."""
+    return Finding("note", str(where), problem, remedy)
 
 
 class Findings:

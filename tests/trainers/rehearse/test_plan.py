@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lad_reasoner.training.easyr1.config import load_config
 from lad_rehearsal.rehearse.plan import PROMPTS, RESPONSE_TOKENS, scale_down
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples" / "grpo").glob("*.yaml"))
+EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples" / "grpo").glob("qwen*"))
 
 #: What makes the run the user's: a rehearsal of another prompt, reward or loss would be none.
 KEPT = (

@@ -1,13 +1,15 @@
 """The command line of the `easyr1` command: EasyR1's own grammar, checked before anything heavy is imported.
 
-``config=FILE`` is laid over EasyR1's defaults, ``key=value`` words over that; a key that EasyR1 does not have, or a
-value of the wrong type, is an error that names the key. Paths become absolute, because the trainers' workers run in
-folders of their own.
+``config=FILE`` overrides EasyR1's defaults, ``key=value`` words override FILE; a key that EasyR1 does not have, or a
+value of the wrong type, is an error that names the key. FILE is a YAML, or a script in the manner of EasyR1's examples
+that starts ``python -m verl.trainer.main config=FILE key=value ...``; the script is read, not run. Paths become
+absolute, because the trainers' workers run in folders of their own.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -55,8 +57,8 @@ PATH_KEYS: Final = (
     "trainer.ray_timeline",
 )
 
-#: Examples name this package's files as a checkout has them; without a checkout they are the installed ones.
-PACKAGE_PREFIX: Final = "plugin/lad_reasoner/"
+#: How EasyR1's example scripts start it.
+SCRIPT_START: Final = "python -m verl.trainer.main"
 
 #: Values that a file may stand for, aliases followed; EasyR1 has some 190 keys.
 LARGEST_CONFIG: Final = 10_000
@@ -128,8 +130,8 @@ def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> 
     with _translated_errors("command line", keys):
         given = OmegaConf.from_dotlist(list(words))
     file = given.pop("config", None)
-    source = None if file is None else Path(str(file))
-    layers = [given] if source is None else [_read_yaml(source), given]
+    source = None if file is None else _existing(str(file))
+    layers = [given] if source is None else [*_read_layers(source, keys), given]
     names = {name for layer in layers for name in _iter_leaves(layer, set(keys))}
     _refuse_unknown(names, keys)
     with _translated_errors(source or "command line", keys):
@@ -140,18 +142,65 @@ def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> 
 
 
 def resolve_path(path: str) -> Path:
-    """Return a path of a config as an absolute one: from here, or from this package if it is the package's own."""
+    """Return a path of a config as an absolute one: from here, else this package's own file of that name."""
     local = Path(path).expanduser()
-    if not local.exists() and path.startswith(PACKAGE_PREFIX):
-        shipped = Path(str(files("lad_reasoner") / path.removeprefix(PACKAGE_PREFIX)))
-        if shipped.exists():
-            return shipped
+    if not local.exists():
+        package = Path(str(files("lad_reasoner")))
+        # A wheel holds the examples inside the package, a checkout next to its source roots.
+        homes = {
+            "plugin/lad_reasoner/": [package],
+            "examples/": [package / "examples", package.parents[1] / "examples"],
+        }
+        for prefix, places in homes.items():
+            for shipped in (place / path.removeprefix(prefix) for place in places if path.startswith(prefix)):
+                if shipped.exists():
+                    return shipped
     return local.absolute()
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _existing(name: str) -> Path:
+    """Return the path of a config as it was named, or the shipped example of that name.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    path = Path(name) if Path(name).is_file() else resolve_path(name)
     if not path.is_file():
-        raise UsageError("no such file", where=path, remedy="Give config=FILE the path of an EasyR1 config")
+        raise UsageError("no such file", where=name, remedy="Give config=FILE the path of an EasyR1 config")
+    return path
+
+
+def _read_layers(path: Path, keys: Mapping[str, Key]) -> list[DictConfig]:
+    """Return a YAML's values, or a script's base config and overrides."""
+    if path.suffix != ".sh":
+        return [_read_yaml(path)]
+    with _translated_errors(path, keys):
+        given = OmegaConf.from_dotlist(_script_words(path))
+    base = given.pop("config", None)
+    if base is None or str(base).endswith(".sh"):
+        raise DataError(f"the script must name a YAML, {SCRIPT_START} config=FILE", where=path)
+    return [_read_yaml(_existing(str(base))), given]
+
+
+def _script_words(path: Path) -> list[str]:
+    """Return the ``key=value`` words with which a script starts EasyR1.
+
+    Raises:
+        DataError: The script does something else, or uses shell variables.
+    """
+    try:
+        words = shlex.split(path.read_text(encoding="utf-8").replace("\\\n", " "), comments=True)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"this is not a shell script: {error}", where=path) from error
+    if "verl.trainer.main" not in words:
+        raise DataError(f"the script does not start {SCRIPT_START}", where=path)
+    words = [word for word in words[words.index("verl.trainer.main") + 1 :] if word != "$@"]
+    if strange := next((word for word in words if "=" not in word or "$" in word.replace("${", "")), None):
+        raise DataError(f"{strange} is not of the form key=value, without shell variables", where=path)
+    return words
+
+
+def _read_yaml(path: Path) -> DictConfig:
     try:
         # OmegaConf copies an alias wherever it stands: a few lines of them would fill the memory.
         if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:

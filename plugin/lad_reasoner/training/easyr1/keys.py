@@ -65,20 +65,23 @@ def read_source(package: Path) -> dict[str, Key]:
 
 
 def nearest_key(name: str, keys: Mapping[str, Key]) -> str | None:
-    """Return the settable key that a mistyped one most likely meant, comparing whole paths, then last parts.
+    """Return the settable key that a mistyped one most likely meant: by its last part, then by the whole path.
 
     Example:
         >>> nearest_key("trainer.max_step", read_snapshot())
         'trainer.max_steps'
         >>> nearest_key("actor.lr", read_snapshot())
         'worker.actor.optim.lr'
+        >>> nearest_key("worker.actor.micro_batch_size", read_snapshot())
+        'worker.actor.micro_batch_size_per_device_for_update'
     """
-    settable = [key.name for key in keys.values() if key.settable]
-    if matches := get_close_matches(name, settable, n=1, cutoff=0.75):
-        return matches[0]
-    same_end = [key for key in settable if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    matches = get_close_matches(name, same_end, n=1, cutoff=0.0) or get_close_matches(name, settable, n=1)
-    return matches[0] if matches else None
+    settable, last = [key.name for key in keys.values() if key.settable], name.rpartition(".")[2]
+    same_end = [key for key in settable if key.rpartition(".")[2] == last]
+    longer = [key for key in settable if len(last) > 3 and key.rpartition(".")[2].startswith(last)]
+    for candidates, cutoff in ((same_end, 0.0), (longer, 0.0), (settable, 0.6)):
+        if matches := get_close_matches(name, candidates, n=1, cutoff=cutoff):
+            return matches[0]
+    return None
 
 
 def _iter_keys(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef], prefix: str) -> Iterator[Key]:

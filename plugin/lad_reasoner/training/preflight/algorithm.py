@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Final
 
-from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.model_size import attention_heads, context_length
 
@@ -37,6 +37,11 @@ PRECISIONS: Final = ("bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 #: The ranks that vLLM has kernels for (its ``MaxLoRARanks``; releases before 0.12 lack 1). EasyR1 hands the rank over
 #: as it is; verl rounds it up.
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
+
+#: Names in target_modules that match layers of the vision towers of Qwen2.5-VL and Qwen3-VL too.
+VISION_MODULES: Final = frozenset(
+    {"all-linear", "qkv", "proj", "gate_proj", "up_proj", "down_proj", "linear_fc1", "linear_fc2"}
+)
 
 #: vLLM's sampling parameters. EasyR1 silently ignores any other in val_override_config.
 SAMPLING: Final = (
@@ -76,7 +81,7 @@ def check_choices(known: Known) -> Iterator[Finding]:
     """Names are ones that EasyR1 knows."""
     for key, names in CHOICES.items():
         if known[key] not in names:
-            yield error(key, repr(known[key]), expected=" or ".join(names))
+            yield error(key, f"found {known[key]!r}", expected=" or ".join(names))
 
 
 def check_precisions(known: Known) -> Iterator[Finding]:
@@ -84,7 +89,7 @@ def check_precisions(known: Known) -> Iterator[Finding]:
     for role in ("actor", "ref"):
         key = f"worker.{role}.fsdp.torch_dtype"
         if known[key] is not None and known[key] not in PRECISIONS:
-            yield error(key, repr(known[key]), expected=f"null or one of {', '.join(PRECISIONS)}")
+            yield error(key, f"found {known[key]!r}", expected=f"null or one of {', '.join(PRECISIONS)}")
 
 
 def check_bounds(known: Known) -> Iterator[Finding]:
@@ -93,24 +98,31 @@ def check_bounds(known: Known) -> Iterator[Finding]:
         value = known[key]
         if not low <= value <= high:
             expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-            yield error(key, str(value), expected=expected)
+            yield error(key, f"found {value}", expected=expected)
     if known["worker.actor.optim.lr"] <= 0:
-        yield error("worker.actor.optim.lr", str(known["worker.actor.optim.lr"]), expected="above zero")
+        yield error("worker.actor.optim.lr", "found " + str(known["worker.actor.optim.lr"]), expected="above zero")
     if known["data.val_batch_size"] < 1 and known["data.val_batch_size"] != -1:
-        yield error("data.val_batch_size", str(known["data.val_batch_size"]), expected="at least 1, or -1 for all")
+        yield error(
+            "data.val_batch_size", "found " + str(known["data.val_batch_size"]), expected="at least 1, or -1 for all"
+        )
     ratio = known["worker.actor.optim.min_lr_ratio"]
     if ratio is not None and not 0 <= ratio <= 1:
-        yield error("worker.actor.optim.min_lr_ratio", str(ratio), expected="0 to 1")
+        yield error("worker.actor.optim.min_lr_ratio", f"found {ratio}", expected="0 to 1")
 
 
 def check_group(known: Known) -> Iterator[Finding]:
     """Relative advantages need several, different samples a prompt."""
     estimator, n = known["algorithm.adv_estimator"], known["worker.rollout.n"]
+    if known["trainer.val_only"]:
+        return
     if estimator in {"grpo", "grpo_passk", "rloo"} and n < 2:
-        yield error("worker.rollout.n", str(n), expected=f"at least 2 with {estimator}", remedy="8 is usual")
+        yield error("worker.rollout.n", f"found {n}", expected=f"at least 2 with {estimator}", remedy="8 is usual")
     elif known["worker.rollout.temperature"] == 0:
         yield error(
-            "worker.rollout.temperature", "0", expected="above zero: equal samples have no advantage", remedy="1.0"
+            "worker.rollout.temperature",
+            "found 0",
+            expected="above zero: equal samples have no advantage",
+            remedy="1.0",
         )
 
 
@@ -122,15 +134,17 @@ def check_batch_sizes(known: Known) -> Iterator[Finding]:
     if min(prompts, mini, n, world, experience, known["worker.actor.ulysses_size"]) < 1:
         return  # said by check_bounds
     if prompts % mini:
-        yield error("data.rollout_batch_size", str(prompts), expected=f"a multiple of global_batch_size, {mini}")
+        yield error("data.rollout_batch_size", f"found {prompts}", expected=f"a multiple of global_batch_size, {mini}")
     if prompts * n % experience:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_experience",
-            str(experience),
+            f"found {experience}",
             expected=f"a divisor of rollout_batch_size x n, {prompts * n}",
         )
     if prompts * n % world:
-        yield error("trainer.n_gpus_per_node", f"{world} GPUs", expected=f"a divisor of {prompts * n} samples a step")
+        yield error(
+            "trainer.n_gpus_per_node", f"found {world} GPUs", expected=f"a divisor of {prompts * n} samples a step"
+        )
     yield from _check_experience(known, prompts * n)
     yield from _check_update(known, mini * n)
 
@@ -144,9 +158,9 @@ def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
     if samples // ranks % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_experience",
-            str(micro),
+            f"found {micro}",
             expected=f"a divisor of {samples // ranks}, the samples of a step on one GPU",
-            remedy="or set worker.actor.dynamic_batching=true",
+            remedy="Or set worker.actor.dynamic_batching=true",
         )
 
 
@@ -155,22 +169,26 @@ def _check_update(known: Known, samples: int) -> Iterator[Finding]:
     ranks = known.world_size // known["worker.actor.ulysses_size"]
     per_device = samples // ranks if ranks else 0
     if not per_device:
-        yield error("worker.actor.global_batch_size", f"{samples} samples", expected=f"at least one for {ranks} ranks")
+        yield error(
+            "worker.actor.global_batch_size", f"found {samples} samples", expected=f"at least one for {ranks} ranks"
+        )
     elif samples % ranks:
         yield error(
-            "worker.actor.global_batch_size", f"{samples} samples an update", expected=f"a multiple of {ranks} ranks"
+            "worker.actor.global_batch_size",
+            f"found {samples} samples an update",
+            expected=f"a multiple of {ranks} ranks",
         )
     elif micro >= 1 and per_device % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_update",
-            str(micro),
+            f"found {micro}",
             expected=f"a divisor of {per_device}, the samples of an update on one GPU",
         )
     elif known["worker.actor.fsdp.enable_cpu_offload"] and per_device != micro:
         yield error(
             "worker.actor.fsdp.enable_cpu_offload",
-            "true with gradient accumulation",
-            remedy="use worker.actor.offload.offload_params instead",
+            "found true with gradient accumulation",
+            remedy="Use worker.actor.offload.offload_params instead",
         )
 
 
@@ -181,18 +199,20 @@ def check_critic(known: Known) -> Iterator[Finding]:
     prompts, size = known["data.rollout_batch_size"], known["worker.critic.global_batch_size"]
     if size < 1 or prompts % size:
         yield error(
-            "worker.critic.global_batch_size", str(size), expected=f"a divisor of rollout_batch_size, {prompts}"
+            "worker.critic.global_batch_size", f"found {size}", expected=f"a divisor of rollout_batch_size, {prompts}"
         )
     key, samples = "worker.critic.micro_batch_size_per_device_for_experience", prompts * known["worker.rollout.n"]
     if known[key] < 1 or samples % known[key]:
-        yield error(key, str(known[key]), expected=f"a divisor of rollout_batch_size x n, {samples}")
+        yield error(key, f"found {known[key]}", expected=f"a divisor of rollout_batch_size x n, {samples}")
 
 
 def check_mini_rollouts(known: Known) -> Iterator[Finding]:
     """A step is generated in whole parts."""
     part, prompts = known["data.mini_rollout_batch_size"], known["data.rollout_batch_size"]
     if part is not None and (part < 1 or prompts % part):
-        yield error("data.mini_rollout_batch_size", str(part), expected=f"a divisor of rollout_batch_size, {prompts}")
+        yield error(
+            "data.mini_rollout_batch_size", f"found {part}", expected=f"a divisor of rollout_batch_size, {prompts}"
+        )
 
 
 def check_lengths(known: Known) -> Iterator[Finding]:
@@ -200,11 +220,11 @@ def check_lengths(known: Known) -> Iterator[Finding]:
     total = known["data.max_prompt_length"] + known["data.max_response_length"]
     for key in ("worker.rollout.max_num_batched_tokens", "worker.rollout.max_model_len"):
         if known[key] is not None and known[key] < total:
-            yield error(key, str(known[key]), expected=f"at least {total}, prompt and response together")
+            yield error(key, f"found {known[key]}", expected=f"at least {total}, prompt and response together")
     length, most = known["worker.rollout.max_model_len"] or total, context_length(known)
     if most is not None and length > most:
         key = "worker.rollout.max_model_len" if known["worker.rollout.max_model_len"] else "data.max_response_length"
-        yield error(key, f"{length} tokens", expected=f"at most {most}, the model's max_position_embeddings")
+        yield error(key, f"found {length} tokens", expected=f"at most {most}, the model's max_position_embeddings")
 
 
 def check_parallelism(known: Known) -> Iterator[Finding]:
@@ -213,7 +233,7 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
     if size > known.world_size or (size > 0 and known.world_size % size):
         yield error(
             "worker.rollout.tensor_parallel_size",
-            str(size),
+            f"found {size}",
             expected=f"a divisor of {known.world_size}, the number of GPUs",
             remedy="1 is right for models up to 7B",
         )
@@ -221,9 +241,9 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
         size = known[key]
         # As many shards as GPUs, or more, is what is done without the key.
         if size > 1 and known.world_size % size and (key.endswith("ulysses_size") or size < known.world_size):
-            yield error(key, str(size), expected=f"a divisor of {known.world_size}, the number of GPUs")
+            yield error(key, f"found {size}", expected=f"a divisor of {known.world_size}, the number of GPUs")
     if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
-        yield error("worker.actor.padding_free", "false with ulysses_size above 1", remedy="set it to true")
+        yield error("worker.actor.padding_free", "found false with ulysses_size above 1", remedy="Set it to true")
 
 
 def check_heads(known: Known) -> Iterator[Finding]:
@@ -231,38 +251,69 @@ def check_heads(known: Known) -> Iterator[Finding]:
     heads = attention_heads(known)
     for key in ("worker.rollout.tensor_parallel_size", "worker.actor.ulysses_size"):
         if heads is not None and known[key] > 1 and heads % known[key]:
-            yield error(key, str(known[key]), expected=f"a divisor of {heads}, the model's attention heads")
+            yield error(key, f"found {known[key]}", expected=f"a divisor of {heads}, the model's attention heads")
 
 
 def check_validation_sampling(known: Known) -> Iterator[Finding]:
     """Validation says how many samples it draws: without n, the training's number meets single prompts."""
     key, own = "worker.rollout.val_override_config", known["worker.rollout.val_override_config"]
     if "n" not in own and known["worker.rollout.n"] > 1:
-        yield error(key, "no n", expected="n: 1", remedy="add it: EasyR1 stops at its first validation otherwise")
+        yield error(
+            key, "found no n", expected="n: 1", remedy="Add it: EasyR1 stops at its first validation otherwise"
+        )
     for name in own:
         if name not in SAMPLING:
             near = next(iter(get_close_matches(name, SAMPLING, n=1)), "")
-            remedy = f"did you mean {near}?" if near else "EasyR1 would silently ignore it"
-            yield error(f"{key}.{name}", "no sampling parameter of vLLM", remedy=remedy)
+            remedy = f"Did you mean {near}?" if near else "EasyR1 would silently ignore it"
+            yield error(f"{key}.{name}", "found no sampling parameter of vLLM", remedy=remedy)
     if "temperature" not in own:
-        yield warning(key, "no temperature", expected="temperature: 0.0", remedy="validation would be sampled")
+        yield warning(key, "found no temperature", expected="temperature: 0.0", remedy="Validation would be sampled")
 
 
 def check_kl(known: Known) -> Iterator[Finding]:
     """The KL keys do not contradict each other."""
     if known["algorithm.disable_kl"] and known["algorithm.use_kl_loss"]:
-        yield warning("algorithm.use_kl_loss", "true with disable_kl=true", remedy="no KL is applied: set one of them")
+        yield warning(
+            "algorithm.use_kl_loss", "found true with disable_kl=true", remedy="No KL is applied: set one of them"
+        )
     if known["algorithm.kl_type"] == "adaptive" and known["algorithm.kl_horizon"] <= 0:
-        yield error("algorithm.kl_horizon", str(known["algorithm.kl_horizon"]), expected="above zero with adaptive")
+        yield error(
+            "algorithm.kl_horizon", "found " + str(known["algorithm.kl_horizon"]), expected="above zero with adaptive"
+        )
     if not known["algorithm.disable_kl"] and known["algorithm.kl_coef"] == 0:
-        yield warning("algorithm.kl_coef", "0", remedy="the reference model is run for nothing: set disable_kl=true")
+        yield warning(
+            "algorithm.kl_coef", "found 0", remedy="The reference model is run for nothing: set disable_kl=true"
+        )
+
+
+def check_kl_in_reward(known: Known) -> Iterator[Finding]:
+    """KL inside the reward meets an estimator that does not divide by the group's spread."""
+    in_reward = not known["algorithm.disable_kl"] and not known["algorithm.use_kl_loss"]
+    if in_reward and known["algorithm.kl_coef"] > 0 and known["algorithm.adv_estimator"] in {"grpo", "grpo_passk"}:
+        yield note(
+            "algorithm.use_kl_loss",
+            "KL in the reward (equation 7): in a group whose rewards are all equal only the KL term differs, and "
+            "GRPO's division by the spread makes it a full-strength advantage, whatever kl_coef is",
+            remedy="adv_estimator=rloo does not divide, and use_kl_loss=true keeps KL out of the reward",
+        )
+
+
+def check_verl_differences(known: Known) -> Iterator[Finding]:
+    """Where verl does something else with the same value, and nothing can be translated."""
+    if known.trainer is None or known.trainer.name != "verl":
+        return
+    if known["worker.actor.loss_type"] == "gspo":
+        dual = known["worker.actor.clip_ratio_dual"]
+        yield note("worker.actor.clip_ratio_dual", f"verl's gspo does not clip at {dual:g}; EasyR1's does")
 
 
 def check_online_filtering(known: Known) -> Iterator[Finding]:
     """The bounds of the filter leave something."""
     if known["algorithm.online_filtering"] and known["algorithm.filter_low"] >= known["algorithm.filter_high"]:
         yield error(
-            "algorithm.filter_low", str(known["algorithm.filter_low"]), expected="less than algorithm.filter_high"
+            "algorithm.filter_low",
+            "found " + str(known["algorithm.filter_low"]),
+            expected="less than algorithm.filter_high",
         )
 
 
@@ -272,13 +323,13 @@ def check_lora(known: Known) -> Iterator[Finding]:
     rank, with_verl = known[f"{lora}.rank"], known.trainer is not None and known.trainer.name == "verl"
     if rank > max(LORA_RANKS) or (rank > 0 and rank not in LORA_RANKS and not with_verl):
         expected = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
-        yield error(f"{lora}.rank", str(rank), expected=expected, remedy="vLLM has kernels for no other")
-    everything = known[f"{lora}.target_modules"] == "all-linear" and known[f"{lora}.exclude_modules"] is None
-    if known[f"{lora}.rank"] > 0 and everything:
+        yield error(f"{lora}.rank", f"found {rank}", expected=expected, remedy="VLLM has kernels for no other")
+    named = {name.strip() for name in str(known[f"{lora}.target_modules"]).split(",")}
+    if known[f"{lora}.rank"] > 0 and named & VISION_MODULES and known[f"{lora}.exclude_modules"] is None:
         yield warning(
             f"{lora}.exclude_modules",
-            "none with target_modules=all-linear",
-            remedy="set it to .*visual.*: vLLM has no adapters for the vision tower",
+            f"null, and the vision tower has modules named {', '.join(sorted(named & VISION_MODULES))}",
+            remedy="Set it to .*visual.*: vLLM has no adapters for the vision tower",
         )
 
 
@@ -295,6 +346,8 @@ ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_heads,
     check_validation_sampling,
     check_kl,
+    check_kl_in_reward,
+    check_verl_differences,
     check_online_filtering,
     check_lora,
 )

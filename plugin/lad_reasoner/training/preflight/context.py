@@ -53,6 +53,11 @@ class Known:
         return _render(self["data.format_prompt"], problem)
 
     @property
+    def has_images(self) -> bool:
+        """Whether the training file has images, or cannot be read here."""
+        return self.train is None or bool(self.train.problem) or any(self.train.images) or any(self.train.markers)
+
+    @property
     def processor(self) -> ProcessorPixels:
         """The model family's resize rule, by its config or name; Qwen2.5-VL's where neither tells."""
         name = str(self.model_config.get("model_type") or self["worker.actor.model.model_path"] or "").lower()
@@ -96,9 +101,7 @@ class Known:
 
 @lru_cache(maxsize=256)  # the pairs of a file share a few problems
 def _render(template: str | None, problem: str) -> str:
-    from jinja2 import TemplateError
-
     try:
         return prompt_text(problem, Path(template or "").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, TemplateError):
+    except Exception:  # a template is code: its expressions can fail in any way
         return problem

@@ -10,13 +10,16 @@ from typing import Final
 from packaging.version import Version
 
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
-from lad_reasoner.pairs.tokens import TrainerPixels
-from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, TrainerPixels
+from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.pair_file import PairFile, Sample
 from lad_reasoner.training.preflight.reward import is_ours
 
 __all__ = ["DATA_CHECKS", "prompt_tokens"]
+
+#: A constant answer that earns more than this share of the accuracy reward is reported. Our choice.
+CONSTANT_SHARE: Final = 0.65
 
 #: A last, dropped batch of more than this share of the data is worth saying.
 LOST_SHARE_WORTH_SAYING: Final = 0.1
@@ -32,16 +35,19 @@ def check_not_empty(known: Known) -> Iterator[Finding]:
     """Both files have rows."""
     for key, file in _files(known):
         if file.rows == 0:
-            yield error(key, f"no rows in {file.path}", expected="at least one pair", remedy="widen the recipe")
+            yield error(key, f"found no rows in {file.path}", expected="at least one pair", remedy="Widen the recipe")
 
 
 def check_columns(known: Known) -> Iterator[Finding]:
     """The columns that the config names exist; a file without images is read as text."""
     for key, file in _files(known):
         for name in ("data.prompt_key", "data.answer_key", "data.image_key"):
-            if known[name] not in file.columns:
+            text_only = name == "data.image_key" and not any(file.markers)  # both trainers read such a file as text
+            if known[name] not in file.columns and not text_only:
                 names = ", ".join(file.columns[:12])
-                yield error(name, f"{known[name]!r}, which {file.path} lacks ({key})", expected=f"one of: {names}")
+                yield error(
+                    name, f"found {known[name]!r}, which {file.path} lacks ({key})", expected=f"one of: {names}"
+                )
 
 
 def check_verl_columns(known: Known) -> Iterator[Finding]:
@@ -52,8 +58,8 @@ def check_verl_columns(known: Known) -> Iterator[Finding]:
         if missing := [name for name in ("reward_model", "data_source") if name not in file.columns]:
             yield error(
                 key,
-                f"no column {' and '.join(missing)} in {file.path}",
-                remedy="build it with `lad build`: verl needs it",
+                f"found no column {' and '.join(missing)} in {file.path}",
+                remedy="Build it with `lad build`: verl needs it",
             )
 
 
@@ -63,8 +69,8 @@ def check_markers(known: Known) -> Iterator[Finding]:
         if file.mismatched:
             yield error(
                 key,
-                f"{file.mismatched} of {file.rows} rows of {file.path} whose number of <image> is not that of images",
-                remedy="build the file again with `lad build`",
+                f"{file.mismatched} of {file.rows} rows of {file.path} have more or fewer <image> than images",
+                remedy="Build the file again with `lad build`",
             )
 
 
@@ -72,7 +78,27 @@ def check_images_readable(known: Known) -> Iterator[Finding]:
     """The sampled images have readable headers."""
     for key, file in _files(known):
         if file.bad_image:
-            yield error(key, f"in {file.path}, {file.bad_image}", expected="PNG, JPEG or WebP")
+            yield error(key, f"found in {file.path}, {file.bad_image}", expected="PNG, JPEG or WebP")
+
+
+def check_aspect_ratio(known: Known) -> Iterator[Finding]:
+    """No image is so long that the processor refuses it, which ends the run when its row comes."""
+    for key, file in _files(known):
+        shapes = [size for sample in file.samples for size in sample.sizes]
+        long = [size for size in shapes if max(size) > MAX_ASPECT_RATIO * max(min(size), 1)]
+        if long:
+            problem = f"{len(long)} images of {file.path} are over {MAX_ASPECT_RATIO} times as long as wide"
+            yield error(key, f"{problem}, such as {long[0][0]} x {long[0][1]}", remedy="Crop them, or leave them out")
+
+
+def check_looked_at(known: Known) -> Iterator[Finding]:
+    """The reader learns how many images the checks have seen."""
+    for key, file in _files(known):
+        if 0 < len(file.samples) < file.rows:
+            all_rows = "`lad check` and data.filter_overlong_prompts=false read all"
+            yield note(key, f"the images of {len(file.samples)} of {file.rows} rows were read; {all_rows}")
+        elif file.samples:
+            yield note(key, f"the images of all {file.rows} rows were read")
 
 
 def check_image_storage(known: Known) -> Iterator[Finding]:
@@ -82,15 +108,15 @@ def check_image_storage(known: Known) -> Iterator[Finding]:
         if file.hollow and easyr1 and not file.bad_image:
             yield error(
                 key,
-                f"images of {file.path} that are a path without bytes",
+                f"found images of {file.path} that are a path without bytes",
                 expected="bytes, or paths as plain strings",
                 remedy="EasyR1 reads the bytes only: build the file with `lad build`, with --images embed or path",
             )
         if "Image" in file.features:
             yield warning(
                 key,
-                f"{file.path} with Image features",
-                remedy="decoded images travel through Ray, some ten times larger: build it with `lad build`",
+                f"found {file.path} with Image features",
+                remedy="Decoded images travel through Ray, some ten times larger: build it with `lad build`",
             )
 
 
@@ -104,17 +130,19 @@ def check_features(known: Known) -> Iterator[Finding]:
         if "List" in file.features and installed < Version("4.0"):
             yield error(
                 key,
-                f"{file.path} written by datasets 4 or later, and datasets {installed} installed",
-                remedy="build it with `lad build`, which both read",
+                f"found {file.path} written by datasets 4 or later, and datasets {installed} installed",
+                remedy="Build it with `lad build`, which both read",
             )
 
 
 def check_limit_images(known: Known) -> Iterator[Finding]:
-    """The rollout engine is told how many images a prompt has; its own default is one."""
+    """The rollout engine accepts as many images as a prompt has; 0 is vLLM's own limit, which is 999."""
     most = max((max(file.images, default=0) for _, file in _files(known)), default=0)
     limit = known["worker.rollout.limit_images"]
-    if most > max(limit, 1):
-        yield error("worker.rollout.limit_images", str(limit), expected=f"at least {most}", remedy=f"set it to {most}")
+    if 0 < limit < most:
+        yield error(
+            "worker.rollout.limit_images", f"found {limit}", expected=f"at least {most}", remedy=f"Set it to {most}"
+        )
 
 
 def check_gold(known: Known) -> Iterator[Finding]:
@@ -123,25 +151,35 @@ def check_gold(known: Known) -> Iterator[Finding]:
         return
     for key, file in _files(known):
         if file.bad_gold:
-            yield error(key, f"in {file.path}, {file.bad_gold}", remedy="set data.answer_key, or build the file again")
+            yield error(
+                key, f"found in {file.path}, {file.bad_gold}", remedy="Set data.answer_key, or build the file again"
+            )
         elif len(file.labels) == 1 and file.rows > 1:
             (label,) = file.labels
-            yield warning(key, f"only the label {label}", expected="yes and no", remedy="one answer would always pay")
+            yield warning(
+                key, f"every answer is {label}, so that answer always pays", remedy="Add pairs of the other label"
+            )
+        elif key == "data.train_files" and file.labels:
+            label, count = max(file.labels.items(), key=lambda item: item[1])
+            share = count / sum(file.labels.values())
+            if share > CONSTANT_SHARE:
+                problem = f"always answering {label} earns {share:.1%} of the accuracy reward"
+                yield warning(key, problem, remedy="Balance the labels of the training file")
 
 
 def check_leakage(known: Known) -> Iterator[Finding]:
     """No MVTec LOCO AD image is trained on: the paper's evaluation would mean nothing."""
     if known.train is not None and (rows := known.train.datasets.get("mvtec_loco", 0)):
-        yield error("data.train_files", f"{rows} pairs of mvtec_loco", expected="none: it is the evaluation set")
+        yield error("data.train_files", f"found {rows} pairs of mvtec_loco", expected="none: it is the evaluation set")
     if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
-        yield warning("data.val_files", "the training file", remedy="validate on pairs that are not trained on")
+        yield warning("data.val_files", "found the training file", remedy="Validate on pairs that are not trained on")
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:
     """The pixel bounds are in order, and small images are not blown up."""
     low, high = known["data.min_pixels"], known["data.max_pixels"]
     if low is not None and high is not None and low > high:
-        yield error("data.min_pixels", str(low), expected=f"at most data.max_pixels, {high}")
+        yield error("data.min_pixels", f"found {low}", expected=f"at most data.max_pixels, {high}")
         return
     for key, file in _files(known):
         sizes = [size for sample in file.samples for size in sample.sizes]
@@ -150,8 +188,8 @@ def check_pixels(known: Known) -> Iterator[Finding]:
             width, height = small[0]
             yield warning(
                 "data.min_pixels",
-                f"{low}: most images of {key} are smaller ({width} x {height}) and would be enlarged",
-                remedy=f"set it to {56 * 56}, or to null",
+                f"found {low}: most images of {key} are smaller ({width} x {height}) and would be enlarged",
+                remedy=f"Set it to {56 * 56}, or to null",
             )
 
 
@@ -166,16 +204,16 @@ def check_prompt_length(known: Known) -> Iterator[Finding]:
         count = sum(length > limit for values in over.values() for length in values)
         worst = ", ".join(f"{name} {max(values)}" for name, values in sorted(over.items())[:6])
         longest = max(max(values) for values in over.values())
-        remedy = f"set it to {round_up(longest)}"
+        remedy = f"Set it to {round_up(longest)}"
         if pixels := _pixels_that_fit(known, file):
             remedy += f", or data.max_pixels to {pixels}"
         found = f"{limit}: {count} of {len(file.samples)} sampled prompts of {key} are longer (tokens: {worst})"
         if not known["data.filter_overlong_prompts"]:
-            yield error("data.max_prompt_length", found, expected="room for every prompt", remedy=remedy)
+            yield error("data.max_prompt_length", f"found {found}", expected="room for every prompt", remedy=remedy)
         elif count == len(file.samples):
-            yield error("data.max_prompt_length", f"{found}, so none is left", remedy=remedy)
+            yield error("data.max_prompt_length", f"found {found}, so none is left", remedy=remedy)
         else:
-            yield warning("data.max_prompt_length", f"{found} and would be dropped", remedy=remedy)
+            yield warning("data.max_prompt_length", f"found {found} and would be dropped", remedy=remedy)
 
 
 def check_batches_of_data(known: Known) -> Iterator[Finding]:
@@ -184,14 +222,14 @@ def check_batches_of_data(known: Known) -> Iterator[Finding]:
     if known.train is None or known.train.problem or not known.train.rows or size < 1:
         return
     if known.train.rows < size:
-        yield error(key, str(size), expected=f"at most {known.train.rows}, the pairs of data.train_files")
+        yield error(key, f"found {size}", expected=f"at most {known.train.rows}, the pairs of data.train_files")
         return
     lost = known.train.rows % size
     if lost > LOST_SHARE_WORTH_SAYING * known.train.rows:
         yield warning(
             key,
-            f"{size}: {lost} of {known.train.rows} pairs are dropped in every epoch",
-            remedy="choose a size that divides the number of pairs more closely",
+            f"found {size}: {lost} of {known.train.rows} pairs are dropped in every epoch",
+            remedy="Choose a size that divides the number of pairs more closely",
         )
 
 
@@ -224,6 +262,7 @@ DATA_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_verl_columns,
     check_markers,
     check_images_readable,
+    check_aspect_ratio,
     check_image_storage,
     check_features,
     check_limit_images,
@@ -232,4 +271,5 @@ DATA_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_pixels,
     check_prompt_length,
     check_batches_of_data,
+    check_looked_at,
 )

@@ -10,7 +10,7 @@ from typing import Final
 from lad_reasoner.models.weights import parameter_count
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, note, warning
-from lad_reasoner.task.task import IMAGE_MARKER
+from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
 from lad_reasoner.training.preflight.context import Known
 
 __all__ = ["FILE_CHECKS", "check_model_is_there"]
@@ -26,38 +26,40 @@ def check_data_files(known: Known) -> Iterator[Finding]:
         name, _, split = value.partition("@")
         path = Path(name)
         if not value:
-            yield error(key, "nothing", expected="a parquet file", remedy="build one with `lad build`")
+            yield error(key, "found nothing", expected="a parquet file", remedy="Build one with `lad build`")
         elif file is not None and file.problem:
-            yield error(str(path), f"no readable parquet ({file.problem})", remedy="build it again with `lad build`")
+            yield error(
+                str(path), f"found no readable parquet ({file.problem})", remedy="Build it again with `lad build`"
+            )
         elif path.is_dir():
             yield from _check_folder(key, path)
         elif not path.exists() and _looks_local(value):
-            yield error(key, f"no such file: {path}", remedy="build it with `lad build`, or correct the path")
+            yield error(key, f"found no such file: {path}", remedy="Build it with `lad build`, or correct the path")
         elif file is None:
             yield note(key, f"{value} was not looked into: only a parquet file on this machine is")
         if path.exists() and split not in {"", "train"}:
             yield error(
-                key, f"split {split!r} of {path}", expected="no @, or @train", remedy="a file has no other split"
+                key, f"found split {split!r} of {path}", expected="no @, or @train", remedy="A file has no other split"
             )
 
 
 def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
-        yield error(key, f"an empty folder: {folder}", expected="parquet files")
+        yield error(key, f"found an empty folder: {folder}", expected="parquet files")
     endings = {Path(name).suffix for name in names}
     if len(endings) > 1:
         yield error(
             key,
-            f"files of several kinds in {folder}: {', '.join(names[:4])}",
+            f"found files of several kinds in {folder}: {', '.join(names[:4])}",
             expected="data files only",
             remedy="EasyR1 takes the type of the first file it lists; name the parquet file itself",
         )
 
 
 def _looks_local(value: str) -> bool:
-    """Whether a value can only be a path: a name on the hub has one slash and no file ending."""
-    return value.startswith(("/", "./", "../", "~")) or Path(value).suffix != "" or value.count("/") != 1
+    """Whether a value can only be a path: a name on the hub has one slash and no ending of a data file."""
+    return _is_path(value) or Path(value.partition("@")[0]).suffix in {".parquet", ".json", ".jsonl", ".csv", ".arrow"}
 
 
 def check_format_prompt(known: Known) -> Iterator[Finding]:
@@ -66,39 +68,40 @@ def check_format_prompt(known: Known) -> Iterator[Finding]:
     if value is None:
         yield warning(
             "data.format_prompt",
-            "none",
+            "found none",
             expected="plugin/lad_reasoner/task/prompts/rlad.jinja",
-            remedy="without it the model is never told the template that the reward asks for",
+            remedy="Without it the model is never told the template that the reward asks for",
         )
         return
     path = Path(value)
     if not path.is_file():
         yield error(
             "data.format_prompt",
-            f"no such file: {path}",
-            remedy="correct the path: EasyR1 would only print this and train without the template",
+            f"found no such file: {path}",
+            remedy="Correct the path: EasyR1 would only print this and train without the template",
         )
         return
     yield from _check_template(path)
 
 
 def _check_template(path: Path) -> Iterator[Finding]:
-    from jinja2 import TemplateError
-
-    from lad_reasoner.task.task import prompt_text
-
     probe = f"{IMAGE_MARKER} probe"
     try:
         text = prompt_text(probe, path.read_text(encoding="utf-8"))
-    except (TemplateError, UnicodeDecodeError) as fault:
-        yield error("data.format_prompt", f"no jinja template ({fault})")
+    except Exception as fault:  # a template is code: its expressions can fail in any way
+        what = " ".join(f"{type(fault).__name__}: {fault}".split())[:200]
+        yield error("data.format_prompt", f"this jinja template cannot be rendered ({what})")
         return
     if probe not in text:
         yield error(
-            "data.format_prompt", "a template without {{ content }}", remedy="put {{ content }} where the problem goes"
+            "data.format_prompt",
+            "found a template without {{ content }}",
+            remedy="Put {{ content }} where the problem goes",
         )
     elif text.count(IMAGE_MARKER) != 1:
-        yield error("data.format_prompt", f"{IMAGE_MARKER} in the template", remedy="images belong to the problem")
+        yield error(
+            "data.format_prompt", f"found {IMAGE_MARKER} in the template", remedy="Images belong to the problem"
+        )
 
 
 def check_other_files(known: Known) -> Iterator[Finding]:
@@ -106,16 +109,16 @@ def check_other_files(known: Known) -> Iterator[Finding]:
     for key, what in (("data.override_chat_template", "file"), ("data.image_dir", "folder")):
         value = known[key]
         if value is not None and not Path(value).exists():
-            yield error(key, f"no such {what}: {value}", remedy="correct the path: EasyR1 would only print this")
+            yield error(key, f"found no such {what}: {value}", remedy="Correct the path: EasyR1 would only print this")
 
 
 def check_model_is_there(known: Known) -> Iterator[Finding]:
     """The model is given, and if it is a path there is something at it."""
     key = "worker.actor.model.model_path"
     if not (value := known[key]):
-        yield error(key, "none", expected="a model folder or hub name")
+        yield error(key, "found none", expected="a model folder or hub name")
     elif not Path(value).exists() and _is_path(value):
-        yield error(key, f"no such folder: {value}", expected="a model folder, or a hub name owner/model")
+        yield error(key, f"found no such folder: {value}", expected="a model folder, or a hub name owner/model")
 
 
 def check_model(known: Known) -> Iterator[Finding]:
@@ -125,28 +128,31 @@ def check_model(known: Known) -> Iterator[Finding]:
     if not known[key] or not path.exists():
         return  # said by check_model_is_there, or a name on the hub
     if not (path / "config.json").is_file():
-        remedy = "merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
-        yield error(key, f"no config.json in {path}", expected="a Hugging Face model folder", remedy=remedy)
+        remedy = "Merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
+        yield error(key, f"found no config.json in {path}", expected="a Hugging Face model folder", remedy=remedy)
         return
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        yield error(key, f"no weights in {path}", expected="*.safetensors", remedy="merge the checkpoint first")
+        yield error(key, f"found no weights in {path}", expected="*.safetensors", remedy="Merge the checkpoint first")
     try:
         parameter_count(str(path))
     except (DataError, OSError) as fault:
-        yield error(key, str(fault))
-    if not any((path / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        yield error(key, f"no image processor in {path}", expected="preprocessor_config.json or processor_config.json")
+        yield error(key, f"found {fault}")
+    processors = ("preprocessor_config.json", "processor_config.json")
+    if known.has_images and not any((path / name).is_file() for name in processors):
+        yield error(
+            key, f"found no image processor in {path}", expected="preprocessor_config.json or processor_config.json"
+        )
 
 
 def check_model_type(known: Known) -> Iterator[Finding]:
     """The model sees images, and EasyR1 knows its architecture; told from its config where it is a folder."""
     key, kind = "worker.actor.model.model_path", known.model_config.get("model_type")
-    if not kind:
-        return
+    if not kind or not known.has_images:
+        return  # EasyR1 trains text-only models on text-only data
     if "vision_config" not in known.model_config and "vl" not in str(kind):
-        yield error(key, f"a {kind} model, which sees no images", expected="a vision-language model")
+        yield error(key, f"found a {kind} model, which sees no images", expected="a vision-language model")
     elif known.trainer is not None and known.trainer.name == "easyr1" and kind not in EASYR1_MODELS:
-        yield error(key, f"a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
+        yield error(key, f"found a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
 
 
 def check_handover(known: Known) -> Iterator[Finding]:
@@ -159,8 +165,8 @@ def check_handover(known: Known) -> Iterator[Finding]:
     if faults := [fault.finding for fault in check_model_folder(path) if fault.edits]:
         yield warning(
             "worker.actor.model.model_path",
-            f"{len(faults)} things in {path} that transformers 4 reads otherwise, or not; {faults[0].where} first",
-            remedy=f"`lad check {path} --fix`",
+            f"transformers 4 misreads {len(faults)} things in {path}, {faults[0].where} first",
+            remedy=f"Run `lad check {path} --fix`",
         )
 
 
@@ -174,8 +180,8 @@ def check_offline(known: Known) -> Iterator[Finding]:
     if not Path(name).exists() and not (cache / f"models--{name.replace('/', '--')}").is_dir():
         yield error(
             "worker.actor.model.model_path",
-            f"{name}, which {cache} lacks, and HF_HUB_OFFLINE",
-            remedy="unset HF_HUB_OFFLINE, or fetch the model first",
+            f"found {name}, which {cache} lacks, and HF_HUB_OFFLINE",
+            remedy="Unset HF_HUB_OFFLINE, or fetch the model first",
         )
 
 
@@ -183,7 +189,9 @@ def check_tokenizer(known: Known) -> Iterator[Finding]:
     """A tokenizer of its own is there."""
     value = str(known["worker.actor.model.tokenizer_path"] or "")
     if value != known["worker.actor.model.model_path"] and not Path(value).exists() and _is_path(value):
-        yield error("worker.actor.model.tokenizer_path", f"no such folder: {value}", expected="a folder or hub name")
+        yield error(
+            "worker.actor.model.tokenizer_path", f"found no such folder: {value}", expected="a folder or hub name"
+        )
 
 
 def _is_path(value: str) -> bool:

@@ -43,8 +43,8 @@ def check_trainer(known: Known) -> Iterator[Finding]:
     if known.trainer is None:
         yield error(
             "trainer",
-            "neither EasyR1 nor verl installed",
-            remedy="pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
+            "found neither EasyR1 nor verl installed",
+            remedy="Run: pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
         )
 
 
@@ -56,7 +56,7 @@ def check_translation(known: Known) -> Iterator[Finding]:
         translate(known.config, known.keys)
     except UsageError as fault:
         if not _is_said_before(known, fault.where):
-            yield error(fault.where, fault.found, expected=fault.expected, remedy=fault.remedy)
+            yield error(fault.where, fault.problem, remedy=fault.remedy)
     except OSError:
         return  # a file that is missing, said by its own check
 
@@ -78,10 +78,10 @@ def check_packages(known: Known) -> Iterator[Finding]:
         try:
             found = version(need.name)
         except PackageNotFoundError:
-            yield error(need.name, "it not installed", expected=str(need), remedy=f"pip install '{need}'")
+            yield error(need.name, "found it not installed", expected=str(need), remedy=f"Run: pip install '{need}'")
             continue
         if not need.specifier.contains(found, prereleases=True):
-            yield error(need.name, found, expected=str(need), remedy=f"pip install '{need}'")
+            yield error(need.name, f"found {found}", expected=str(need), remedy=f"Run: pip install '{need}'")
 
 
 def check_gpus(known: Known) -> Iterator[Finding]:
@@ -89,11 +89,16 @@ def check_gpus(known: Known) -> Iterator[Finding]:
     if joins_cluster() or known["trainer.nnodes"] > 1:
         return
     here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
+    if not known.gpu and known.trainer is not None and known.trainer.name == "easyr1":
+        yield error("trainer", "EasyR1 needs a GPU, and this machine shows none", remedy="Without one, install verl")
+        return
     if known.gpu and here < asked:
-        yield error("trainer.n_gpus_per_node", str(asked), expected=f"at most {here}, the GPUs of this machine")
+        yield error("trainer.n_gpus_per_node", f"found {asked}", expected=f"at most {here}, the GPUs of this machine")
     elif not known.gpu and asked > 1:
         yield warning(
-            "trainer.n_gpus_per_node", f"{asked} and no GPU here", remedy=f"verl would run {asked} ranks on the CPU"
+            "trainer.n_gpus_per_node",
+            f"found {asked} and no GPU here",
+            remedy=f"Verl would run {asked} ranks on the CPU",
         )
 
 
@@ -102,9 +107,9 @@ def check_nodes(known: Known) -> Iterator[Finding]:
     if known["trainer.nnodes"] > 1 and not joins_cluster():
         yield error(
             "trainer.nnodes",
-            str(known["trainer.nnodes"]),
+            "found " + str(known["trainer.nnodes"]),
             expected="RAY_ADDRESS in the environment",
-            remedy="start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`",
+            remedy="Start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`",
         )
 
 
@@ -117,7 +122,7 @@ def check_cpus(known: Known) -> Iterator[Finding]:
     if asked > here:
         yield error(
             "worker.reward.num_cpus",
-            f"{here} CPUs here",
+            f"found {here} CPUs here",
             expected=f"at least {asked}: 1 for the runner, {rewards} for rewards, 1 a GPU",
             remedy="EasyR1 would wait for them for ever",
         )
@@ -144,8 +149,8 @@ def describe_memory(memory: Memory) -> str:
     """Return an estimate in words."""
     parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in memory.update.items() if size)
     update = gigabytes(sum(memory.update.values()))
-    beside = f"{gigabytes(memory.stays)} stay beside the rollout engine"
-    return f"an update takes about {update} a GPU ({parts}); {beside}; {gigabytes(memory.host)} a host (estimated)"
+    stays = f"{gigabytes(memory.stays)} stay while the rollout engine runs"
+    return f"an update takes about {update} per GPU ({parts}); {stays}; {gigabytes(memory.host)} per host (estimated)"
 
 
 def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Finding]:
@@ -155,23 +160,23 @@ def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Findi
     if need > have:
         yield warning(
             "worker.actor.model.model_path",
-            f"GPUs of {gigabytes(have)}",
+            f"found GPUs of {gigabytes(have)}",
             expected=f"about {gigabytes(need)} for an update (estimated)",
-            remedy="see the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
+            remedy="See the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
         )
     if share > free:
         yield warning(
             key,
-            str(share),
+            f"found {share}",
             expected=f"at most {max(free, 0):.2f}, what the trained model leaves of {gigabytes(have)} (estimated)",
-            remedy="lower it, or set worker.actor.offload.offload_params and offload_optimizer",
+            remedy="Lower it, or set worker.actor.offload.offload_params and offload_optimizer",
         )
     if share * have < memory.engine:
         yield warning(
             key,
-            f"{share} of {gigabytes(have)}",
+            f"found {share} of {gigabytes(have)}",
             expected=f"more than {gigabytes(memory.engine)}, the weights of the rollout engine (estimated)",
-            remedy="raise it, or worker.rollout.tensor_parallel_size",
+            remedy="Raise it, or worker.rollout.tensor_parallel_size",
         )
 
 
@@ -182,7 +187,7 @@ def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]
     if need > have:
         yield warning(
             "worker.actor.model.model_path",
-            f"{gigabytes(have)} {what}",
+            f"found {gigabytes(have)} {what}",
             expected=f"about {gigabytes(need)} for weights, gradients and moments (estimated)",
             remedy=f"{remedy}, or train a smaller model",
         )

@@ -25,6 +25,9 @@ __all__ = ["PairFile", "Sample"]
 #: are read whole.
 SAMPLED_PAIRS: Final = 64
 
+#: Rows whose images are in memory at once.
+_BATCH: Final = 32
+
 #: Places of the file that are looked into: reading an image that is not in the disk's cache takes time. Our choice.
 MOST_PLACES: Final = 64
 
@@ -106,7 +109,10 @@ class PairFile:
         markers = [str(text).count(IMAGE_MARKER) for text in rows.get(prompt, [])]
         counts = _image_counts(file, image) if image in columns else []
         place = Path(config["data.image_dir"] or "")
-        samples, bad_image, hollow = _sample(file, image, prompt, place) if image in columns else ((), "", False)
+        # A prompt that is too long ends the run where none is filtered, so every row is read then.
+        places = _places(file) if config["data.filter_overlong_prompts"] else _everywhere(file)
+        found = _sample(file, places, image, prompt, place) if image in columns else ((), "", False)
+        samples, bad_image, hollow = found
         labels, nameless, bad_gold = _read_golds(rows.get(answer, []))
         return cls(
             path,
@@ -151,8 +157,17 @@ def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
     return [len(value) if value is not None else 0 for value in values]
 
 
-def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[tuple[Sample, ...], str, bool]:
-    """Read the header of the images of some pairs, of every category.
+def _sample(
+    file: pq.ParquetFile, places: Mapping[int, int], image: str, prompt: str, root: Path
+) -> tuple[tuple[Sample, ...], str, bool]:
+    """Read the headers of the images of some pairs.
+
+    Args:
+        file: The parquet file.
+        places: Row groups, and how many of their first rows to read.
+        image: Column of the images.
+        prompt: Column of the problem.
+        root: Folder of relative image paths.
 
     Returns:
         The samples, the first unreadable image, and whether an image is a struct without bytes.
@@ -160,7 +175,7 @@ def _sample(file: pq.ParquetFile, image: str, prompt: str, root: Path) -> tuple[
     columns = [name for name in (image, prompt, "category") if name in file.schema_arrow.names]
     samples: list[Sample] = []
     bad, hollow = "", False
-    for group, count in _places(file).items():
+    for group, count in places.items():
         for row in _iter_first(file, group, columns, count):
             sizes = []
             for index, value in enumerate(row[image] or []):
@@ -193,6 +208,10 @@ def _places(file: pq.ParquetFile) -> dict[int, int]:
     return dict(sorted(counts.items()))
 
 
+def _everywhere(file: pq.ParquetFile) -> dict[int, int]:
+    return {group: file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)}
+
+
 def _features(file: pq.ParquetFile) -> frozenset[str]:
     """Return the names of Hugging Face feature types in the file's metadata."""
     stored = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
@@ -201,9 +220,12 @@ def _features(file: pq.ParquetFile) -> frozenset[str]:
 
 def _iter_first(file: pq.ParquetFile, group: int, columns: list[str], limit: int) -> Iterator[dict[str, Any]]:
     """Yield the first rows of a row group."""
-    for batch in file.iter_batches(batch_size=limit, row_groups=[group], columns=columns):
-        yield from batch.to_pylist()[:limit]
-        return
+    for batch in file.iter_batches(batch_size=min(limit, _BATCH), row_groups=[group], columns=columns):
+        rows = batch.to_pylist()[:limit]
+        yield from rows
+        limit -= len(rows)
+        if limit <= 0:
+            return
 
 
 def _size(value: Any, root: Path) -> tuple[int, int]:

@@ -48,12 +48,10 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
             print(finding, file=sys.stderr)
     if errors:
         first = errors[0]
-        raise UsageError(
-            first.where,
-            found=first.found,
-            expected=first.expected,
-            remedy=f"{first.remedy} (--no-check trains nevertheless)" if first.remedy else "",
+        remedy = (
+            f"{first.remedy}. --no-check starts nevertheless" if first.remedy else "--no-check starts nevertheless"
         )
+        raise UsageError(first.problem, where=first.where, remedy=remedy)
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:

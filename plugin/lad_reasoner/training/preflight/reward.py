@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError
 from lad_reasoner.task.task import ANOMALOUS
-from lad_reasoner.training.easyr1.reward_file import RewardFile, load_reward
 from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.reward_probe import ask, probe
 from lad_reasoner.training.reward_keys import read_options
 
 __all__ = ["REWARD_CHECKS", "is_ours"]
@@ -47,18 +45,25 @@ def is_ours(known: Known) -> bool:
 def check_reward(known: Known) -> Iterator[Finding]:
     """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
     if known[KEY] is None:
-        yield error(KEY, "none", expected="path.py:function", remedy="EasyR1 stops without one")
+        yield error(KEY, "found none", expected="path.py:function", remedy="EasyR1 stops without one")
         return
     try:
-        reward = load_reward(known[KEY])
-        if is_ours(known):
-            read_options(known[OPTIONS])
-    except LadError as fault:
-        yield error(KEY, f"{fault.where}: {fault.found}", expected=fault.expected, remedy=fault.remedy)
+        options = read_options(known[OPTIONS]) if is_ours(known) else None
     except OptionError:
-        return  # said by check_options
-    else:
-        yield from _check_scores(known, reward)
+        return  # reported by check_options
+    # The data's own gold answer, because another reward file may read another form.
+    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
+    rows = [{"response": text, "response_length": PROBE_TOKENS, "ground_truth": gold} for text in PROBES]
+    # Our own file needs no process of its own.
+    answer = (ask if options is None else probe)(known[KEY], rows, known[OPTIONS])
+    if answer.problem:
+        yield error(KEY, answer.problem, remedy=answer.remedy)
+        return
+    if known.train is not None or options is not None:  # data that is not here may have gold answers of another form
+        yield from _check_overall([score["overall"] for score in answer.scores], gold)
+    name = known["algorithm.filter_key"]
+    if known["algorithm.online_filtering"] and name not in answer.scores[0]:
+        yield error("algorithm.filter_key", f"{name!r} is not a key of the reward: {', '.join(answer.scores[0])}")
 
 
 def check_options(known: Known) -> Iterator[Finding]:
@@ -68,7 +73,9 @@ def check_options(known: Known) -> Iterator[Finding]:
     try:
         optional = read_options(known[OPTIONS])
     except OptionError as fault:
-        yield error(f"{OPTIONS}.{fault.name}", fault.found, expected=fault.expected, remedy="see docs/rewards.md")
+        yield error(
+            f"{OPTIONS}.{fault.name}", f"found {fault.found}", expected=fault.expected, remedy="See docs/rewards.md"
+        )
         return
     yield from _check_lengths(optional, known["data.max_response_length"])
     if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
@@ -76,9 +83,9 @@ def check_options(known: Known) -> Iterator[Finding]:
         report = error if rows == anomalous else warning
         yield report(
             f"{OPTIONS}.naming_weight",
-            f"{rows} of {anomalous} anomalous pairs of data.train_files whose gold answer names no defect",
+            f"found {rows} of {anomalous} anomalous pairs of data.train_files whose gold answer names no defect",
             expected="kind or defect in the gold answer",
-            remedy="they earn nothing by it: build the file with a recipe that names kinds",
+            remedy="They earn nothing by it: build the file with a recipe that names kinds",
         )
 
 
@@ -87,15 +94,15 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
     if optional.soft_length_weight and optional.soft_length_shortest > cut:
         yield error(
             f"{OPTIONS}.soft_length_shortest",
-            str(optional.soft_length_shortest),
+            f"found {optional.soft_length_shortest}",
             expected=f"at most data.max_response_length, {cut}",
         )
     elif optional.soft_length_weight and optional.soft_length_longest >= cut:
         yield warning(
             f"{OPTIONS}.soft_length_longest",
-            str(optional.soft_length_longest),
+            f"found {optional.soft_length_longest}",
             expected=f"less than data.max_response_length, {cut}",
-            remedy="no response would ever be too long",
+            remedy="No response would ever be too long",
         )
     limit = optional.overlong_limit
     if not optional.overlong_weight or limit is None or limit == cut:
@@ -103,75 +110,39 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
     report = error if limit - optional.buffer >= cut else warning
     yield report(
         f"{OPTIONS}.overlong_limit",
-        str(limit),
+        f"found {limit}",
         expected=f"data.max_response_length, {cut}",
-        remedy="no response would reach the penalty"
+        remedy="No response would reach the penalty"
         if limit - optional.buffer >= cut
         else "write overlong_limit: ${data.max_response_length}",
     )
 
 
-def _check_scores(known: Known, reward: RewardFile) -> Iterator[Finding]:
-    # The data's own gold answer, because another reward file may read another form.
-    gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
-    rows = [{"response": text, "response_length": PROBE_TOKENS, "ground_truth": gold} for text in PROBES]
-    try:
-        scores = reward.score(rows, **known[OPTIONS])
-    except Exception as fault:
-        yield error(
-            KEY,
-            f"{type(fault).__name__} on a probe: {fault}",
-            remedy="a reward must score any text; see worker.reward.reward_function_kwargs for unknown options",
-        )
-        return
-    if len(scores) != len(rows):
-        yield error(
-            KEY,
-            f"{len(scores)} scores for {len(rows)} responses",
-            remedy="return one dict a row: EasyR1 would silently give the others a reward of zero",
-        )
-    elif (unfit := next(filter(None, map(_unfit, scores)), None)) is not None:
-        yield unfit
-    else:
-        yield from _check_overall([float(score["overall"]) for score in scores], gold)
-        name = known["algorithm.filter_key"]
-        if known["algorithm.online_filtering"] and name not in scores[0]:
-            yield error("algorithm.filter_key", repr(name), expected=f"a key of the reward: {', '.join(scores[0])}")
-
-
-def _unfit(score: object) -> Finding | None:
-    """Return what makes a score one that EasyR1 cannot use, if anything."""
-    if not isinstance(score, dict) or "overall" not in score:
-        return error(KEY, f"a score {score!r:.80}", expected="a dict with overall")
-    for name, value in score.items():
-        if type(value) not in {float, int}:
-            kind = type(value).__name__
-            return error(KEY, f"{name} of type {kind}", expected="plain floats", remedy="use float(value)")
-        if not math.isfinite(value):
-            return error(KEY, f"{name} of {value}", expected="a finite number", remedy="it would poison the weights")
-        if "/" in name:
-            return error(KEY, f"a slash in the key {name}", remedy="EasyR1's log would nest it: use an underscore")
-    return None
-
-
 def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
-    """The reward tells answers apart, pays the right one more, and does not mind line breaks."""
-    if len(set(overall)) == 1:
-        yield warning(KEY, "the same reward for every probe", remedy="a constant reward trains nothing")
+    """The reward distinguishes answers, pays the right one more, and ignores line breaks.
+
+    Nothing is concluded from a gold answer of another form: the reward may rightly give each of our probes the same.
+    """
+    label = _label(gold)
+    if not label:
         return
-    right, wrong = (SAYS_YES, SAYS_NO) if _label(gold) == ANOMALOUS else (SAYS_NO, SAYS_YES)
-    if _label(gold) and overall[right] <= overall[wrong]:
+    if len(set(overall)) == 1:
+        yield warning(KEY, "it gives the same reward to every probe", remedy="A constant reward trains nothing")
+        return
+    right, wrong = (SAYS_YES, SAYS_NO) if label == ANOMALOUS else (SAYS_NO, SAYS_YES)
+    if overall[right] <= overall[wrong]:
         yield warning(
             KEY,
-            f"{overall[right]:g} for the right answer and {overall[wrong]:g} for the wrong one (gold: {gold:.80})",
-            remedy="the model would learn to answer anything, or wrongly",
+            f"it gives {overall[right]:g} to the right answer and {overall[wrong]:g} to the wrong one "
+            f"(gold: {gold:.80})",
+            remedy="The model would learn to answer anything, or wrongly",
         )
     for plain, broken in LINE_BREAKS:
         if overall[broken] < overall[plain]:
             yield warning(
                 KEY,
-                f"{overall[broken]:g} instead of {overall[plain]:g} for the same answer with line breaks",
-                remedy="models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
+                f"it gives {overall[broken]:g} instead of {overall[plain]:g} to the same answer with line breaks",
+                remedy="Models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
             )
             return
 

@@ -44,15 +44,17 @@ def check_loggers(known: Known) -> Iterator[Finding]:
     """Loggers exist and their packages are installed."""
     for name in known["trainer.logger"]:
         if not isinstance(name, str) or name not in LOGGERS:
-            yield error("trainer.logger", repr(name), expected=f"a list of {', '.join(LOGGERS)}")
+            yield error("trainer.logger", f"found {name!r}", expected=f"a list of {', '.join(LOGGERS)}")
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
-            yield error("trainer.logger", f"{name}, which is not installed", remedy=f"pip install {package}")
+            yield error(
+                "trainer.logger", f"found {name}, which is not installed", remedy=f"Run: pip install {package}"
+            )
         elif name in {"wandb", "swanlab"} and not _has_key(name):
             variable = name.upper()
             yield warning(
                 "trainer.logger",
-                f"{name}, but no {variable}_API_KEY",
-                remedy=f"log in, or set {variable}_MODE=offline: a worker cannot ask for the key",
+                f"found {name}, but no {variable}_API_KEY",
+                remedy=f"Log in, or set {variable}_MODE=offline: a worker cannot ask for the key",
             )
 
 
@@ -73,17 +75,17 @@ def check_steps(known: Known) -> Iterator[Finding]:
     if total is None:
         return
     if total < 1:
-        yield error(key, f"{known[key]}, which makes {total} steps", expected="at least one step")
+        yield error(key, f"found {known[key]}, which makes {total} steps", expected="at least one step")
         return
     for name in ("trainer.save_freq", "trainer.val_freq"):
         if known[name] > total:
-            yield warning(name, str(known[name]), remedy=f"the run has {total} steps: only the last one counts")
+            yield warning(name, f"found {known[name]}", remedy=f"The run has {total} steps: only the last one counts")
     if (warmup := known["worker.actor.optim.lr_warmup_steps"]) is not None and warmup >= total:
         yield warning(
             "worker.actor.optim.lr_warmup_steps",
-            str(warmup),
+            f"found {warmup}",
             expected=f"less than {total}, the steps of the run",
-            remedy="the learning rate is never reached",
+            remedy="The learning rate is never reached",
         )
 
 
@@ -105,7 +107,9 @@ def check_epochs(known: Known) -> Iterator[Finding]:
 def check_val_only(known: Known) -> Iterator[Finding]:
     """A run that only validates does validate."""
     if known["trainer.val_only"] and not known["trainer.val_before_train"]:
-        yield error("trainer.val_only", "true with val_before_train=false", remedy="EasyR1 would train: set both")
+        yield error(
+            "trainer.val_only", "found true with val_before_train=false", remedy="EasyR1 would train: set both"
+        )
 
 
 def check_resume(known: Known) -> Iterator[Finding]:
@@ -118,21 +122,23 @@ def check_resume(known: Known) -> Iterator[Finding]:
         if other != name and (run_dir / tracker).is_file():
             yield warning(
                 "trainer.save_checkpoint_path",
-                f"checkpoints of {other} in {run_dir}",
+                f"found checkpoints of {other} in {run_dir}",
                 remedy=f"{name} cannot resume from them: choose another folder",
             )
     last = find_last(run_dir, name)
     if last is None:
         return
     if not known["trainer.find_last_checkpoint"]:
-        yield warning("trainer.find_last_checkpoint", f"false, but {last} exists", remedy="it may be overwritten")
+        yield warning(
+            "trainer.find_last_checkpoint", f"found false, but {last} exists", remedy="It may be overwritten"
+        )
         return
     step, total = step_of(last), known.total_steps
     if total is not None and step >= total:
         yield error(
             "trainer.find_last_checkpoint",
-            f"{last} of step {step}: nothing is left of {total} steps",
-            remedy="choose another trainer.save_checkpoint_path, or more trainer.max_steps",
+            f"found {last} of step {step}: nothing is left of {total} steps",
+            remedy="Choose another trainer.save_checkpoint_path, or more trainer.max_steps",
         )
     yield from _check_unchanged(known, last)
 
@@ -142,10 +148,10 @@ def _check_given_checkpoint(path: Path) -> Iterator[Finding]:
     try:
         step_of(path)
     except ValueError:
-        yield error(key, str(path), expected="a folder named global_step_<n>, not its actor folder")
+        yield error(key, f"found {path}", expected="a folder named global_step_<n>, not its actor folder")
         return
     if not (path / "actor").is_dir():
-        yield error(key, f"no actor folder in {path}", expected="a checkpoint of EasyR1 or verl")
+        yield error(key, f"found no actor folder in {path}", expected="a checkpoint of EasyR1 or verl")
 
 
 def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
@@ -161,8 +167,8 @@ def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
         if value is not None and value != known[key]:
             yield warning(
                 key,
-                f"{known[key]!r}, but the run that {last} belongs to has {value!r}",
-                remedy="choose another trainer.save_checkpoint_path for another run",
+                f"found {known[key]!r}, but the run that {last} belongs to has {value!r}",
+                remedy="Choose another trainer.save_checkpoint_path for another run",
             )
 
 
@@ -171,7 +177,7 @@ def check_save_path(known: Known) -> Iterator[Finding]:
     folder = known.config.run_dir
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield error("trainer.save_checkpoint_path", f"{existing}, which cannot be written to")
+        yield error("trainer.save_checkpoint_path", f"found {existing}, which cannot be written to")
 
 
 def check_disk(known: Known) -> Iterator[Finding]:
@@ -188,9 +194,9 @@ def check_disk(known: Known) -> Iterator[Finding]:
     if size * kept > free:
         yield warning(
             "trainer.save_checkpoint_path",
-            f"{gigabytes(free)} free on the disk",
+            f"found {gigabytes(free)} free on the disk",
             expected=f"about {gigabytes(size * kept)} for {kept} checkpoints (estimated)",
-            remedy="lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true",
+            remedy="Lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true",
         )
 
 

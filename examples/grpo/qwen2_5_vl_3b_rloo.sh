@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Equation 7's KL penalty in the reward, with RLOO, which does not divide by the group's spread.
+#
+# Needs:    data/grpo.parquet and data/loco.parquet (`lad build grpo`, `lad build loco`)
+#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+# Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_rloo.sh
+#           bash examples/grpo/qwen2_5_vl_3b_rloo.sh    (the same without our checks, from an EasyR1 environment)
+# Hardware: 8 GPUs of 80 GB (estimated)
+# Memory:   an update takes about 11.6 GiB per GPU; 5.2 GiB stay on each while vLLM uses
+#           0.6 of it; 62.9 GiB per host (estimated)
+# Time:     about 1.5 hours on 8 H100 (estimated)
+
+exec python -m verl.trainer.main \
+  config=examples/grpo/qwen2_5_vl_3b_loco.yaml \
+  algorithm.adv_estimator=rloo \
+  trainer.experiment_name=qwen2_5_vl_3b_rloo \
+  trainer.save_checkpoint_path=runs/grpo/qwen2_5_vl_3b_rloo \
+  "$@"

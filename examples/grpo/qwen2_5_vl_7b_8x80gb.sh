@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# GRPO of Qwen2.5-VL-7B, full parameters, on eight GPUs of 80 GB.
+#
+# Needs:    data/grpo.parquet and data/loco.parquet (`lad build grpo`, `lad build loco`)
+#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+# Command:  easyr1 config=examples/grpo/qwen2_5_vl_7b_8x80gb.sh
+#           bash examples/grpo/qwen2_5_vl_7b_8x80gb.sh    (the same without our checks, from an EasyR1 environment)
+# Hardware: 8 GPUs of 80 GB (estimated)
+# Memory:   an update takes about 24.7 GiB per GPU; 11.6 GiB stay on each while vLLM uses
+#           0.6 of it; 139.0 GiB per host (estimated)
+# Time:     about 3.5 hours on 8 H100 (estimated)
+
+exec python -m verl.trainer.main \
+  config=examples/grpo/qwen2_5_vl_3b_loco.yaml \
+  worker.actor.micro_batch_size_per_device_for_update=2 \
+  worker.actor.micro_batch_size_per_device_for_experience=4 \
+  worker.actor.model.model_path=Qwen/Qwen2.5-VL-7B-Instruct \
+  trainer.experiment_name=qwen2_5_vl_7b_8x80gb \
+  trainer.save_checkpoint_path=runs/grpo/qwen2_5_vl_7b_8x80gb \
+  "$@"

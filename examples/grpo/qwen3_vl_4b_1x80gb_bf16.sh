@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# GRPO of Qwen3-VL-4B in pure bf16 on one GPU of 80 or 141 GB.
+#
+# Needs:    data/grpo.parquet and data/loco.parquet (`lad build grpo`, `lad build loco`)
+#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+# Command:  easyr1 config=examples/grpo/qwen3_vl_4b_1x80gb_bf16.sh
+#           bash examples/grpo/qwen3_vl_4b_1x80gb_bf16.sh    (the same without our checks, from an EasyR1 environment)
+# Hardware: 1 GPU of 80 or 141 GB, 64 GB of host memory (estimated)
+# Memory:   an update takes about 37.7 GiB per GPU; 8.3 GiB stay on each while vLLM uses
+#           0.5 of it; 24.8 GiB per host (estimated)
+# Time:     about 16 hours on one H100 (estimated)
+
+exec python -m verl.trainer.main \
+  config=examples/grpo/qwen2_5_vl_3b_loco.yaml \
+  worker.actor.model.model_path=Qwen/Qwen3-VL-4B-Instruct \
+  worker.actor.fsdp.torch_dtype=bf16 \
+  worker.actor.offload.offload_optimizer=true \
+  worker.rollout.gpu_memory_utilization=0.5 \
+  trainer.experiment_name=qwen3_vl_4b_1x80gb_bf16 \
+  trainer.n_gpus_per_node=1 \
+  trainer.save_checkpoint_path=runs/grpo/qwen3_vl_4b_1x80gb_bf16 \
+  "$@"
