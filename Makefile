@@ -21,7 +21,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test test-fast test-core rehearse lint format bench clean
+.PHONY: help install lock demo test test-fast test-core rehearse lint docs format bench clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,11 +54,15 @@ test-core: ## Run the tests that need no framework on the core alone: make test-
 rehearse: $(STAMP) ## Rehearse every shipped GRPO config, two steps each (10 minutes)
 	$(BIN)/python -m pytest -m rehearsal
 
-lint: $(STAMP) ## Check style and types (ruff, mypy strict, import-linter)
+lint: $(STAMP) ## Check style, types, layers and the documentation (ruff, mypy strict, import-linter, mkdocs strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
+
+docs: $(STAMP) ## Build the documentation with the API and every help page, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(STAMP) ## Fix what the style check can fix
 	$(BIN)/ruff format .

@@ -29,5 +29,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     shutil.copytree(loco / "test/logical_anomalies", own / "test/missing_part")
     shutil.copy(min((own / "train/good").iterdir()), folder / "good.png")
     shutil.copy(min((own / "test/missing_part").iterdir()), folder / "query.png")
+    # What `lad annotate` leaves.
+    (folder / "data/qa").mkdir(parents=True)
+    shutil.copy(folder / "annotations.jsonl", folder / "data/qa")
+    (folder / "data/qa/sft").symlink_to(folder / "sft")
     (folder / "examples").symlink_to(repository / "examples")
     return folder

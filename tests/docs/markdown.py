@@ -7,27 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Fenced, or indented by four spaces after an empty line.
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INDENTED = re.compile(r"(?<=\n\n)((?:    .*\n)+)")
 _COMMENT = re.compile(r"\s+#\s.*$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the line of its first line of code, its language (often empty) and its text."""
+    """A code block: the line on which its text begins, its language (often empty) and its text."""
 
     page: Path
     line: int
     language: str
     text: str
 
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
 
 def iter_blocks(page: Path) -> Iterator[Block]:
+    """Yield the fenced blocks, then the indented ones."""
     text = page.read_text(encoding="utf-8")
-    for match in _FENCE.finditer(text):
+    for match in _FENCED.finditer(text):
         yield Block(page, text.count("\n", 0, match.start()) + 2, match[1], match[2])
+    for match in _INDENTED.finditer(_FENCED.sub(lambda fenced: "\n" * fenced[0].count("\n"), text)):
+        yield Block(page, 0, "", re.sub(r"^ {4}", "", match[1], flags=re.MULTILINE))
 
 
 def iter_commands(block: Block) -> Iterator[str]:
