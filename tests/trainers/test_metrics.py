@@ -141,3 +141,21 @@ def test_a_line_a_step_with_everything_and_the_remaining_time(tmp_path, capsys, 
     values = "reward 0.500  structure 1.00  accuracy 0.25  length 81  KL 0.0123"
     # The second step came 30 s after the first, and 8 are left.
     assert capsys.readouterr().err.splitlines() == [f"step 1/10  {values}", f"step 2/10  {values}  ETA 4:00"]
+
+
+def test_both_trainers_diagnostics_have_one_name(tmp_path):
+    easyr1 = {"entropy_loss": 0.4, "pg_clipfrac_higher": 0.01, "pg_clipfrac_lower": 0.5, "grad_norm": 2.0}
+    write(tmp_path / "a" / "experiment_log.jsonl", {"step": 1, "actor": easyr1, "reward": {"unanimous_right": 0.25}})
+    names = {"actor/entropy": 0.4, "actor/pg_clipfrac": 0.01, "actor/grad_norm": 2.0}
+    write(tmp_path / "b" / "verl.jsonl", verl_row(1, **names))
+    write(tmp_path / "b" / "rewards.jsonl", reward_row(1, 2.0, unanimous_right=1.0))
+    for folder in ("a", "b"):
+        (row,) = read_metrics(tmp_path / folder)
+        found = {name: row[name] for name in ("entropy", "clip_share", "grad_norm", "unanimous_right")}
+        assert found == {"entropy": 0.4, "clip_share": 0.01, "grad_norm": 2.0, "unanimous_right": 0.25}
+
+
+def test_unanimous_groups_are_part_of_the_line_where_they_are_most():
+    row = {"step": 1.0, "unanimous_right": 0.3, "unanimous_wrong": 0.3}
+    assert describe_step(row, 2) == "step 1/2  unanimous 60%"
+    assert describe_step({**row, "unanimous_wrong": 0.1}, 2) == "step 1/2"

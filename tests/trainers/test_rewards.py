@@ -163,3 +163,39 @@ def test_a_broken_reward_file(tmp_path, text, function, error, match):
 
 def test_the_function_is_main_if_none_is_named():
     assert split_reward("/a/b.py") == (split_reward("/a/b.py:f")[0], "main")
+
+
+def rows_of(*answers: str, gold: str = '{"label": "yes"}') -> list[dict[str, object]]:
+    return [
+        {"response": f"<think> a </think><answer> {answer} </answer>", "response_length": 9, "ground_truth": gold}
+        for answer in answers
+    ]
+
+
+def test_groups_that_are_all_right_or_all_wrong_are_counted():
+    from lad_reasoner.training.easyr1.reward import compute_score
+
+    rows = [*rows_of("yes", "yes"), *rows_of("no", "no"), *rows_of("yes", "no"), *rows_of("yes", "yes")]
+    scores = compute_score(rows, group_size=2)
+    assert [score["unanimous_right"] for score in scores] == [1, 1, 0, 0, 0, 0, 1, 1]
+    assert [score["unanimous_wrong"] for score in scores] == [0, 0, 1, 1, 0, 0, 0, 0]
+    assert [score["reward_spread"] for score in scores] == [0, 0, 0, 0, 0.25, 0.25, 0, 0]
+    assert all(type(value) is float for score in scores for value in score.values())
+
+
+def test_validation_and_batches_of_one_have_no_groups():
+    from lad_reasoner.training.easyr1.reward import compute_score
+
+    single = [*rows_of("yes"), *rows_of("no", gold='{"label": "no"}')]
+    for rows in (single, single[:1], rows_of("yes", "no", "yes")):
+        assert not any("unanimous_right" in score for score in compute_score(rows, group_size=2))
+
+
+@pytest.mark.frameworks
+def test_verls_groups_are_those_of_its_prompts():
+    buffer = pytest.importorskip("lad_reasoner.training.verl.replay_buffer")
+    scores = [{"overall": 1.0, "accuracy": 1.0}, {"overall": 0.5, "accuracy": 0.0}, {"overall": 1.0, "accuracy": 1.0}]
+    names = ["p1_0_0", "p2_0_0", "p1_1_0", "p2_1_0"]
+    buffer._add_group_keys(names, [*scores, third := {"overall": 0.0, "accuracy": 0.0}])
+    assert [score["unanimous_right"] for score in scores] == [1.0, 0.0, 1.0]
+    assert (third["unanimous_wrong"], third["reward_spread"]) == (1.0, 0.25)

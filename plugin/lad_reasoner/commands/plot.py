@@ -27,13 +27,14 @@ def plot_command(
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it is made if it is missing.")] = Path("plots"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the last values as JSON, not as a table.")] = False,
 ) -> None:
-    """Draw reward, accuracy, F1 per category, response length and KL of one or several runs, as SVG and PNG.
+    """Plot reward, accuracy, F1 per category, response length, KL and diagnostics of GRPO runs, as SVG and PNG.
 
-    EasyR1's and verl's logs are read alike, also while the run goes on.
+    Reads EasyR1's and verl's logs, also while the run goes on.
 
     Example: lad plot without-SFT=runs/grpo/qwen2_5_vl_3b_loco with-SFT=runs/grpo/qwen2_5_vl_3b_sft_grpo --out plots
     """
     from lad_reasoner.report.training_curves import last_values, read_runs, write_plots
+    from lad_reasoner.training.metrics import DIAGNOSTICS
 
     read = read_runs(runs)
     files = write_plots(read, out)
@@ -41,7 +42,8 @@ def plot_command(
     if as_json:
         print(json.dumps({"files": [str(path) for path in files], "runs": values}, indent=1))
         return
-    _print_table(values)
+    shown = {label: {name: row[name] for name in row if name not in DIAGNOSTICS} for label, row in values.items()}
+    _print_table(shown)
     for path in files:
         print(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Final
 from lad_reasoner.report.plotting import LINE_COLOURS, finish_axes, save_figure
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import LOCO_CATEGORIES, abbreviate
-from lad_reasoner.training.metrics import LOGS, Row, read_metrics
+from lad_reasoner.training.metrics import DIAGNOSTICS, LOGS, Row, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Run", "draw_categories", "draw_lengths", "draw_overview", "last_values", "read_runs", "write_plots"]
+__all__ = [
+    "Run",
+    "draw_categories",
+    "draw_diagnostics",
+    "draw_lengths",
+    "draw_overview",
+    "last_values",
+    "read_runs",
+    "write_plots",
+]
 
 #: Our name of a metric, and what the panel is called.
 OVERVIEW: Final = {
@@ -30,7 +39,7 @@ OVERVIEW: Final = {
     "kl": "KL to the reference (nats a token)",
 }
 #: Metrics that are shares: their axis is the same in every picture.
-_SHARES: Final = ("structure", "accuracy", "f1")
+_SHARES: Final = ("structure", "accuracy", "f1", "unanimous_right", "unanimous_wrong")
 _COLUMNS: Final = 4
 
 #: Tokens that an axis of response lengths spans at least, so that noise does not look like a trend. Our choice.
@@ -131,7 +140,7 @@ def _read(folder: Path) -> list[Row]:
 def last_values(run: Run) -> dict[str, float | None]:
     """Return the last value of each metric of the overview, training and validation; None where there is none."""
     values: dict[str, float | None] = {"steps": max(row["step"] for row in run.rows)}
-    for name in (*OVERVIEW, *(f"val/{name}" for name in ("reward", "accuracy", "f1"))):
+    for name in (*OVERVIEW, *(f"val/{name}" for name in ("reward", "accuracy", "f1")), *DIAGNOSTICS):
         values[name] = next(reversed(run.series(name)[1]), None)
     return values
 
@@ -140,12 +149,13 @@ def write_plots(runs: Sequence[Run], out: Path) -> list[Path]:
     """Draw every picture that the runs allow into a folder, as SVG and PNG.
 
     Returns:
-        The files: ``training`` (an overview), ``response-length`` (the paper's figure 5), ``f1-by-category`` and
-        ``accuracy-by-category``; those of which nothing was measured are left out.
+        The files: ``training`` (an overview), ``diagnostics``, ``response-length`` (the paper's figure 5),
+        ``f1-by-category`` and ``accuracy-by-category``; those without any measurement are left out.
     """
     out.mkdir(parents=True, exist_ok=True)
     figures = {
         "training": draw_overview(runs),
+        "diagnostics": draw_diagnostics(runs),
         "response-length": draw_lengths(runs),
         "f1-by-category": draw_categories(runs, "f1"),
         "accuracy-by-category": draw_categories(runs, "accuracy"),
@@ -155,11 +165,21 @@ def write_plots(runs: Sequence[Run], out: Path) -> list[Path]:
 
 def draw_overview(runs: Sequence[Run]) -> Figure:
     """Draw reward, its parts, F1, response length and KL over the steps; what nobody logged is marked n/a."""
+    return _draw_six(runs, OVERVIEW)
+
+
+def draw_diagnostics(runs: Sequence[Run]) -> Figure | None:
+    """Draw unanimous groups, reward spread, entropy, clip share and gradient norm; None if no run logged any."""
+    logged = any(run.series(name)[0] for run in runs for name in DIAGNOSTICS)
+    return _draw_six(runs, DIAGNOSTICS) if logged else None
+
+
+def _draw_six(runs: Sequence[Run], panels: Mapping[str, str]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5.8), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True)
-    for axis, (name, title) in zip(axes.flat, OVERVIEW.items(), strict=True):
+    for axis, (name, title) in zip(axes.flat, panels.items(), strict=True):
         _draw_panel(axis, runs, name, title)
     for axis in axes[1]:
         axis.set_xlabel("GRPO step")

@@ -8,7 +8,12 @@ read from them:
     structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
     accuracy_<category>, f1_<category>   the same by category
     soft_length, overlong, naming        optional rewards, where their weights are given
+    unanimous_right, unanimous_wrong     shares of prompts whose responses are all right, or all wrong
+    reward_spread                        standard deviation of the reward within a prompt's responses, mean
     response_length                      tokens, mean
+    entropy                              of the policy, in nats per token (EasyR1: an estimate, minus log-probability)
+    clip_share                           share of tokens whose ratio was clipped
+    grad_norm                            of the gradient, before clipping
     kl                                   against the reference model, mean, in nats a token
     seconds                              of the step
     val/<any of the reward's>            validation after the step
@@ -23,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["LOGS", "REWARD_LOG", "VERL_LOG", "Row", "attempts_of", "read_log", "read_metrics"]
+__all__ = ["DIAGNOSTICS", "LOGS", "REWARD_LOG", "VERL_LOG", "Row", "attempts_of", "read_log", "read_metrics"]
 
 Row = dict[str, float]
 
@@ -33,6 +38,16 @@ REWARD_LOG: Final = "rewards.jsonl"
 
 #: A step beyond this is none.
 _MOST_STEPS: Final = 1_000_000_000
+
+#: Metrics that say whether a run can still learn, with the titles of their panels.
+DIAGNOSTICS: Final[Mapping[str, str]] = {
+    "unanimous_right": "prompts answered all right",
+    "unanimous_wrong": "prompts answered all wrong",
+    "reward_spread": "reward spread within a prompt",
+    "entropy": "entropy (nats per token)",
+    "clip_share": "share of clipped tokens",
+    "grad_norm": "gradient norm",
+}
 
 #: The logs of the two trainers themselves.
 LOGS: Final = (EASYR1_LOG, VERL_LOG)
@@ -44,6 +59,11 @@ _RENAMED: Final[Mapping[str, str]] = {
     "actor/kl_loss": "kl",
     "actor/kl_penalty": "kl",
     "actor/reward_kl_penalty": "kl",
+    "actor/entropy": "entropy",
+    "actor/entropy_loss": "entropy",
+    "actor/pg_clipfrac": "clip_share",
+    "actor/pg_clipfrac_higher": "clip_share",
+    "actor/grad_norm": "grad_norm",
     "perf/time_per_step": "seconds",
     "training/rollout_probs_diff_max": "rollout_probs_diff_max",
     "val_response_length/mean": "val/response_length",

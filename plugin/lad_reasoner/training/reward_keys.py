@@ -6,8 +6,9 @@ shares of one whole, from which F1 follows: 2 tp / (2 tp + fp + fn).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import pstdev
 from typing import Any, Final
 
 from lad_reasoner.task.gold import read_gold
@@ -16,10 +17,13 @@ from lad_reasoner.task.response import Response, parse, read_outcome
 from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
 from lad_reasoner.task.task import Label
 
-__all__ = ["BY_CATEGORY", "read_options", "score_response"]
+__all__ = ["BY_CATEGORY", "GROUP_SIZE", "group_keys", "read_options", "score_response"]
 
 #: The parts that are also given by category, where there are such parts: ``naming`` is optional.
 BY_CATEGORY: Final = ("accuracy", "structure", "tp", "fp", "tn", "fn", "naming")
+
+#: The option that states how many consecutive rows of a training batch answer one prompt.
+GROUP_SIZE: Final = "group_size"
 
 _BASE_WEIGHTS: Final = ("structure_weight", "accuracy_weight")
 
@@ -60,12 +64,31 @@ def score_response(
     return scores
 
 
+def group_keys(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what a group of responses to one prompt shows: whether all are right or all wrong, and the spread.
+
+    A group whose rewards are all equal has no advantage, so it teaches nothing. Averaged over the rows of a step, the
+    first two keys are the shares of such groups.
+
+    Example:
+        >>> group_keys([{"overall": 1.0, "accuracy": 1.0}, {"overall": 0.5, "accuracy": 0.0}])
+        {'unanimous_right': 0.0, 'unanimous_wrong': 0.0, 'reward_spread': 0.25}
+    """
+    right = [score.get("accuracy", score["overall"]) > 0 for score in scores]
+    return {
+        "unanimous_right": float(all(right)),
+        "unanimous_wrong": float(not any(right)),
+        "reward_spread": pstdev(score["overall"] for score in scores),
+    }
+
+
 def read_options(options: Mapping[str, Any]) -> OptionalRewards:
     """Check every option of ``worker.reward.reward_function_kwargs``, and return those of the optional rewards.
 
     Raises:
         OptionError: One is unknown, of the wrong type or out of bounds, or all weights are zero.
     """
+    options = {name: value for name, value in options.items() if name != GROUP_SIZE}
     for name in _BASE_WEIGHTS:
         check_weight(name, options.get(name, 0.5))
     optional = OptionalRewards.read({name: value for name, value in options.items() if name not in _BASE_WEIGHTS})

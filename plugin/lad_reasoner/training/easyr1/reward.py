@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lad_reasoner.training.reward_keys import score_response
+from lad_reasoner.training.reward_keys import group_keys, score_response
 
 __all__ = ["compute_score"]
 
@@ -19,11 +19,15 @@ REWARD_NAME: Final = "rlad"
 REWARD_TYPE: Final = "batch"
 
 
-def compute_score(reward_inputs: Sequence[Mapping[str, Any]], **options: Any) -> list[dict[str, float]]:
+def compute_score(
+    reward_inputs: Sequence[Mapping[str, Any]], *, group_size: int = 1, **options: Any
+) -> list[dict[str, float]]:
     """Score a batch.
 
     Args:
         reward_inputs: EasyR1's rows: ``response``, ``response_length`` (tokens), ``ground_truth`` (the gold answer).
+        group_size: ``worker.rollout.n``. Consecutive rows of one gold answer then also get the keys of
+            `lad_reasoner.training.reward_keys.group_keys`.
         options: ``worker.reward.reward_function_kwargs``; see `lad_reasoner.training.reward_keys.score_response`.
 
     Returns:
@@ -34,7 +38,17 @@ def compute_score(reward_inputs: Sequence[Mapping[str, Any]], **options: Any) ->
         >>> compute_score([row])[0]["overall"]
         0.5
     """
-    return [
+    scores = [
         score_response(row["response"], row["ground_truth"], response_length=row["response_length"], **options)
         for row in reward_inputs
     ]
+    if group_size < 2 or len(scores) % group_size:
+        return scores
+    for start in range(0, len(scores), group_size):
+        group = slice(start, start + group_size)
+        # Validation batches hold single responses, which are no groups.
+        if len({row["ground_truth"] for row in reward_inputs[group]}) == 1:
+            keys = group_keys(scores[group])
+            for score in scores[group]:
+                score.update(keys)
+    return scores

@@ -12,7 +12,7 @@ from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError
 from lad_reasoner.task.task import ANOMALOUS
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.reward_probe import ask, probe
-from lad_reasoner.training.reward_keys import read_options
+from lad_reasoner.training.reward_keys import GROUP_SIZE, read_options
 
 __all__ = ["REWARD_CHECKS", "is_ours"]
 
@@ -77,6 +77,12 @@ def check_options(known: Known) -> Iterator[Finding]:
             f"{OPTIONS}.{fault.name}", f"found {fault.found}", expected=fault.expected, remedy="See docs/rewards.md"
         )
         return
+    size = known[OPTIONS].get(GROUP_SIZE)
+    if size is not None and size != known["worker.rollout.n"]:
+        n = known["worker.rollout.n"]
+        yield error(
+            f"{OPTIONS}.{GROUP_SIZE}", f"{size}, and worker.rollout.n is {n}", remedy="Write ${worker.rollout.n}"
+        )
     yield from _check_lengths(optional, known["data.max_response_length"])
     if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
         anomalous = known.train.labels.get(ANOMALOUS, 0)

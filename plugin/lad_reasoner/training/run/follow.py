@@ -24,6 +24,10 @@ RAW_LOG: Final = "trainer.log"
 #: Seconds between two polls of a process and its logs.
 _POLL: Final = 0.5
 
+#: The share of prompts whose responses are all right or all wrong is shown from here on: their advantages are zero, so
+#: the step learned from the others only. Our choice.
+UNANIMOUS_WORTH_SHOWING: Final = 0.5
+
 #: Our name of a metric, and how a step's line shows it.
 _SHOWN: Final = (
     ("reward", "reward {:.3f}"),
@@ -72,7 +76,11 @@ def describe_step(row: Mapping[str, float], total: int | None) -> str:
         'step 3/18  reward 0.500  length 25'
     """
     step = f"step {row['step']:.0f}" + (f"/{total}" if total else "")
-    return "  ".join([step, *(form.format(row[name]) for name, form in _SHOWN if name in row)])
+    parts = [step, *(form.format(row[name]) for name, form in _SHOWN if name in row)]
+    unanimous = row.get("unanimous_right", 0.0) + row.get("unanimous_wrong", 0.0)
+    if unanimous >= UNANIMOUS_WORTH_SHOWING:
+        parts.append(f"unanimous {unanimous:.0%}")
+    return "  ".join(parts)
 
 
 class Progress:
