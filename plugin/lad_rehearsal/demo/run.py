@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_rehearsal.demo.chain import Chain, iter_examples
+from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
 
 __all__ = ["run_demo"]
@@ -33,14 +33,14 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     records = run_stages(chain.stages(), folder, console)
 
     # Imported after the long part: the import takes seconds, and nothing before needs it.
-    from lad_rehearsal.demo.figures import draw_training
+    from lad_reasoner.report.training_curves import read_runs, write_plots
     from lad_rehearsal.demo.summary import summarize
 
     summary = summarize(chain, records)
     path = folder / "summary.json"
     path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    figure = draw_training(summary["grpo"], folder / "training.png")
-    console.print(f"figure of every step: {figure}\nall measurements:     {path}", soft_wrap=True)
+    write_plots(read_runs([f"{VARIANTS[name]}={chain.run_dir(name)}" for name in ("grpo", "sft-grpo")]), folder)
+    console.print(f"figures of every step: {folder / 'training.png'}\nall measurements:      {path}", soft_wrap=True)
     return summary
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lad_reasoner.models.qwen_vl import run_language_model
+
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
@@ -127,7 +129,9 @@ def _prefill(model: Any, prompts: EncodedPrompts, samples: int) -> _State:
         if (deepstack := getattr(features, "deepstack_features", None)) is not None:
             # Qwen3-VL adds features of earlier vision layers to the first language layers.
             deep = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}
-    hidden = _forward(model, cache, embeddings, prompts.attention_mask, prompts.position_ids, **deep)
+    hidden = run_language_model(
+        model, cache, embeddings, mask=prompts.attention_mask, positions=prompts.position_ids, **deep
+    )
     return _State(
         cache=cache,
         index=torch.arange(len(prompts)),
@@ -143,29 +147,9 @@ def _advance(model: Any, state: _State, chosen: torch.Tensor) -> None:
     itself = torch.eye(samples, dtype=torch.bool).expand(prompts, 1, -1, -1)
     state.mask = torch.cat([state.mask, itself], dim=-1)
     positions = state.position[None, :, None].expand(3, -1, samples)
-    hidden = _forward(model, state.cache, model.get_input_embeddings()(chosen), state.mask, positions)
+    embeddings = model.get_input_embeddings()(chosen)
+    hidden = run_language_model(model, state.cache, embeddings, mask=state.mask, positions=positions)
     state.logits, state.position = model.lm_head(hidden).float(), state.position + 1
-
-
-def _forward(
-    model: Any,
-    cache: DynamicCache,
-    embeddings: torch.Tensor,
-    mask: torch.Tensor,
-    positions: torch.Tensor,
-    **deep: Any,
-) -> torch.Tensor:
-    """Run only the language model: verl replaces the forward of the model around it in the trainer's process."""
-    output = model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        **deep,
-    )
-    hidden: torch.Tensor = output.last_hidden_state
-    return hidden
 
 
 def _choose(

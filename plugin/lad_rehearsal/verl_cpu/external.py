@@ -49,8 +49,12 @@ def _store_text_positions() -> None:
     verl stores positions of shape (4, tokens) and, if all sequences of a batch have the same length, later splits them
     along the wrong dimension (verl issue 7899). `CpuEngine` computes vision positions itself.
     """
-    if loop := sys.modules.get("verl.experimental.agent_loop.agent_loop"):
-        loop.AgentLoopWorker._compute_position_ids = _text_positions  # noqa: SLF001
+    loop = sys.modules.get("verl.experimental.agent_loop.agent_loop")
+    classes = [loop.AgentLoopWorker] if loop else []
+    while classes:  # Ray copies inherited methods into the class of an actor
+        owner = classes.pop()
+        owner._compute_position_ids = _text_positions  # noqa: SLF001
+        classes += owner.__subclasses__()
 
 
 def _text_positions(

@@ -15,6 +15,7 @@ import torch
 
 from lad_reasoner.inference.predictions import Sampling
 from lad_reasoner.inference.protocol import Question
+from lad_reasoner.models.qwen_vl import expand_image_tokens
 from lad_reasoner.pairs.images import decode
 from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.support.errors import DataError
@@ -190,13 +191,11 @@ class Prompts:
         markers = short.count(self._image_token)
         if markers != len(grids):
             raise DataError(where, found=f"{markers} image markers for {len(grids)} images", expected="one an image")
-        merged = self._processor.image_processor.merge_size**2
-        ids: list[int] = []
-        prefix, sizes = 0, iter([time * rows * columns // merged for time, rows, columns in grids])
-        for token in short:
-            if token == self._image_token:
-                prefix = len(ids)
-            ids += [token] * (next(sizes) if token == self._image_token else 1)
+        merge_size = self._processor.image_processor.merge_size
+        ids = expand_image_tokens(short, grids, image_token=self._image_token, merge_size=merge_size)
+        prefix = 0
+        if grids:  # the query's tokens are the last image tokens
+            prefix = len(ids) - ids[::-1].index(self._image_token) - prod(grids[-1]) // merge_size**2
         row = torch.tensor([ids])
         kinds = (row == self._image_token).int()
         positions, _ = self._rope_index(row, mm_token_type_ids=kinds, image_grid_thw=torch.tensor(grids))

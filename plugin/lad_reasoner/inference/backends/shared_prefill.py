@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lad_reasoner.inference.backends.cache import GrowingCache
 from lad_reasoner.inference.backends.decoding import LanguageState
 from lad_reasoner.inference.backends.prompts import Patches, Prompt, Recent
+from lad_reasoner.models.qwen_vl import run_language_model
 
 __all__ = ["SharedPrefill"]
 
@@ -166,13 +167,6 @@ class SharedPrefill:
     def _forward(
         self, state: LanguageState, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **more: Any
     ) -> None:
-        output = self._network.model.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=state.cache,
-            use_cache=True,
-            **more,
-        )
+        hidden = run_language_model(self._network, state.cache, embeddings, mask=mask, positions=positions, **more)
         state.mask = mask
-        state.logits = self._network.lm_head(output.last_hidden_state[:, -1]).float()
+        state.logits = self._network.lm_head(hidden[:, -1]).float()

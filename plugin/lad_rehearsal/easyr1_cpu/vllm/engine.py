@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from lad_reasoner.models.qwen_vl import expand_image_tokens
 from lad_reasoner.support.errors import RunError
 
 from .weights import Weights
@@ -169,15 +170,13 @@ class LLM:
         images: dict[str, torch.Tensor] = {}
         if pictures:
             images = dict(self._processor.image_processor(images=pictures, return_tensors="pt"))
-        merged = self._processor.image_processor.merge_size**2
-        counts = iter((images["image_grid_thw"].prod(dim=1) // merged).tolist() if images else [])
+        grids = images["image_grid_thw"].tolist() if images else []
         mark = self._model.config.image_token_id
         marks = list(prompt["prompt_token_ids"]).count(mark)
         if marks != len(pictures):
             raise ValueError(f"The prompt has {marks} image placeholder(s) and {len(pictures)} image(s).")
-        ids: list[int] = []
-        for token in prompt["prompt_token_ids"]:
-            ids += [token] * (next(counts) if token == mark else 1)
+        merge_size = self._processor.image_processor.merge_size
+        ids = expand_image_tokens(prompt["prompt_token_ids"], grids, image_token=mark, merge_size=merge_size)
         if self._longest is not None and len(ids) >= self._longest:
             raise ValueError(f"The prompt has {len(ids)} tokens; max_model_len is {self._longest}.")
         return ids, images
