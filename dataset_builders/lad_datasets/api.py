@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,10 @@ def build_grpo(
     visa: StrPath | None = None,
     folder: StrPath | None = None,
     recipe: str | None = None,
+    balance: bool = False,
+    val_fraction: float = 0.0,
+    normal: Sequence[str] = (),
+    defect: Sequence[str] = (),
     limit: int | None = None,
     loco: StrPath | None = None,
     options: Options = _DEFAULTS,
@@ -60,6 +64,10 @@ def build_grpo(
         visa: VisA tree, raw or converted.
         folder: Your own images: ``<category>/{train/good,test/{good,<defect>}}``.
         recipe: Name or YAML file. Default: "paper"; "all" if only ``folder`` is given.
+        balance: Use as many normal as anomalous queries in each category.
+        val_fraction: Share of the images of each category to write to ``<out>_val`` instead.
+        normal: Folder names that mean normal images, besides good, ok, normal and the like.
+        defect: Folder names that mean a defect, if in doubt.
         limit: Use at most this many queries, sampled by the seed.
         loco: MVTec LOCO AD tree; none of its test images may be among the images.
         options: How pairs are made.
@@ -70,12 +78,24 @@ def build_grpo(
         DataError: A tree, the recipe or an image is not as expected, or nothing is left.
     """
     from lad_datasets.builders.grpo import build_grpo
+    from lad_datasets.sources.folder_names import FolderNames
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
     roots = {layout: Path(root) for layout, root in given.items() if root is not None}
     chosen = recipe or ("all" if set(roots) == {"folder"} else "paper")
     with listen(progress):
-        return _build(out, build_grpo(roots, Path(out), options, recipe=chosen, limit=limit, loco=_path(loco)))
+        manifest = build_grpo(
+            roots,
+            Path(out),
+            options,
+            recipe=chosen,
+            limit=limit,
+            loco=_path(loco),
+            names=FolderNames(normal, defect),
+            val_fraction=val_fraction,
+            balance=balance,
+        )
+    return _build(out, manifest)
 
 
 def build_loco(

@@ -107,7 +107,7 @@ SAME = [
     ),
     (["build", "sft"], lad_datasets.build_sft, {"rows", "val_fraction", "seed", "skip_bad", "overwrite"}),
     (["build", "loco"], lad_datasets.build_loco, {"subset", "limit"}),
-    (["build", "grpo"], lad_datasets.build_grpo, {"recipe", "limit"}),
+    (["build", "grpo"], lad_datasets.build_grpo, {"recipe", "limit", "balance", "val_fraction"}),
     (["build", "mmad"], lad_datasets.build_mmad, {"limit"}),
 ]
 

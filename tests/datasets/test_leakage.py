@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from random import Random
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lad_datasets.leakage.guard import Guard, is_test_image
+from lad_datasets.leakage.perceptual_hash import look_of
 from lad_reasoner.support.errors import DataError
 
 
@@ -74,14 +78,14 @@ def test_grpo_refuses_them(lad, small_tree, real_loco, tmp_path) -> None:
     words = ("build", "grpo", "--folder", small_tree, "--recipe", "all", "--skip-bad", "--out", tmp_path / "x.parquet")
     done = lad(*words, "--loco", real_loco)
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: {small_tree}/gear/test/dent/0.png: found the picture")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {small_tree}/gear/test/dent/0.png: the picture")
     assert not (tmp_path / "x.parquet").exists()
 
 
 def test_grpo_refuses_a_loco_tree_as_a_folder(lad, real_loco, tmp_path) -> None:
     done = lad("build", "grpo", "--folder", real_loco, "--recipe", "all", "--out", tmp_path / "x.parquet")
     assert done.exit_code == 1
-    assert "found the test image" in done.stderr
+    assert "this is MVTec LOCO AD, not an own folder" in done.stderr
 
 
 @pytest.mark.parametrize("disguise", ["named", "renamed"])
@@ -101,3 +105,97 @@ def test_sft_refuses_them(lad, real_loco, tmp_path, disguise) -> None:
 def test_a_guard_needs_test_images(tmp_path) -> None:
     with pytest.raises(DataError, match="no test images"):
         Guard(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "leaks"),
+    [
+        ("/data/MVTec-LOCO/pushpins/good/000.png", True),
+        ("/data/mvtec_loco_anomaly_detection/Screw Bag/a/000.png", True),
+        ("/data/MVTec LOCO AD/juice-bottle/test/good/000.png", True),
+        ("own/Breakfast_Box/test/good/000.png", True),
+        ("own/splicing-connectors/TEST/bad/000.png", True),
+        ("/data/mvtec_loco_ad/pushpins/train/good/000.png", False),
+        ("/data/mvtec_loco_ad/pushpins/validation/good/000.png", False),
+        ("/test/pushpins/train/good/000.png", False),
+        ("own/screws/test/good/000.png", False),
+        ("/data/location/gear/test/good/000.png", False),
+    ],
+)
+def test_by_any_spelling(path, leaks) -> None:
+    assert is_test_image("folder", path) == leaks
+
+
+@pytest.mark.parametrize("where", ["folder", "link", "sft", "check"])
+def test_a_renamed_test_folder_gets_into_no_training_file(lad, tmp_path, draw_tiny, small_tree, *, where) -> None:
+    hidden = tmp_path / "MVTec-LOCO" / "pushpins" / "test" / "good" / "0.png"
+    draw_tiny(hidden)
+    out = tmp_path / "out.parquet"
+    if where in {"sft", "check"}:
+        row = {
+            "id": "1",
+            "images": [str(hidden)],
+            "question": "<image>?",
+            "answer": "a",
+            "dataset": "own",
+            "category": "c",
+        }
+        (tmp_path / "annotations.jsonl").write_text(json.dumps(row))
+        words = ["build", "sft", "--annotations", tmp_path, "--out", out]
+        words = ["check", tmp_path / "annotations.jsonl"] if where == "check" else words
+    else:
+        target = small_tree / "gear/test/dent/9.png"
+        if where == "link":
+            target.symlink_to(hidden)
+        else:
+            draw_tiny(small_tree / "pushpins/train/good/0.png")
+            draw_tiny(small_tree / "pushpins/test/dent/0.png")
+        words = ["build", "grpo", "--folder", small_tree, "--out", out]
+    done = lad(*words)
+    assert done.exit_code == 1
+    assert "MVTec LOCO AD" in done.stderr
+    assert not out.exists()
+
+
+def test_the_hash_is_the_one_of_imagehash(shared_data) -> None:
+    import imagehash
+    import numpy as np
+
+    for path in sorted((shared_data / "real").rglob("*/train/good/*.png"))[:5]:
+        expected = imagehash.phash(Image.open(path).convert("RGB"), hash_size=16).hash
+        assert np.packbits(expected.ravel()).view(np.uint64).tolist() == look_of(path.read_bytes(), path).tolist()
+
+
+@pytest.mark.slow
+def test_turned_mirrored_padded_and_cropped_copies_are_found(guard, real_loco) -> None:
+    """docs/datasets.md prints these figures."""
+    random = Random(0)
+    found, tried = Counter(), Counter()
+    for path in sorted(real_loco.glob("*/test/*/*.png")):
+        image = Image.open(path).convert("RGB")
+        for kind, copy in iter_copies(image, random):
+            out = BytesIO()
+            copy.save(out, "JPEG", quality=90)
+            tried[kind] += 1
+            try:
+                guard.check(out.getvalue(), "x")
+            except DataError:
+                found[kind] += 1
+    print({kind: f"{found[kind]} of {count}" for kind, count in tried.items()})
+    assert found["orientation"] == tried["orientation"]
+    assert found["padding"] == tried["padding"]
+    assert found["crop"] >= 0.95 * tried["crop"]
+
+
+def iter_copies(image: Image.Image, random: Random) -> Iterator[tuple[str, Image.Image]]:
+    for turn in list(Image.Transpose):
+        yield "orientation", image.transpose(turn)
+    for colour in ("black", "white", "gray"):
+        yield "padding", ImageOps.expand(image, border=image.width // 10, fill=colour)
+    for _ in range(10):
+        left, top, right, low = (random.uniform(0, 0.05) for _ in range(4))
+        width, height = image.size
+        yield (
+            "crop",
+            image.crop((int(left * width), int(top * height), int((1 - right) * width), int((1 - low) * height))),
+        )

@@ -139,13 +139,13 @@ def test_an_image_that_would_be_misread_is_copied_upright(lad, tmp_path) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"question": "What?"}, "annotations.jsonl: r0: found 0 <image> in the question and 1 images"),
-        ({"answer": "<image>"}, "expected one <image> in the question for each image, and none in the answer"),
+        ({"question": "What?"}, "annotation r0: question: the text has 0 <image> for 1 images"),
+        ({"answer": "<image>"}, "answer: trainers read the token <image> as control"),
         ({"answer": ""}, "annotations.jsonl:1: found answer: String should have at least 1 character"),
         ({"images": []}, "annotations.jsonl:1: found images: "),
         ({"id": "r1"}, "found id 'r1' twice"),
         ({"images": ["none.png"]}, "none.png: found no readable file"),
-        ({"dataset": "mvtec_loco", "images": ["a/test/good/0.png"]}, "r0: found the test image a/test/good/0.png"),
+        ({"dataset": "mvtec_loco", "images": ["a/test/good/0.png"]}, "r0: a/test/good/0.png is a test image"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_left(lad, tmp_path, changed, message) -> None:

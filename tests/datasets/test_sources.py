@@ -127,8 +127,8 @@ def test_stray_files_links_and_any_alphabet(tmp_path) -> None:
         "linked/test/good/1.jpeg",
     ]
     assert [note.removeprefix(f"{root}/") for note in tree.notes] == [
-        "empty: passed over: no images in train/good or test/*",
-        *(f"{name}/test/good: passed over 1, {NO_IMAGE}: notes.txt" for name in ("linked", "歯車 №5")),
+        "empty: skipped: no images in train/good or test/*",
+        *(f"{name}/test/good: skipped 1, {NO_IMAGE}: notes.txt" for name in ("linked", "歯車 №5")),
     ]
 
 
@@ -148,14 +148,14 @@ def test_nothing_is_passed_over_without_a_line(tmp_path, lad) -> None:
     tree = folder.scan(root)
     many = ", ".join(f"{number:02d}.json" for number in range(20)) + " and 10 more"
     assert [note.removeprefix(f"{root}") for note in tree.notes] == [
-        ": passed over 1, links to nothing: lost",
-        "/gear/test: passed over 1, images outside the layout: loose.png",
-        "/gear/test/crack: passed over 1, links to nothing: 0.png",
-        f"/gear/test/dent: passed over 1, {NO_IMAGE}: a.gif",
-        f"/gear/test/good: passed over 30, {NO_IMAGE}: {many}",
-        "/gear/test/rust/deep: passed over 1, images outside the layout: 4.png",
-        "/gear/test/worn: passed over: an empty folder",
-        "/gear/train/bad: passed over 1, images outside the layout: 1.png",
+        ": skipped 1, links to nothing: lost",
+        "/gear/test: skipped 1, images outside the layout: loose.png",
+        "/gear/test/crack: skipped 1, links to nothing: 0.png",
+        f"/gear/test/dent: skipped 1, {NO_IMAGE}: a.gif",
+        f"/gear/test/good: skipped 30, {NO_IMAGE}: {many}",
+        "/gear/test/rust/deep: skipped 1, images outside the layout: 4.png",
+        "/gear/test/worn: skipped: an empty folder",
+        "/gear/train/bad: skipped 1, images outside the layout: 1.png",
     ]
 
 
@@ -169,8 +169,8 @@ def test_visa_images_that_the_split_does_not_name(tmp_path) -> None:
     touch(tmp_path / "split_csv/1cls.csv", b"object,split,label,image,mask\n" + rows.encode())
     notes = [note.removeprefix(f"{tmp_path}/candle/") for note in visa.scan(tmp_path).notes]
     assert notes[1:] == [
-        f"Data/Images/Anomaly: passed over 1, {NO_IMAGE}: 000.gif",
-        "Data/Images/Normal: passed over 1, images outside the layout: 0001.JPG",
+        f"Data/Images/Anomaly: skipped 1, {NO_IMAGE}: 000.gif",
+        "Data/Images/Normal: skipped 1, images outside the layout: 0001.JPG",
     ]
 
 
@@ -178,14 +178,14 @@ def test_mvtec_loco_folders_of_another_name(tmp_path) -> None:
     for name in ("train/good/0.png", "validation/good/0.png", "test/good/1.png", "test/logical/2.png"):
         touch(tmp_path / "screw_bag" / name)
     notes = mvtec_loco.scan(tmp_path).notes
-    assert notes == (f"{tmp_path}/screw_bag/test/logical: passed over 1, images outside the layout: 2.png",)
+    assert notes == (f"{tmp_path}/screw_bag/test/logical: skipped 1, images outside the layout: 2.png",)
 
 
 @pytest.mark.parametrize("scan", [mvtec_ad.scan, folder.scan, visa.scan, mvtec_loco.scan])
 def test_wrong_folders_say_what_was_expected(tmp_path, scan) -> None:
     with pytest.raises(DataError, match="no such folder"):
         scan(tmp_path / "absent")
-    with pytest.raises(DataError, match="expected <"):
+    with pytest.raises(DataError, match="The layout is <"):
         scan(tmp_path)
 
 
@@ -200,7 +200,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path) -> None:
     os.makedirs(folder_bytes)  # noqa: PTH103 - bytes
     with open(folder_bytes + b"/\xff.png", "wb") as stream:  # noqa: PTH123 - bytes
         stream.write(b"x")
-    with pytest.raises(DataError, match="a name that is not UTF-8"):
+    with pytest.raises(DataError, match="the name is not UTF-8"):
         folder.scan(tmp_path)
 
 
@@ -212,5 +212,5 @@ def test_a_set_on_which_always_no_would_be_right_is_refused(lad, tmp_path) -> No
         Image.new("RGB", (8, 8), "red" if "train" in place else "blue").save(folder / "000.png")
     done = lad("build", "loco", "--root", tmp_path / "tree", "--out", tmp_path / "loco.parquet")
     assert done.exit_code == 1
-    assert "found no anomalous test image, expected <category>/test/logical_anomalies" in done.stderr
+    assert "this is MVTec AD, not MVTec LOCO AD. Use --mvtec" in done.stderr
     assert not (tmp_path / "loco.parquet").exists()

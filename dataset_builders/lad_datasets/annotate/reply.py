@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_datasets.annotate.subjects import Subject
+from lad_reasoner.task.control_text import find_control_token
 
 __all__ = ["QA", "TOPICS", "InvalidReplyError", "RefusalError", "Topic", "parse_reply", "reply_schema", "topics_of"]
 
@@ -24,8 +25,8 @@ ANSWER_LENGTH: Final = (20, 1200)
 #: and products are shorter, sentences longer.
 COPIED_WORDS: Final = 10
 
-#: What trainers read as control text: image markers, special tokens, the answer template.
-_CONTROL: Final = re.compile(r"<image>|<video>|<audio>|<\|[^|>]*\|>|</?think>|</?answer>|[\x00-\x08\x0b-\x1f\x7f]")
+#: Tags of the answer template, and control characters.
+_CONTROL: Final = re.compile(r"</?think>|</?answer>|[\x00-\x08\x0b-\x1f\x7f]")
 
 #: An answer is about the image; one that mentions what it was told has not looked.
 _TELLS: Final = re.compile(
@@ -109,8 +110,9 @@ def _faults_of(pair: QA, subject: Subject, copied: set[tuple[str, ...]]) -> Iter
     for name, text, bounds in (("question", pair.question, QUESTION_LENGTH), ("answer", pair.answer, ANSWER_LENGTH)):
         if not bounds[0] <= len(text.strip()) <= bounds[1]:
             yield f"the {name} has {len(text.strip())} characters, not {bounds[0]} to {bounds[1]}"
-        if control := _CONTROL.search(text):
-            yield f"the {name} holds {json.dumps(control.group())}, which trainers read as control text"
+        control = _CONTROL.search(text)
+        if token := control.group() if control else find_control_token(text):
+            yield f"the {name} holds {json.dumps(token)}, which trainers read as control text"
         if tell := _TELLS.search(text):
             yield f"the {name} speaks of what it was told ({tell.group()!r}), not of the image"
     if not _is_english(pair.answer):

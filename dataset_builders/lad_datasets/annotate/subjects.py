@@ -10,15 +10,17 @@ from typing import Any, Final
 
 from lad_datasets.leakage.guard import refuse_test_image
 from lad_datasets.recipes.recipe import read_recipe
-from lad_datasets.sources import mmad, mvtec_ad, visa
+from lad_datasets.sources import folder, mmad, mvtec_ad, visa
+from lad_datasets.sources.folder_names import COMMON, FolderNames
 from lad_datasets.sources.samples import GOOD, Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
+from lad_reasoner.task.control_text import find_control_text
 
 __all__ = ["Subject", "find_subjects"]
 
-_SCANS: Final = {"mvtec_ad": mvtec_ad.scan, "visa": visa.scan}
+_SCANS: Final = {"mvtec_ad": mvtec_ad.scan, "visa": visa.scan, "folder": folder.scan}
 
 #: Read at a time for a digest: memory does not grow with the image.
 _CHUNK: Final = 1 << 20
@@ -69,15 +71,21 @@ class Subject:
 
 
 def find_subjects(
-    trees: Mapping[str, Path], *, mmad_root: Path | None, findings: Findings, limit: int | None = None
+    trees: Mapping[str, Path],
+    *,
+    mmad_root: Path | None,
+    findings: Findings,
+    limit: int | None = None,
+    names: FolderNames = COMMON,
 ) -> list[Subject]:
     """List what there is to annotate.
 
     Args:
-        trees: Root by layout, ``mvtec_ad`` and ``visa``.
+        trees: Root by layout: ``mvtec_ad``, ``visa``, ``folder``.
         mmad_root: MMAD's folder; without it, the datasets' own annotations are all that is known.
         findings: Told of duplicates, contradictions and what MMAD lacks.
         limit: Take this many, spread evenly over products and defects.
+        names: Which folder names mean normal.
 
     Returns:
         Subjects in the order of their ids.
@@ -87,9 +95,9 @@ def find_subjects(
         DataError: A tree or MMAD's folder is not what it should be.
     """
     if not trees:
-        raise UsageError("lad annotate", found="no images", expected="--mvtec DIR, --visa DIR or both")
+        raise UsageError("give at least one of --mvtec, --visa and --folder", where="lad annotate")
     priors = mmad.read(mmad_root, findings) if mmad_root else mmad.Mmad()
-    scanned = [_SCANS[layout](root) for layout, root in trees.items()]
+    scanned = [_SCANS[layout](root, names) for layout, root in trees.items()]
     for note in (note for tree in scanned for note in tree.notes):
         findings.add("note", note)
     joined = _Joiner(priors, findings)
@@ -109,10 +117,13 @@ class _Joiner:
 
     def join(self, tree: Tree, sample: Sample) -> Subject:
         """Return a sample with all that is known of it."""
-        refuse_test_image(tree.dataset, [sample.path], where=sample.path)
+        refuse_test_image(tree.dataset, [sample.path], where=sample.path, root=tree.root)
+        for name in (sample.category, sample.defect):
+            if problem := find_control_text(name):
+                raise DataError(f"the name {name!r} cannot stand in a prompt: {problem}", where=tree.file(sample))
         # VisA's converted layout, which MMAD follows, knows two defects: good and bad.
-        folder = sample.defect if tree.layout == "mvtec_ad" or sample.defect == GOOD else "bad"
-        key = (tree.layout, sample.category, folder, Path(sample.path).stem)
+        subset = sample.defect if tree.layout == "mvtec_ad" or sample.defect == GOOD else "bad"
+        key = (tree.layout, sample.category, subset, Path(sample.path).stem)
         entry = self._priors.entries.get(key)
         if entry is not None:
             self._used.add(key)
@@ -126,7 +137,7 @@ class _Joiner:
             image=tree.file(sample).resolve(),
             mask=_find_mask(tree, sample, entry),
             statements=entry.statements if entry else (),
-            knowledge=self._priors.knowledge_of(tree.layout, sample.category, folder),
+            knowledge=self._priors.knowledge_of(tree.layout, sample.category, subset),
             caption=self._read_caption(entry) if entry else "",
         )
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from lad_datasets.builders.build import build_pairs, claim_output, order_queries
-from lad_datasets.builders.describe import About
+from lad_datasets.builders.describe import About, description_files
 from lad_datasets.builders.options import Options
+from lad_datasets.files.images import sha256
 from lad_datasets.leakage.guard import Guard, refuse_test_image
+from lad_datasets.pairing.assemble import Query
 from lad_datasets.pairing.reference import draw_key
 from lad_datasets.recipes.recipe import ALL, Recipe, defect_names, read_recipe, spell
 from lad_datasets.sources import folder, mvtec_ad, visa
+from lad_datasets.sources.folder_names import COMMON, FolderNames
 from lad_datasets.sources.samples import GOOD, Sample, Tree
+from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
-from lad_reasoner.task.task import NORMAL
+from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
-__all__ = ["LAYOUTS", "build_grpo", "choose_queries", "draw_limit"]
+__all__ = ["LAYOUTS", "build_grpo", "choose_queries", "draw_limit", "split_queries", "validation_path"]
 
 #: What can be trained on, by source module.
-LAYOUTS: Final[dict[str, Callable[[Path], Tree]]] = {
+LAYOUTS: Final[dict[str, Callable[[Path, FolderNames], Tree]]] = {
     "mvtec_ad": mvtec_ad.scan,
     "visa": visa.scan,
     "folder": folder.scan,
@@ -42,7 +48,16 @@ Recipe `{name}`: {description}
 
 
 def build_grpo(
-    roots: Mapping[str, Path], out: Path, options: Options, *, recipe: str, limit: int | None, loco: Path | None
+    roots: Mapping[str, Path],
+    out: Path,
+    options: Options,
+    *,
+    recipe: str = "paper",
+    limit: int | None = None,
+    loco: Path | None = None,
+    names: FolderNames = COMMON,
+    val_fraction: float = 0.0,
+    balance: bool = False,
 ) -> dict[str, Any]:
     """Build the GRPO set.
 
@@ -51,45 +66,113 @@ def build_grpo(
         out: The parquet, or with ``options.shard_mb`` the folder of shards.
         options: How pairs are made.
         recipe: Name of a shipped recipe, or the path of one.
-        limit: Take this many queries, drawn by the seed.
+        limit: Sample this many queries by the seed.
         loco: An MVTec LOCO AD tree: none of its test images may be among the images.
+        names: Which folder names mean normal.
+        val_fraction: Share of the images, 0 to below 1, that goes to ``<out>_val`` instead.
+        balance: Sample as many normal as anomalous queries in each category, whatever the recipe asks for.
 
     Returns:
-        The manifest.
+        The manifest of the training file.
 
     Raises:
-        UsageError: No tree is given, the recipe is unknown, or the output cannot be made.
-        DataError: A tree or the recipe is not as expected, an image is unreadable or a test image of MVTec LOCO AD,
+        UsageError: No tree is given, an option is out of range, the recipe is unknown, or the output cannot be made.
+        DataError: A tree or the recipe is not as described, an image is unreadable or a test image of MVTec LOCO AD,
             or nothing is left.
+        RunError: Another process builds the output.
     """
     chosen = read_recipe(recipe)
     if not roots:
         raise UsageError("give at least one of --mvtec, --visa and --folder", where="lad build grpo")
-    with claim_output(out, options):
-        return _build(roots, out, options, recipe=chosen, limit=limit, loco=loco)
-
-
-def _build(
-    roots: Mapping[str, Path], out: Path, options: Options, *, recipe: Recipe, limit: int | None, loco: Path | None
-) -> dict[str, Any]:
+    if not 0 <= val_fraction < 1:
+        raise UsageError(f"{val_fraction} is not 0 or more and below 1", where="--val-fraction")
+    if balance:
+        chosen = chosen.model_copy(update={"balance": True, "expected": {}})
     findings = Findings()
-    trees = [LAYOUTS[layout](root) for layout, root in roots.items()]
-    for tree in trees:
-        for note in tree.notes:
-            findings.add("note", note)
-        refuse_test_image(tree.dataset, (sample.path for sample in tree.samples), where=tree.root)
-    queries = choose_queries(trees, recipe, seed=options.seed, findings=findings)
-    planned = order_queries(trees, draw_limit(queries, limit, options.seed), options, findings)
-    guard = Guard(loco, workers=options.workers) if loco else None
-    about = About(
-        verb="lad build grpo",
-        title=f"Reference/query pairs for GRPO: recipe {recipe.name}",
-        text=_TEXT.format(name=recipe.name, description=recipe.description),
-        split="train",
-        recorded={"recipe": recipe.model_dump(mode="json"), "limit": limit},
-        licences={tree.dataset: tree.licence for tree in trees},
-    )
-    return build_pairs(planned, out, options, findings, about=about, guard=guard)
+    with ExitStack() as claims:
+        claims.enter_context(claim_output(out, options))
+        if val_fraction:
+            again = replace(options, overwrite=options.overwrite or _is_leftover(validation_path(out), out))
+            claims.enter_context(claim_output(validation_path(out), again))
+        trees = [LAYOUTS[layout](root, names) for layout, root in roots.items()]
+        for tree in trees:
+            for note in tree.notes:
+                findings.add("note", note)
+            refuse_test_image(tree.dataset, (s.path for s in tree.samples), where=tree.root, root=tree.root)
+        queries = choose_queries(trees, chosen, seed=options.seed, findings=findings)
+        planned = order_queries(trees, draw_limit(queries, limit, options.seed), options, findings)
+        guard = Guard(loco, workers=options.workers) if loco else None
+        about = About(
+            verb="lad build grpo",
+            title=f"Reference/query pairs for GRPO: recipe {chosen.name}",
+            text=_TEXT.format(name=chosen.name, description=chosen.description),
+            split="train",
+            recorded={"recipe": chosen.model_dump(mode="json"), "limit": limit, "val_fraction": val_fraction},
+            licences={tree.dataset: tree.licence for tree in trees},
+        )
+        if not val_fraction:
+            return build_pairs(planned, out, options, findings, about=about, guard=guard)
+        train, held_out = split_queries(planned, val_fraction=val_fraction, seed=options.seed)
+        if not train or not held_out:
+            raise DataError(
+                f"{len(planned)} queries are too few to hold out {val_fraction:g} of them", where="--val-fraction"
+            )
+        part = replace(about, split="validation", recorded={**about.recorded, "validation_of": out.name})
+        build_pairs(held_out, validation_path(out), options, Findings(), about=part, guard=guard)
+        return build_pairs(train, out, options, findings, about=about, guard=guard)
+
+
+def validation_path(out: Path) -> Path:
+    """Return where the held-out pairs of an output go.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lad_datasets.builders.grpo import validation_path
+        >>> validation_path(Path("data/grpo.parquet")).name
+        'grpo_val.parquet'
+    """
+    return out.with_name(f"{out.name.removesuffix('.parquet')}_val{'.parquet' * out.name.endswith('.parquet')}")
+
+
+def _is_leftover(validation: Path, out: Path) -> bool:
+    """Return whether a validation file is of a build that was killed before its training file was there."""
+    try:
+        manifest = json.loads(description_files(validation)[0].read_text(encoding="utf-8"))
+        return not out.exists() and manifest.get("validation_of") == out.name
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def split_queries(planned: Sequence[Query], *, val_fraction: float, seed: int) -> tuple[list[Query], list[Query]]:
+    """Hold out whole images: in each category, a share of the normal and of the anomalous ones.
+
+    Images are told apart by their content, so that a copy under another name stays with its original. The choice
+    depends on the seed and the content alone.
+
+    Returns:
+        Training and held-out queries, in the order given.
+    """
+    digests = [_digest(query) for query in planned]
+    groups: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
+    labels: dict[str, tuple[str, str, str]] = {}
+    for query, digest in zip(planned, digests, strict=True):
+        group = labels.setdefault(digest, (query.tree.dataset, query.sample.category, query.sample.label))
+        groups[group].add(digest)
+    held_out: set[str] = set()
+    for images in groups.values():
+        wanted = max(1, round(val_fraction * len(images))) if len(images) > 1 else 0
+        held_out |= set(sorted(images, key=lambda digest: draw_key(seed, "validation", digest))[:wanted])
+    train = [query for query, digest in zip(planned, digests, strict=True) if digest not in held_out]
+    return train, [query for query, digest in zip(planned, digests, strict=True) if digest in held_out]
+
+
+def _digest(query: Query) -> str:
+    """Return an image's digest; of an unreadable one, which the build reports, its path."""
+    path = query.tree.file(query.sample)
+    try:
+        return sha256(read_image_bytes(path))
+    except DataError:
+        return str(path)
 
 
 def draw_limit(queries: Sequence[tuple[Tree, Sample]], limit: int | None, seed: int) -> Sequence[tuple[Tree, Sample]]:
@@ -154,7 +237,28 @@ def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int, fi
     elif recipe.normals == "none":
         normal = []
     taken = anomalous | {sample.path: sample for sample in normal}
+    if recipe.balance:
+        taken = _balance(taken, tree, category, seed, findings)
     return [taken[sample.path] for sample in own if sample.path in taken]
+
+
+def _balance(
+    taken: Mapping[str, Sample], tree: Tree, category: str, seed: int, findings: Findings
+) -> dict[str, Sample]:
+    """Keep as many normal as anomalous samples; of the anomalous ones, about as many of each kind."""
+    labels: dict[str, list[Sample]] = {NORMAL: [], ANOMALOUS: []}
+    ranks: Counter[str] = Counter()
+    for sample in sorted(taken.values(), key=lambda sample: draw_key(seed, "balance", tree.dataset, sample.path)):
+        labels[sample.label].append(sample)
+    each = min(len(samples) for samples in labels.values())
+    if each == 0 and taken:
+        findings.add("left out", f"{tree.layout}/{category}: all {len(taken)} queries have one label")
+    ranked = []
+    for sample in labels[ANOMALOUS]:
+        ranked.append((ranks[str(sample.kind)], sample))
+        ranks[str(sample.kind)] += 1
+    anomalous = [sample for _, sample in sorted(ranked, key=lambda item: item[0])[:each]]
+    return {sample.path: sample for sample in (*anomalous, *labels[NORMAL][:each])}
 
 
 def _tell_missing(recipe: Recipe, trees: Mapping[str, Tree], findings: Findings) -> None:

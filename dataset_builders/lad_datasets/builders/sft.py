@@ -152,7 +152,7 @@ def _build(
     findings = Findings()
     folder, kept = read_annotations(annotations, findings)
     for annotation in kept:
-        refuse_test_image(annotation.dataset, annotation.images, where=annotation.id)
+        refuse_test_image(annotation.dataset, annotation.images, where=annotation.id, root=folder)
     staging = hidden_sibling(out, "partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lad_datasets.checks.check import CheckOptions, Report, Table
 from lad_datasets.files.annotations import read_annotations
 from lad_datasets.files.images import load
-from lad_datasets.leakage.guard import Guard, is_test_image
+from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 
@@ -28,9 +28,10 @@ def check_annotations(path: Path, options: CheckOptions) -> Report:
     counts: Counter[tuple[str, str, str]] = Counter()
     for annotation in annotations:
         counts[annotation.dataset, annotation.category, annotation.writer] += 1
-        for name in annotation.images:
-            if is_test_image(annotation.dataset, name):
-                report.errors.append(f"{annotation.id}: {name} is a test image of MVTec LOCO AD")
+        try:
+            refuse_test_image(annotation.dataset, annotation.images, where=annotation.id, root=folder)
+        except DataError as fault:
+            report.errors.append(str(fault))
     for name in dict.fromkeys(name for annotation in annotations for name in annotation.images):
         try:
             loaded = load(folder / name)

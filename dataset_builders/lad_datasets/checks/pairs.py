@@ -24,6 +24,7 @@ from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
+from lad_reasoner.task.control_text import find_control_token
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.rewards import rlad_reward
 from lad_reasoner.task.task import IMAGE_MARKER, KINDS, LABELS, NORMAL, prompt_text
@@ -204,6 +205,8 @@ def _text_faults(row: dict[str, Any]) -> Iterator[str]:
     turns = [turn["content"] for turn in row["prompt"]]
     if "".join(turns).count(IMAGE_MARKER) != markers:
         yield f"column prompt has other {IMAGE_MARKER} than column problem"
+    if token := find_control_token(row["problem"].replace(IMAGE_MARKER, " ")):
+        yield f"column problem: trainers read the token {token} as control"
     if row["label"] not in LABELS:
         yield f"label is {row['label']!r}, expected {' or '.join(LABELS)}"
     if row["kind"] not in KINDS:

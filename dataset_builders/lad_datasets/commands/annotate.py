@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lad_datasets.commands.pair_options import Defect, Normal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,6 +56,11 @@ def annotate(
     ],
     mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
     visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own images: <category>/{train/good,test/{good,<defect>}}.")
+    ] = None,
+    normal: Normal = None,
+    defect: Defect = None,
     mmad: Annotated[Path | None, typer.Option(help="MMAD's folder: statements that serve as priors.")] = None,
     writer: Annotated[
         Writer | None,
@@ -101,12 +108,16 @@ def annotate(
     from lad_datasets.annotate.annotate import annotate_with_model, annotate_with_templates
     from lad_datasets.annotate.options import ModelOptions
     from lad_datasets.annotate.subjects import find_subjects
+    from lad_datasets.sources.folder_names import FolderNames
     from lad_reasoner.support.findings import Findings
 
     findings = Findings()
     prices = _prices(price_in, price_out, budget)
-    trees = {layout: root for layout, root in (("mvtec_ad", mvtec), ("visa", visa)) if root is not None}
-    subjects = find_subjects(trees, mmad_root=mmad, findings=findings, limit=limit)
+    trees = {
+        layout: root for layout, root in (("mvtec_ad", mvtec), ("visa", visa), ("folder", folder)) if root is not None
+    }
+    names = FolderNames(normal or (), defect or ())
+    subjects = find_subjects(trees, mmad_root=mmad, findings=findings, limit=limit, names=names)
     options = ModelOptions(
         base_url=base_url or PAPER_URL,
         model=model or PAPER_MODEL,

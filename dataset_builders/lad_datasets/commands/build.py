@@ -16,7 +16,7 @@ import typer
 from lad_datasets.commands import annotate as annotate_cli
 from lad_datasets.commands import filter as filter_cli
 from lad_datasets.commands import review as review_cli
-from lad_datasets.commands.pair_options import CORES, Images, takes_pair_options
+from lad_datasets.commands.pair_options import CORES, Defect, Images, Normal, takes_pair_options
 
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
@@ -62,10 +62,20 @@ def grpo(
     folder: Annotated[
         Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
     ] = None,
+    normal: Normal = None,
+    defect: Defect = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="paper, logical, all, or a YAML file of your own. [default: paper; all for --folder alone]"),
+        typer.Option(
+            help="paper, paper-kinds, logical, all, or your own YAML file. [default: paper; all for --folder alone]"
+        ),
     ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="As many normal as anomalous queries in each category.")
+    ] = False,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of the images of each category to write to <out>_val instead.")
+    ] = 0.0,
     limit: Limit = None,
     loco: LocoGuard = None,
     options: Options,
@@ -76,11 +86,23 @@ def grpo(
     Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
     """
     from lad_datasets.builders.grpo import build_grpo
+    from lad_datasets.sources.folder_names import FolderNames
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
     roots = {layout: root for layout, root in given.items() if root is not None}
     recipe = recipe or ("all" if set(roots) == {"folder"} else "paper")
-    _print(build_grpo(roots, out, options, recipe=recipe, limit=limit, loco=loco), as_json=as_json)
+    manifest = build_grpo(
+        roots,
+        out,
+        options,
+        recipe=recipe,
+        limit=limit,
+        loco=loco,
+        names=FolderNames(normal or (), defect or ()),
+        val_fraction=val_fraction,
+        balance=balance,
+    )
+    _print(manifest, as_json=as_json)
 
 
 @build.command()

@@ -13,9 +13,16 @@ import typer
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
 
-__all__ = ["CORES", "Images", "pair_options", "takes_pair_options"]
+__all__ = ["CORES", "Defect", "Images", "Normal", "pair_options", "takes_pair_options"]
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+Normal = Annotated[
+    list[str] | None,
+    typer.Option("--normal", help="Folder name that means normal images, besides good, ok, normal and the like."),
+]
+Defect = Annotated[list[str] | None, typer.Option("--defect", help="Folder name that means a defect, if in doubt.")]
 
 
 class Reference(StrEnum):

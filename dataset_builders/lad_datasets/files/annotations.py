@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
-from lad_reasoner.task.task import IMAGE_MARKER
+from lad_reasoner.task.control_text import find_control_text
 
 __all__ = ["ANNOTATIONS", "DECISIONS", "SUMMARY", "Annotation", "Decision", "read_annotations", "read_lines"]
 
@@ -75,13 +75,10 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
     kept = [_decide(annotation, decisions.get(annotation.id), findings) for annotation in annotations]
     result = [annotation for annotation in kept if annotation is not None]
     for annotation in result:
-        markers = annotation.question.count(IMAGE_MARKER)
-        if markers != len(annotation.images) or IMAGE_MARKER in annotation.answer:
-            raise DataError(
-                f"{file}: {annotation.id}",
-                found=f"{markers} {IMAGE_MARKER} in the question and {len(annotation.images)} images",
-                expected=f"one {IMAGE_MARKER} in the question for each image, and none in the answer",
-            )
+        question = find_control_text(annotation.question, images=len(annotation.images))
+        if problem := question or find_control_text(annotation.answer):
+            place = "question" if question else "answer"
+            raise DataError(f"{place}: {problem}", where=f"{file}, annotation {annotation.id}")
     return file.parent, result
 
 

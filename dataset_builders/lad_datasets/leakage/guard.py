@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from lad_datasets.files.images import sha256
-from lad_datasets.leakage.perceptual_hash import look_of
+from lad_datasets.leakage.perceptual_hash import CROPS, HASH_BITS, looks_of_crops, looks_of_orientations
 from lad_datasets.sources import EVALUATION_DATASETS, mvtec_loco
 from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.progress import track
+from lad_reasoner.task.task import LOCO_CATEGORIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,44 +23,65 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_DISTANCE", "Guard", "is_test_image", "refuse_test_image"]
 
-_REMEDY: Final = "take it out: test images of MVTec LOCO AD are for evaluation alone"
+_REMEDY: Final = "Take it out: test images of MVTec LOCO AD are for evaluation alone"
 
-#: Folder names that only MVTec LOCO AD's test set uses.
-_TEST_FOLDERS: Final = frozenset({"logical_anomalies", "structural_anomalies"})
+#: Folder names that only MVTec LOCO AD's test set uses, in lower case without separators.
+_TEST_FOLDERS: Final = frozenset({"logicalanomalies", "structuralanomalies", "logicalanomaly", "structuralanomaly"})
+_TEST_NAMES: Final = frozenset({"test", "tests", "testing", "testset"})
+_TRAINING_NAMES: Final = frozenset({"train", "training", "trainset", "validation", "val"})
+_CATEGORIES: Final = frozenset(name.replace("_", "") for name in LOCO_CATEGORIES)
 
-#: Looks of 256 bits this near are taken for one picture. docs/datasets.md says how it was chosen.
-MAX_DISTANCE: Final = 12
+#: Hashes of 256 bits that differ in this many or fewer belong to one picture. docs/datasets.md says how it was chosen.
+MAX_DISTANCE: Final = 24
 
 
 def is_test_image(dataset: str, path: str) -> bool:
-    """Tell by dataset id and path whether an image is one of MVTec LOCO AD's test set, or of its synthetic double.
+    """Return whether, by dataset id and path, an image is one of MVTec LOCO AD's test set or of its synthetic double.
+
+    Every spelling counts (``MVTec-LOCO``, ``Screw Bag``). Below a folder of the dataset's name, whatever is not below
+    ``train`` or ``validation`` is a test image; so is whatever is below ``<category>/test``.
 
     Example:
+        >>> from lad_datasets.leakage.guard import is_test_image
         >>> is_test_image("mvtec_loco", "screw_bag/test/good/000.png")
         True
         >>> is_test_image("mvtec_loco", "screw_bag/train/good/000.png")
         False
+        >>> is_test_image("folder", "/data/MVTec-LOCO/pushpins/good/000.png")
+        True
     """
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    return bool(_TEST_FOLDERS & set(parts)) or (dataset in EVALUATION_DATASETS and "test" in parts)
+    parts = [re.sub(r"[\W_]+", "", part.casefold()) for part in PurePosixPath(path.replace("\\", "/")).parts]
+    if _TEST_FOLDERS & set(parts):
+        return True
+    if dataset in EVALUATION_DATASETS and "test" in parts:
+        return True
+    for index, part in enumerate(parts):
+        below = set(parts[index + 1 :])
+        if part in _CATEGORIES and below & _TEST_NAMES:
+            return True
+        if ("mvtecloco" in part or "mvtecadloco" in part or part == "loco") and _CATEGORIES & below:
+            return not below & _TRAINING_NAMES
+    return False
 
 
-def refuse_test_image(dataset: str, paths: Iterable[str], *, where: object) -> None:
-    """Raise if any path is a test image of MVTec LOCO AD.
+def refuse_test_image(dataset: str, paths: Iterable[str], *, where: object, root: Path | None = None) -> None:
+    """Raise if any path is a test image of MVTec LOCO AD, as it is spelled or where its links lead.
 
     Args:
         dataset: Id of the dataset that the paths belong to.
         paths: Relative to the dataset's root, or absolute.
-        where: The row, for the error.
+        where: The row or tree, for the error.
+        root: Where relative paths start, if the files are there.
 
     Raises:
         DataError: One is.
     """
+    base = os.path.realpath(root) if root is not None else ""
     for path in paths:
-        if is_test_image(dataset, path):
-            raise DataError(
-                where, found=f"the test image {path} of {dataset}", expected="training data", remedy=_REMEDY
-            )
+        spelled = os.path.join(base, path)  # noqa: PTH118 - thousands of them
+        if is_test_image(dataset, spelled) or (base and is_test_image(dataset, os.path.realpath(spelled))):
+            problem = f"{path} is a test image of MVTec LOCO AD"
+            raise DataError(problem, where=where, remedy=_REMEDY)
 
 
 class Guard:
@@ -80,10 +104,10 @@ class Guard:
             read = pool.map(lambda path: _fingerprint(root / path), self._paths)
             fingerprints = list(track(read, total=len(self._paths), description="guard"))
         self._digests = {digest: path for (digest, _), path in zip(fingerprints, self._paths, strict=True)}
-        self._looks = np.stack([look for _, look in fingerprints])
+        self._looks = np.concatenate([looks for _, looks in fingerprints])
 
     def check(self, data: bytes, where: object) -> None:
-        """Raise if an image is one of them, as it is or scaled or compressed anew.
+        """Raise if an image is one of them: as it is, scaled, compressed, turned, mirrored, padded or cropped by 5%.
 
         Args:
             data: The encoded image.
@@ -97,15 +121,18 @@ class Guard:
         path = self._digests.get(sha256(data))
         how = "the same file as"
         if path is None:
-            distances = np.bitwise_count(self._looks ^ look_of(data, where)).sum(axis=1)
-            nearest = int(distances.argmin())
-            if distances[nearest] > MAX_DISTANCE:
+            best, nearest = HASH_BITS, 0
+            for look in looks_of_orientations(data, where):
+                distances = np.bitwise_count(self._looks ^ look).sum(axis=1, dtype=np.uint16)
+                if int(distances.min()) < best:
+                    best, nearest = int(distances.min()), int(distances.argmin())
+            if best > MAX_DISTANCE:
                 return
-            path, how = self._paths[nearest], f"the picture (perceptual distance {distances[nearest]} of 256) of"
-        found = f"{how} the MVTec LOCO AD test image {path}"
-        raise DataError(where, found=found, expected="training data", remedy=_REMEDY)
+            path = self._paths[nearest // len(CROPS)]
+            how = f"the picture (perceptual distance {best} of {HASH_BITS}) of"
+        raise DataError(f"{how} the MVTec LOCO AD test image {path}", where=where, remedy=_REMEDY)
 
 
 def _fingerprint(path: Path) -> tuple[str, NDArray[np.uint64]]:
     data = read_image_bytes(path)
-    return sha256(data), look_of(data, path)
+    return sha256(data), looks_of_crops(data, path)

@@ -79,7 +79,8 @@ class Recipe(BaseModel):
         name: One word.
         description: What it is, and where it comes from.
         normals: Normal test images of each category an entry names: "all", as many as anomalous ones ("balanced": a
-            seeded draw), or "none".
+            seeded sample), or "none".
+        balance: Then reduce the more frequent label of each category to the less frequent one.
         entries: The first that matches an image decides its kind.
         expected: Queries by ``<dataset>/<category>`` in the full trees, if known: what is missing is told.
     """
@@ -89,6 +90,7 @@ class Recipe(BaseModel):
     name: str = Field(min_length=1)
     description: str = Field(min_length=1)
     normals: Literal["all", "balanced", "none"]
+    balance: bool = False
     entries: tuple[Entry, ...] = Field(min_length=1)
     expected: dict[str, int] = Field(default_factory=dict)
 

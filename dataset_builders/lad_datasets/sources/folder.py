@@ -1,10 +1,10 @@
 """Any user's own data, in the layout that anomaly detection tools share.
 
     <category>/train/good/*            normal images, which serve as references
-    <category>/test/good/*             normal images in question
-    <category>/test/<defect>/*         anomalous images in question; the folder's name is the defect's
+    <category>/test/good/*             normal queries
+    <category>/test/<defect>/*         anomalous queries; the folder's name is the defect's
 
-Licence: the data owner's own. Reference: the layout is MVTec AD's.
+Other names for ``good``: see ``folder_names.py``. Licence: the data owner's own. Reference: the layout is MVTec AD's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from lad_datasets.sources.folder_names import COMMON, FolderNames
+from lad_datasets.sources.recognise import refuse_other_dataset
 from lad_datasets.sources.samples import GOOD, OWN_DATA, Sample, Tree, iter_folders, iter_images
-from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.support.errors import DataError
 
 __all__ = ["CATEGORIES", "scan", "scan_folders"]
@@ -28,47 +30,67 @@ LAYOUT: Final = "<category>/train/good and <category>/test/{good,<defect>}"
 ASIDE: Final = ("ground_truth", "validation")
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images.
 
+    Args:
+        root: The folder of the categories.
+        names: Which folder names mean normal.
+
     Raises:
-        DataError: The folder is not laid out as above.
+        DataError: The folder is not laid out as above, or a name may mean normal or a defect.
     """
-    samples, notes = scan_folders(root)
+    refuse_other_dataset(root, "folder")
+    samples, notes = scan_folders(root, names)
     return Tree("folder", "folder", root, OWN_DATA, samples, notes)
 
 
-def scan_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+def scan_folders(root: Path, names: FolderNames = COMMON) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """List the images of a tree in the layout above.
 
     Returns:
-        The samples, and lines on what was passed over.
+        The samples, and lines on folder names that were read as normal and on what was skipped.
 
     Raises:
-        DataError: The folder is absent, or holds no category in this layout.
+        DataError: The folder is absent, holds no category in this layout, or has a name that may mean normal.
     """
     if not root.is_dir():
-        raise DataError(root, found="no such folder", expected=LAYOUT)
+        raise DataError("no such folder", where=root, remedy=f"The layout is {LAYOUT}")
     samples: list[Sample] = []
     notes = note_dead_links(root)
+    found: set[str] = set()
     for category in iter_folders(root):
-        found = list(_iter_category(root, category))
-        samples += found
-        if not found:
-            notes.append(f"{category}: passed over: no images in train/good or test/*")
-        notes += note_passed_over(category, [root / sample.path for sample in found], aside=ASIDE)
+        own = list(_iter_category(root, category, names))
+        samples += own
+        if not own:
+            notes.append(f"{category}: skipped: no images in train/good or test/*")
+        notes += note_skipped(category, [root / sample.path for sample in own], aside=ASIDE)
+        folders = [*iter_folders(category / "train"), *iter_folders(category / "test")]
+        found |= {folder.name for folder in folders}
+        notes += [f"{folder}: read as normal images" for folder in folders if _is_renamed(folder, names)]
     if not samples:
-        names = ", ".join(path.name for path in list(iter_folders(root))[:3]) or "nothing"
-        remedy = "give the category folders' parent"
+        listed = ", ".join(path.name for path in list(iter_folders(root))[:3]) or "nothing"
+        remedy = f"The layout is {LAYOUT}; give the category folders' parent"
         if (root / "train").is_dir() or (root / "test").is_dir():
             remedy += f", which seems to be {root.parent}"
-        raise DataError(root, found=f"no images in this layout (folders: {names})", expected=LAYOUT, remedy=remedy)
+        raise DataError(f"no images in this layout (folders: {listed})", where=root, remedy=remedy)
+    if unused := names.unused(found):
+        raise DataError(f"no folder is called {', '.join(unused)}", where=root, remedy="Check --normal and --defect")
     return tuple(samples), tuple(notes)
 
 
-def _iter_category(root: Path, category: Path) -> Iterator[Sample]:
-    for image in iter_images(category / "train" / GOOD):
-        yield Sample(image.relative_to(root).as_posix(), category.name, "train", GOOD)
-    for defect in iter_folders(category / "test"):
-        for image in iter_images(defect):
-            yield Sample(image.relative_to(root).as_posix(), category.name, "test", defect.name)
+def _is_renamed(folder: Path, names: FolderNames) -> bool:
+    return (
+        folder.name != GOOD and (folder.parent.name == "test" or any(iter_images(folder))) and names.is_normal(folder)
+    )
+
+
+def _iter_category(root: Path, category: Path, names: FolderNames) -> Iterator[Sample]:
+    for folder in iter_folders(category / "train"):
+        if names.is_normal(folder):
+            for image in iter_images(folder):
+                yield Sample(image.relative_to(root).as_posix(), category.name, "train", GOOD)
+    for folder in iter_folders(category / "test"):
+        defect = GOOD if names.is_normal(folder) else folder.name
+        for image in iter_images(folder):
+            yield Sample(image.relative_to(root).as_posix(), category.name, "test", defect)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lad_reasoner.pairs.schema import Choice
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
-from lad_reasoner.task.task import IMAGE_MARKER
+from lad_reasoner.task.control_text import find_control_text
 
 __all__ = [
     "DATASETS",
@@ -282,10 +282,10 @@ def _without_marker(text: str, where: object) -> str:
     """Return a text that may become part of training data.
 
     Raises:
-        DataError: It holds an image marker, which trainers would take for an image.
+        DataError: It holds what trainers read as control, such as an image marker.
     """
-    if IMAGE_MARKER in text:
-        raise DataError(where, found=f"{IMAGE_MARKER} in a text", expected="plain text")
+    if problem := find_control_text(text):
+        raise DataError(problem, where=where)
     return text
 
 

@@ -15,35 +15,26 @@ from pathlib import Path
 from typing import Final
 
 from lad_datasets.sources.folder import scan_folders
+from lad_datasets.sources.folder_names import COMMON, FolderNames
+from lad_datasets.sources.recognise import MVTEC_AD_CATEGORIES, refuse_other_dataset
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, Tree, read_marker
 
 __all__ = ["CATEGORIES", "scan"]
 
-CATEGORIES: Final = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
+CATEGORIES: Final = MVTEC_AD_CATEGORIES
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images.
 
+    Args:
+        root: The folder of the categories.
+        names: Which folder names mean normal.
+
     Raises:
-        DataError: The folder is not laid out as above.
+        DataError: The folder is not laid out as above, or is another dataset.
     """
+    refuse_other_dataset(root, "mvtec_ad")
     dataset, licence = read_marker(root, dataset="mvtec_ad", licence=CC_BY_NC_SA_4)
-    samples, notes = scan_folders(root)
+    samples, notes = scan_folders(root, names)
     return Tree(dataset, "mvtec_ad", root, licence, samples, notes)

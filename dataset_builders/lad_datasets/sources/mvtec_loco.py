@@ -16,14 +16,16 @@ Its test images are for evaluation alone: ``leakage.py`` keeps them out of every
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from lad_datasets.sources.recognise import refuse_other_dataset
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
-from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_datasets.sources.skipped import note_dead_links, note_skipped
+from lad_reasoner.pairs.images import decode_mask, read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import LOCO_CATEGORIES
 
@@ -36,6 +38,10 @@ KINDS: Final = {GOOD: GOOD, "logical_anomalies": "logical", "structural_anomalie
 
 #: The defect of an anomalous image that no mask names.
 UNNAMED: Final = "unnamed"
+
+#: Our choice: the least share of a mask's marked pixels that names a defect, and how far its value may be off.
+_MIN_SHARE: Final = 0.2
+_MAX_STEP: Final = 2
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,logical_anomalies,structural_anomalies}"
 
@@ -55,14 +61,15 @@ def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
         DataError: The folder is not laid out as above, or a ``defects_config.json`` cannot be read.
     """
     if not root.is_dir():
-        raise DataError(root, found="no such folder", expected=LAYOUT)
+        raise DataError("no such folder", where=root, remedy=f"The layout is {LAYOUT}")
+    refuse_other_dataset(root, "mvtec_loco")
     dataset, licence = read_marker(root, dataset="mvtec_loco", licence=CC_BY_NC_SA_4)
     samples: list[Sample] = []
     notes = note_dead_links(root)
     for category in iter_folders(root):
         found = list(_iter_category(root, category))
         if not found:
-            notes.append(f"{category}: passed over: no images in train/good or test/*")
+            notes.append(f"{category}: skipped: no images in train/good or test/*")
         elif dataset == "mvtec_loco" and category.name not in CATEGORIES:
             notes.append(
                 f"{category}: not one of MVTec LOCO AD's categories ({', '.join(CATEGORIES)}); taken all the same"
@@ -70,10 +77,10 @@ def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
         if defects:
             found, unnamed = _name_defects(root, category, found, workers)
             notes += unnamed
-        notes += note_passed_over(category, [root / sample.path for sample in found], aside=ASIDE)
+        notes += note_skipped(category, [root / sample.path for sample in found], aside=ASIDE)
         samples += found
     if not any(sample.split == "test" for sample in samples):
-        raise DataError(root, found="no test images in this layout", expected=LAYOUT)
+        raise DataError("no test images in this layout", where=root, remedy=f"The layout is {LAYOUT}")
     return Tree(dataset, "mvtec_loco", root, licence, tuple(samples), tuple(notes))
 
 
@@ -87,15 +94,20 @@ def _iter_category(root: Path, category: Path) -> Iterator[Sample]:
 
 
 def _name_defects(root: Path, category: Path, samples: list[Sample], workers: int) -> tuple[list[Sample], list[str]]:
-    """Give each anomalous sample the names its masks carry; say how many stay unnamed, and why."""
+    """Give each anomalous sample the names its masks carry; report what stays unnamed or is not clear, and why."""
     names = _read_defect_names(category / "defects_config.json")
     with ThreadPoolExecutor(workers) as pool:
-        named = list(pool.map(lambda sample: replace(sample, defect=_defect(root, sample, names)), samples))
-    unnamed = [sample.path for sample in named if sample.defect == UNNAMED]
-    if not unnamed:
-        return named, []
-    why = "their masks name none" if names else f"{category / 'defects_config.json'} is absent"
-    return named, [f"{category}: {len(unnamed)} anomalous images have no defect name ({why}), such as {unnamed[0]}"]
+        read = list(pool.map(lambda sample: _defect(root, sample, names), samples))
+    named = [replace(sample, defect=defect) for sample, (defect, _) in zip(samples, read, strict=True)]
+    blurred = [sample.path for sample, (_, clear) in zip(samples, read, strict=True) if not clear]
+    notes = []
+    if unnamed := [sample.path for sample in named if sample.defect == UNNAMED]:
+        why = "their masks name none" if names else f"{category / 'defects_config.json'} is absent"
+        notes.append(f"{category}: {len(unnamed)} anomalous images have no defect name ({why}), such as {unnamed[0]}")
+    if blurred:
+        why = "their masks have other values than defects_config.json; were they resized?"
+        notes.append(f"{category}: the defects of {len(blurred)} images are uncertain: {why} Such as {blurred[0]}")
+    return named, notes
 
 
 def _read_defect_names(config: Path) -> dict[int, str]:
@@ -110,21 +122,30 @@ def _read_defect_names(config: Path) -> dict[int, str]:
         ) from error
 
 
-def _defect(root: Path, sample: Sample, names: dict[int, str]) -> str:
-    """Return the defects of a sample, ``+``-joined in the order of the config."""
+def _defect(root: Path, sample: Sample, names: dict[int, str]) -> tuple[str, bool]:
+    """Return the defects of a sample, ``+``-joined in the order of the config, and whether its masks are clear."""
     if sample.defect == GOOD or not names:
-        return sample.defect
+        return sample.defect, True
     image = Path(sample.path)
     masks = root / sample.category / "ground_truth" / image.parent.name / image.stem
-    values = {value for mask in iter_images(masks) for value in _pixel_values(mask)}
-    return "+".join(name for value, name in names.items() if value in values) or UNNAMED
+    read = [_mask_values(mask, names) for mask in iter_images(masks)]
+    values = {value for found, _ in read for value in found}
+    return "+".join(name for value, name in names.items() if value in values) or UNNAMED, all(ok for _, ok in read)
 
 
-def _pixel_values(mask: Path) -> set[int]:
-    from PIL import Image
+def _mask_values(mask: Path, configured: Collection[int]) -> tuple[set[int], bool]:
+    """Return the configured values that a mask shows, and whether it shows nothing else.
 
-    try:
-        with Image.open(mask) as image:
-            return {value for value, count in enumerate(image.convert("L").histogram()) if count and value}
-    except OSError as error:
-        raise DataError(mask, found=f"an unreadable mask ({error})", remedy="unpack the dataset again") from error
+    A published mask has one value. One that was resized or compressed has others along its edges: a value counts if it
+    is that of at least ``_MIN_SHARE`` of the marked pixels, as the nearest configured one.
+    """
+    import numpy as np
+
+    counts = np.bincount(decode_mask(read_image_bytes(mask), mask).ravel(), minlength=256)
+    counts[0] = 0
+    marked, found = int(counts.sum()), set()
+    for value in np.flatnonzero(counts >= max(1, _MIN_SHARE * marked)).tolist():
+        nearest = min(configured, key=lambda known: abs(known - value))
+        if abs(nearest - value) <= _MAX_STEP:
+            found.add(nearest)
+    return found, marked == sum(int(counts[value]) for value in found)

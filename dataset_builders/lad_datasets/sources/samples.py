@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,20 +153,21 @@ def iter_images(folder: Path) -> Iterator[Path]:
     """Yield the image files in a folder, by name; Thumbs.db, .DS_Store and their like are not images.
 
     Raises:
-        DataError: A name is not UTF-8.
+        DataError: A name is not UTF-8 or has a control character.
     """
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
-                _refuse_undecodable(path)
+                _refuse_name(path)
                 yield path
 
 
-def _refuse_undecodable(path: Path) -> None:
-    """Raise if a name is no UTF-8, which neither parquet nor JSON can hold."""
+def _refuse_name(path: Path) -> None:
+    """Raise if a name is not UTF-8, which neither parquet nor JSON can hold, or has a line end or the like."""
+    text = str(path)
     try:
-        str(path).encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise DataError(
-            os.fsencode(path), found="a name that is not UTF-8", expected="one that is", remedy="rename it"
-        ) from None
+        raise DataError("the name is not UTF-8", where=os.fsencode(path), remedy="Rename it") from None
+    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in text):
+        raise DataError("the name has a line end or another control character", where=repr(text), remedy="Rename it")

@@ -10,7 +10,7 @@ from typing import Final
 
 from lad_datasets.sources.samples import IMAGE_SUFFIXES, iter_folders
 
-__all__ = ["note_dead_links", "note_passed_over"]
+__all__ = ["note_dead_links", "note_skipped"]
 
 #: What file managers leave behind: of no interest to anyone.
 _STRAY: Final = frozenset({"thumbs.db", "desktop.ini"})
@@ -29,7 +29,7 @@ def note_dead_links(folder: Path) -> list[str]:
     return [_line(folder, _DEAD_LINK, names)] if names else []
 
 
-def note_passed_over(category: Path, taken: Collection[Path], *, aside: Collection[str] = ()) -> list[str]:
+def note_skipped(category: Path, taken: Collection[Path], *, aside: Collection[str] = ()) -> list[str]:
     """Say what of a category was not taken.
 
     Args:
@@ -51,7 +51,7 @@ def note_passed_over(category: Path, taken: Collection[Path], *, aside: Collecti
                 reasons[reason].append(name)
         notes += [_line(folder, reason, names) for reason, names in reasons.items()]
         if not files and folder != category and not any(iter_folders(folder)):
-            notes.append(f"{folder}: passed over: an empty folder")
+            notes.append(f"{folder}: skipped: an empty folder")
     return notes
 
 
@@ -79,4 +79,4 @@ def _reason(path: Path, taken: Collection[str]) -> str | None:
 
 def _line(folder: Path, reason: str, names: list[str]) -> str:
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return f"{folder}: passed over {len(names)}, {reason}: {', '.join(names[:_NAMES])}{more}"
+    return f"{folder}: skipped {len(names)}, {reason}: {', '.join(names[:_NAMES])}{more}"

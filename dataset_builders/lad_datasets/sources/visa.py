@@ -23,26 +23,15 @@ from pathlib import Path
 from typing import Final
 
 from lad_datasets.sources.folder import scan_folders
+from lad_datasets.sources.folder_names import COMMON, FolderNames
+from lad_datasets.sources.recognise import VISA_CATEGORIES, refuse_other_dataset
 from lad_datasets.sources.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
-from lad_datasets.sources.skipped import note_dead_links, note_passed_over
+from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.support.errors import DataError
 
 __all__ = ["CATEGORIES", "UNNAMED", "scan"]
 
-CATEGORIES: Final = (
-    "candle",
-    "capsules",
-    "cashew",
-    "chewinggum",
-    "fryum",
-    "macaroni1",
-    "macaroni2",
-    "pcb1",
-    "pcb2",
-    "pcb3",
-    "pcb4",
-    "pipe_fryum",
-)
+CATEGORIES: Final = VISA_CATEGORIES
 
 #: The defect of an anomalous image that ``image_anno.csv`` does not name.
 UNNAMED: Final = "unnamed"
@@ -50,14 +39,20 @@ UNNAMED: Final = "unnamed"
 SPLIT: Final = Path("split_csv", "1cls.csv")
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images, raw or converted.
 
+    Args:
+        root: The folder of the objects or of ``1cls``.
+        names: Which folder names of the converted layout mean normal.
+
     Raises:
-        DataError: The folder has neither layout, or a CSV lacks a column or names a file that is absent.
+        DataError: The folder has neither layout or is another dataset, or a CSV lacks a column or names a file that is
+            absent.
     """
     if not root.is_dir():
-        raise DataError(root, found="no such folder", expected="<object>/Data/Images or 1cls/<object>")
+        raise DataError("no such folder", where=root, remedy="The layout is <object>/Data/Images or 1cls/<object>")
+    refuse_other_dataset(root, "visa")
     dataset, licence = read_marker(root, dataset="visa", licence=CC_BY_4)
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
@@ -65,7 +60,7 @@ def scan(root: Path) -> Tree:
         samples, notes = _scan_raw(root)
     else:
         converted = root / "1cls" if (root / "1cls").is_dir() else root
-        found, notes = scan_folders(converted)
+        found, notes = scan_folders(converted, names)
         prefix = "1cls/" if converted != root else ""
         samples = tuple(Sample(prefix + s.path, s.category, s.split, s.defect) for s in found)
     return Tree(dataset, "visa", root, licence, samples, notes)
@@ -95,7 +90,7 @@ def _note_unused(root: Path, objects: Sequence[Path], samples: Sequence[Sample])
     yield from note_dead_links(root)
     for folder in objects:
         taken = [root / sample.path for sample in samples if sample.category == folder.name]
-        yield from note_passed_over(folder / "Data" / "Images", taken)
+        yield from note_skipped(folder / "Data" / "Images", taken)
 
 
 def _iter_annotations(folder: Path) -> Iterator[tuple[str, str]]:

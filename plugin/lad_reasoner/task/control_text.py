@@ -1,0 +1,46 @@
+"""Text that trainers and models read as control, not as text. It must not come from data."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from lad_reasoner.task.task import IMAGE_MARKER
+
+__all__ = ["find_control_text", "find_control_token"]
+
+#: LLaMA-Factory's placeholders of media; every token ``<|...|>`` of a chat template (Qwen, Llama, Phi and others); and
+#: special tokens of other forms of Qwen, LLaVA, InternVL, Gemma and Llama 2.
+_CONTROL: Final = re.compile(
+    r"<(?:image|video|audio|img|/img|image_placeholder|video_placeholder|audio_placeholder|IMG_CONTEXT)>"
+    r"|<\|[^\s<>|]{1,64}\|>"
+    r"|</?(?:tool_call|tool_response|start_of_turn|end_of_turn|start_of_image|end_of_image|s|bos|eos|pad|unk)>"
+    r"|\[/?INST\]|<</?SYS>>"
+)
+
+
+def find_control_token(text: str) -> str:
+    """Return the first token in a text that trainers read as control, image markers included; empty if none."""
+    found = _CONTROL.search(text)
+    return found.group() if found else ""
+
+
+def find_control_text(text: str, *, images: int = 0) -> str:
+    """Return what is wrong with a text as part of a prompt or an answer; empty if nothing.
+
+    Args:
+        text: From an annotation, a model's reply, an edit, or a name.
+        images: How many image markers it must have.
+
+    Example:
+        >>> from lad_reasoner.task.control_text import find_control_text
+        >>> find_control_text("Describe the <video> mark.")
+        'trainers read the token <video> as control'
+        >>> find_control_text("<image> Is it sound?", images=1)
+        ''
+    """
+    if token := find_control_token(text.replace(IMAGE_MARKER, " ") if images else text):
+        return f"trainers read the token {token} as control"
+    if (markers := text.count(IMAGE_MARKER)) != images:
+        return f"the text has {markers} {IMAGE_MARKER} for {images} images"
+    return ""

@@ -1,0 +1,274 @@
+"""What would give wrong labels, licences or names without a word is named instead."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from lad_datasets.sources import mvtec_loco
+from lad_datasets.sources.folder_names import FolderNames
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.control_text import find_control_text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "good",
+        "Good",
+        "OK",
+        "okay",
+        "normal",
+        "NORMAL",
+        "Defect-Free",
+        "no_defect",
+        "Non Defective",
+        "gut",
+        "i.O.",
+        "in Ordnung",
+        "bon",
+        "conforme",
+        "Bueno",
+        "sin defecto",
+        "正常",
+        "良品",
+        "合格",
+        "정상",
+        "годен",
+        "Dobrý",
+        "godkänd",
+    ],
+)
+def test_names_that_mean_normal(name) -> None:
+    assert FolderNames().is_normal(Path("gear/test") / name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scratch",
+        "bent",
+        "not_ok",
+        "nok",
+        "NG",
+        "no good",
+        "abnormal",
+        "defective",
+        "bad",
+        "missing_cable",
+        "pin",
+        "color",
+    ],
+)
+def test_names_that_mean_a_defect(name) -> None:
+    assert not FolderNames().is_normal(Path("gear/test") / name)
+
+
+@pytest.mark.parametrize("name", ["good_2", "normal light", "okBatch", "negative", "0", "clean", "reference"])
+def test_doubtful_names_are_asked_about_and_can_be_decided(name) -> None:
+    with pytest.raises(DataError, match=r"Pass --normal .* or --defect"):
+        FolderNames().is_normal(Path("gear/test") / name)
+    assert FolderNames(normal=[name.upper()]).is_normal(Path("gear/test") / name)
+    assert not FolderNames(defect=[name]).is_normal(Path("gear/test") / name)
+
+
+def test_no_name_of_the_published_datasets_is_doubtful(facts) -> None:
+    for row in facts("mvtec_counts.csv"):
+        assert FolderNames().is_normal(Path(row["defect"])) == (row["defect"] == "good")
+
+
+def renamed(root: Path) -> Path:
+    for category in root.iterdir():
+        (category / "train/good").rename(category / "train/OK")
+        (category / "test/good").rename(category / "test/Normal")
+    return root
+
+
+def test_normal_folders_of_other_names_are_normal_everywhere(lad, small_tree, tmp_path, rows_of) -> None:
+    done = lad("build", "grpo", "--folder", renamed(small_tree), "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 0
+    labels = {(row["query_path"].split("/")[2], row["label"]) for row in rows_of(tmp_path / "x.parquet")}
+    assert labels == {("Normal", "no"), ("dent", "yes"), ("missing_tooth", "yes")}
+    assert f"{small_tree}/gear/test/Normal: read as normal images" in done.stderr
+    done = lad("annotate", "--folder", small_tree, "--out", tmp_path / "qa")
+    assert done.exit_code == 0
+    answers = {}
+    for line in (tmp_path / "qa/annotations.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["dataset"] == "folder"
+        answers.setdefault(Path(row["images"][0]).parent.name, set()).add("no defect" in row["answer"])
+        assert "Normal" not in row["answer"]
+        assert "good" not in row["answer"]
+    assert answers == {"Normal": {True}, "dent": {False}, "missing_tooth": {False}}
+
+
+@pytest.mark.parametrize("verb", [("build", "grpo"), ("annotate",)])
+def test_a_doubtful_folder_stops_the_command_until_it_is_decided(lad, small_tree, tmp_path, verb) -> None:
+    (small_tree / "gear/test/dent").rename(small_tree / "gear/test/negative")
+    out = tmp_path / ("x.parquet" if verb[0] == "build" else "qa")
+    done = lad(*verb, "--folder", small_tree, "--out", out)
+    assert (done.exit_code, out.exists()) == (1, False)
+    assert "Pass --normal 'negative' or --defect 'negative'" in done.stderr
+    assert lad(*verb, "--folder", small_tree, "--out", out, "--defect", "negative").exit_code == 0
+
+
+def test_a_declared_name_that_no_folder_has_is_named(lad, small_tree, tmp_path) -> None:
+    done = lad("build", "grpo", "--folder", small_tree, "--normal", "gud", "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert "no folder is called gud" in done.stderr
+
+
+def plant(root: Path, draw_tiny, *paths: str) -> Path:
+    for path in paths:
+        draw_tiny(root / path)
+    return root
+
+
+MVTEC = ("cable/train/good/0.png", "cable/test/good/0.png", "cable/test/cable_swap/0.png")
+VISA = ("1cls/candle/train/good/0.JPG", "1cls/candle/test/good/0.JPG", "1cls/candle/test/bad/0.JPG")
+CONVERTED = tuple(path.removeprefix("1cls/") for path in VISA)
+LOCO = ("pushpins/train/good/0.png", "pushpins/test/good/0.png", "pushpins/test/logical_anomalies/0.png")
+OWN = ("gear/train/good/0.png", "gear/test/good/0.png", "gear/test/dent/0.png")
+
+
+@pytest.mark.parametrize(
+    ("paths", "option", "message"),
+    [
+        (MVTEC, "--visa", "this is MVTec AD, not VisA. Use --mvtec"),
+        (VISA, "--mvtec", "this is VisA, not MVTec AD. Use --visa"),
+        (CONVERTED, "--mvtec", "this is VisA, not MVTec AD. Use --visa"),
+        (LOCO, "--mvtec", "this is MVTec LOCO AD, not MVTec AD"),
+        (LOCO, "--visa", "this is MVTec LOCO AD, not VisA"),
+        (LOCO, "--folder", "this is MVTec LOCO AD, not an own folder"),
+        (OWN, "--mvtec", "gear is not of MVTec AD. Give own data as --folder"),
+        (OWN, "--visa", "gear is not of VisA. Give own data as --folder"),
+        ((*MVTEC, *OWN), "--mvtec", "gear is not of MVTec AD"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("build", "grpo", "--recipe", "all"), ("annotate",)])
+def test_a_mix_up_names_the_right_option(lad, tmp_path, draw_tiny, *, paths, option, message, verb) -> None:
+    plant(tmp_path / "tree", draw_tiny, *paths)
+    done = lad(*verb, option, tmp_path / "tree", "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_an_own_folder_keeps_its_licence_whatever_its_categories_are_called(lad, tmp_path, draw_tiny) -> None:
+    plant(tmp_path / "tree", draw_tiny, *MVTEC)
+    done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 0
+    assert "CC BY" not in (tmp_path / "x.card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<video>",
+        "<audio>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|vision_start|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<|box_start|>",
+        "<tool_call>",
+        "</s>",
+        "[INST]",
+        "<IMG_CONTEXT>",
+        "<|eot_id|>",
+        "<image>",
+    ],
+)
+@pytest.mark.parametrize("place", ["question", "answer", "edit", "name"])
+def test_control_text_is_refused_on_every_way_in(lad, tmp_path, draw_tiny, *, token, place) -> None:
+    draw_tiny(tmp_path / "0.png")
+    row = {
+        "id": "a",
+        "images": ["0.png"],
+        "question": "<image>\nIs it?",
+        "answer": "No.",
+        "dataset": "own",
+        "category": "c",
+    }
+    if place in {"question", "answer"}:
+        row[place] += token
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(row))
+    if place == "edit":
+        decision = {"id": "a", "decision": "edit", "answer": f"Yes. {token}"}
+        (tmp_path / "decisions.jsonl").write_text(json.dumps(decision))
+    if place == "name":
+        plant(tmp_path / "tree", draw_tiny, *(path.replace("dent", token.replace("/", "")) for path in OWN))
+        done = lad("annotate", "--folder", tmp_path / "tree", "--out", tmp_path / "qa")
+        assert done.exit_code == (1 if find_control_text(token.replace("/", "")) else 0)
+        return
+    for verb in (
+        ("build", "sft", "--annotations", tmp_path, "--out", tmp_path / "sft"),
+        ("check", tmp_path / "annotations.jsonl"),
+    ):
+        done = lad(*verb)
+        assert done.exit_code == 1
+        assert "annotation a" in done.stderr
+        assert token in done.stderr
+
+
+def test_plain_angle_brackets_are_text() -> None:
+    for text in ("a < b > c", "<br>", "x <| y", "size <5%", "<think>", "[1] and [INSTALL]"):
+        assert find_control_text(text) == ""
+
+
+def loco_tree(root: Path, mask: Image.Image, draw_tiny) -> Path:
+    plant(root, draw_tiny, *LOCO)
+    entries = {"missing_pin": 255, "extra_pin": 254, "wrong_color": 253, "other": 250}
+    config = [{"defect_name": name, "pixel_value": value} for name, value in entries.items()]
+    (root / "pushpins/defects_config.json").write_text(json.dumps(config))
+    folder = root / "pushpins/ground_truth/logical_anomalies/0"
+    folder.mkdir(parents=True)
+    mask.save(folder / "000.png")
+    return root
+
+
+def disc(value: int = 255) -> Image.Image:
+    mask = Image.new("L", (96, 80), 0)
+    ImageDraw.Draw(mask).ellipse([20, 20, 60, 60], fill=value)
+    return mask
+
+
+def two_values() -> Image.Image:
+    values = np.zeros((80, 96), dtype=np.uint8)
+    values[10:30, 10:30], values[50:70, 10:30] = 255, 250
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize(
+    ("mask", "defect", "clear"),
+    [
+        (disc(), "missing_pin", True),
+        (disc(254), "extra_pin", True),
+        (disc().resize((51, 43), Image.Resampling.BILINEAR), "missing_pin", False),
+        (disc(253).resize((300, 222), Image.Resampling.BICUBIC), "wrong_color", False),
+        (disc(249), "other", False),
+        (disc(1), "unnamed", False),
+        (two_values(), "missing_pin+other", True),
+        (disc().convert("RGB"), "missing_pin", True),
+    ],
+)
+def test_a_mask_names_only_what_it_shows(tmp_path, draw_tiny, *, mask, defect, clear) -> None:
+    tree = mvtec_loco.scan(loco_tree(tmp_path / "loco", mask, draw_tiny))
+    (sample,) = [sample for sample in tree.samples if sample.kind == "logical"]
+    assert sample.defect == defect
+    assert any("uncertain" in note for note in tree.notes) != clear
+
+
+def test_a_name_with_a_line_end_is_refused(lad, small_tree, tmp_path) -> None:
+    shutil.move(small_tree / "gear/test/dent", small_tree / "gear/test/de\nnt")
+    done = lad("build", "grpo", "--folder", small_tree, "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert r"de\nnt" in done.stderr
+    assert "line end" in done.stderr
