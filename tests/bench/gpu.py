@@ -267,7 +267,7 @@ def main(words: list[str] | None = None) -> int:
     print(", ".join(about.values()), flush=True)
     print(f"{'':<34} {'measured':>12} {'estimated':>9} {'ratio':>6}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        end = time.monotonic() + given.seconds - 20  # a part ends some seconds after its last step
+        end = time.monotonic() + given.seconds - 40  # a part ends some seconds after its last step
         bench = Bench(SIZES[given.shape], given.shape, given.device, Path(folder) / "model", end)
         bench.run("model", write_model)
         for batch, batches in bench.sizes.batches:
