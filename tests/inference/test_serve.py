@@ -79,9 +79,13 @@ def upload(client, data: bytes, name: str = "a.png") -> str:
     return reply.json()[0]
 
 
+def comparison(client) -> dict:
+    return next(item for item in client.get("/config").json()["dependencies"] if item["api_name"] == "compare")
+
+
 def ask_over_http(client, *images: object) -> dict:
     """Put a question into the queue as a browser does, and return the message that ends it."""
-    dependency = next(item for item in client.get("/config").json()["dependencies"] if len(item["inputs"]) == 2)
+    dependency = comparison(client)
     body = {"data": list(images), "fn_index": dependency["id"], "session_hash": "test"}
     joined = client.post("/gradio_api/queue/join", json=body)
     if joined.status_code != 200:
@@ -102,19 +106,23 @@ def test_a_pair_is_answered(page, client) -> None:
     image = png()
     message = ask_over_http(client, file_data(upload(client, image)), file_data(upload(client, image, "b.png")))
     assert message["success"], message
-    verdict, reasoning, response = message["output"]["data"]
-    assert verdict == "Anomalous (yes), P(yes) 0.88"
+    verdict, reasoning, response, table = message["output"]["data"]
+    assert "<h2>Anomalous</h2>" in verdict
+    assert "P(yes) = 0.88" in verdict
+    assert table["data"][0][1:5] == ["a.png", "b.png", "Anomalous", "0.875"], table
     assert reasoning == "<img src=x onerror=alert(1)> a pin is missing"
     assert response == SAID
     assert [picture.data for picture in page[0].asked[-1].images] == [image, image]  # the bytes as they came
 
 
 def test_what_the_model_says_is_shown_in_plain_text_components(client) -> None:
-    components = client.get("/config").json()["components"]
-    outputs = next(item for item in client.get("/config").json()["dependencies"] if len(item["inputs"]) == 2)[
-        "outputs"
-    ]
-    assert {item["type"] for item in components if item["id"] in outputs} == {"textbox"}
+    """The verdict alone is HTML, of the page's own words; the history's cells are strings, never markup."""
+    components = {item["id"]: item for item in client.get("/config").json()["components"]}
+    shown = [components[place] for place in comparison(client)["outputs"]]
+    assert [item["type"] for item in shown] == ["html", "textbox", "textbox", "dataframe"]
+    assert set(shown[3]["props"]["datatype"]) <= {"str"} or shown[3]["props"]["datatype"] == "str"
+    image = file_data(upload(client, png()))
+    assert "onerror" not in ask_over_http(client, image, image)["output"]["data"][0]
 
 
 SECRETS = ["/etc/passwd", "/proc/self/environ", "../../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "/etc/./passwd"]
@@ -174,7 +182,7 @@ def test_a_question_cannot_name_a_file_or_an_address(page, client, canary) -> No
     own = file_data(upload(client, png()))
     for other in (file_data("/etc/passwd"), file_data("/etc/hostname", url=address), file_data(address), None):
         message = ask_over_http(client, own, other)
-        assert not message.get("success"), message
+        assert message.get("refused") == 403 or "Not answered" in message["output"]["data"][0], message
         assert "root:" not in json.dumps(message)
     assert len(page[0].asked) == asked
     assert calls == []
@@ -205,13 +213,13 @@ def test_a_verdict_does_not_outlive_its_images(page, chromium, tmp_path: Path) -
         return bool(chromium.execute_script(script, width))
 
     def verdict() -> str:
-        found = chromium.find_elements("css selector", "#verdict textarea")
-        return str(found[0].get_property("value")) if found else ""
+        found = chromium.find_elements("css selector", "#verdict h2")
+        return str(found[0].text) if found else ""
 
     drop(0, "reference")
     drop(-1, "query")
     chromium.find_element("xpath", "//button[normalize-space()='Compare']").click()
-    wait_until(lambda: verdict() == "Anomalous (yes), P(yes) 0.88")
+    wait_until(lambda: verdict() == "Anomalous")
     drop(-1, "next")
     wait_until(lambda: verdict() == "")
 
@@ -228,8 +236,9 @@ def test_what_is_no_image_is_refused(page, client) -> None:
     good = file_data(upload(client, png()))
     for data, name in ((b"GIF89a" + b"\0" * 40, "a.gif"), (b"<svg onload='alert(1)'/>", "a.svg"), (b"text", "a.png")):
         message = ask_over_http(client, good, file_data(upload(client, data, name)))
-        assert not message.get("success")
-        assert "no readable image, expected PNG, JPEG or WebP" in message["output"]["error"]
+        verdict = message["output"]["data"][0]
+        assert "no readable image: no known image format (of PNG, JPEG, WEBP, BMP, TIFF" in verdict
+        assert "Accepted: PNG, JPEG, WEBP, BMP, TIFF" in verdict
     assert len(page[0].asked) == asked
 
 
@@ -253,3 +262,107 @@ def test_a_taken_port_is_an_error_of_one_line(page) -> None:
         serve(Constant(), host="127.0.0.1", port=port, max_megabytes=1),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b.png", "x" * 5000 + ".png", "../../etc/passwd", "\x1b[2J.png", ".", "con", "a/b.png"]
+)
+def test_a_bad_upload_name_shows_nothing_of_the_host(page, client, name, capfd) -> None:
+    boundary = "b0undary"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+    body = head.encode() + b"Content-Type: image/png\r\n\r\n" + png() + f"\r\n--{boundary}--\r\n".encode()
+    reply = client.post(
+        "/gradio_api/upload", content=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
+    assert reply.status_code < 500
+    shown = reply.text + "".join(capfd.readouterr())
+    assert "Traceback" not in shown
+    assert "site-packages" not in shown
+    if reply.status_code == 200:
+        image = file_data(reply.json()[0])
+        assert "Anomalous" in ask_over_http(client, image, image)["output"]["data"][0]
+
+
+@pytest.mark.parametrize("body", [b"", b"--", b"{", b"\xff" * 100, b"[" * 100_000])
+@pytest.mark.parametrize("path", ["upload", "queue/join", "run/predict", "cancel", "reset"])
+def test_a_malformed_request_shows_nothing_of_the_host(client, path, body, capfd) -> None:
+    kind = "multipart/form-data; boundary=x" if path == "upload" else "application/json"
+    reply = client.post(f"/gradio_api/{path}", content=body, headers={"Content-Type": kind})
+    shown = reply.text + "".join(capfd.readouterr())
+    assert reply.status_code >= 200
+    assert "Traceback" not in shown
+    assert "site-packages" not in shown
+
+
+def test_many_files_in_one_upload_are_refused(client) -> None:
+    files = [("files", (f"{index}.png", b"x" * 900_000, "image/png")) for index in range(5)]
+    assert client.post("/gradio_api/upload", files=files).status_code == 413
+
+
+def test_the_upload_folder_has_a_limit(tmp_path: Path) -> None:
+    import asyncio
+
+    from lad_reasoner.inference.serve_guard import Guard
+
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(51_000)
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [(b"host", b"localhost")]}
+    guard = Guard(None, folder=tmp_path, host="127.0.0.1", max_bytes=1000)
+    asyncio.run(guard(scope, None, send))
+    assert sent[0]["status"] == 507
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "", "evil@127.0.0.1.x"]
+)
+def test_a_foreign_host_name_is_refused(client, host) -> None:
+    for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x"):
+        assert client.get(path, headers={"Host": host}).status_code in {400, 403}
+
+
+def test_our_own_names_and_addresses_are_allowed(client) -> None:
+    for host in ("localhost:7860", "127.0.0.1", "[::1]:7860", "192.168.1.5:7860", socket.gethostname()):
+        assert client.get("/config", headers={"Host": host}).status_code == 200
+
+
+def test_requests_of_other_sites_are_refused(client) -> None:
+    for origin in ("https://evil.example", "null"):
+        reply = client.post("/gradio_api/upload", files={"files": ("a.png", png())}, headers={"Origin": origin})
+        assert reply.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/vibe-edit", "/monitoring", "/gradio_api/runs", "/gradio_api/run-history/records", "/login"]
+)
+def test_routes_that_the_page_does_not_need_are_closed(client, path) -> None:
+    assert client.get(path).status_code == 403
+
+
+def test_folders_of_killed_servers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+    import sys
+
+    from lad_reasoner.inference.serve_guard import upload_folder
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = (
+        "import os, signal, tempfile\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "from lad_reasoner.inference.serve_guard import upload_folder\n"
+        "with upload_folder() as folder:\n"
+        "    (folder / 'a.png').write_bytes(b'x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.iterdir()
+    with upload_folder() as running:
+        assert not left.exists()
+        with upload_folder() as other:
+            assert running.exists()  # a server that runs keeps its own
+        assert not other.exists()
+    assert list(tmp_path.iterdir()) == []

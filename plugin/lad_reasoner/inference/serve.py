@@ -1,49 +1,80 @@
-"""A page on this machine where one drops two images and reads the verdict and the reasoning (gradio).
+"""A local page that compares two images and shows the verdict and the reasoning (gradio 6).
 
-The page reads nothing of the host: uploads go to a folder of the server's own, which it deletes when it ends; every
-request for a file outside that folder is refused before gradio sees it; whatever a model says is shown as plain text.
+The page reads nothing of the host: uploads go to a folder of the server's own, which is deleted when it ends, and
+`serve_guard.py` answers every request that the page itself does not make. Model output is shown as plain text.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from html import escape
+from importlib.resources import as_file, files
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.ask import Verdict, ask, read_image_file
 from lad_reasoner.inference.protocol import Backend
+from lad_reasoner.inference.serve_guard import Guard, upload_folder
+from lad_reasoner.pairs.images import image_formats
 from lad_reasoner.support.errors import LadError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["serve"]
 
-#: Uploads older than this are deleted, looked for as often, in seconds.
+#: Uploads older than this are deleted; the folder is searched as often, in seconds.
 _FORGET_SECONDS: Final = 600
 
-#: Questions that wait while one is answered; further ones are told to come back.
+#: Questions that may wait while one is answered; further ones are asked to come back.
 _WAITING: Final = 16
 
-_POLICY: Final = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
+#: Rows of the history of a session, and sessions that the server remembers.
+_HISTORY: Final = 50
+_SESSIONS: Final = 200
+
+_COLUMNS: Final = ("time", "reference", "query", "verdict", "P(yes)", "reasoning")
+
+#: Rendered by `lad build synthetic`: reference, query and what is different.
+_EXAMPLES: Final = (
+    ("pins-reference.jpg", "pins-missing.jpg", "a part is missing"),
+    ("pins-reference.jpg", "pins-normal.jpg", "normal"),
+    ("box-reference.jpg", "box-colour.jpg", "a part has another colour"),
 )
 
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
+_VERDICTS: Final = {
+    "yes": ("Anomalous", "The model answers “yes”: the query breaks a rule that the reference shows."),
+    "no": ("Normal", "The model answers “no”: the query agrees with the reference."),
+    None: ("No verdict", "The response has no readable answer. The whole response is shown below."),
+}
+
+_EXPORT: Final = """(table) => {
+  const cell = (value) => {
+    const text = String(value ?? "");
+    return `"${(/^[=+\\-@\\t\\r]/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
+  };
+  const rows = [table.headers, ...table.data].map((row) => row.map(cell).join(","));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([rows.join("\\r\\n") + "\\r\\n"], {type: "text/csv"}));
+  link.download = "lad-history.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
 
 
 @contextmanager
 def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iterator[str]:
-    """Run the page while the context lasts.
+    """Run the page for as long as the context lasts.
 
     Args:
-        backend: What answers.
+        backend: The model that answers.
         host: Address to listen on.
         port: Port to listen on.
-        max_megabytes: Larger uploads are refused.
+        max_megabytes: Largest image file.
 
     Yields:
         The page's address.
@@ -52,25 +83,24 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
         UsageError: gradio is not installed.
         RunError: The port is taken.
     """
-    with TemporaryDirectory(prefix="lad-serve-") as folder:
-        # Read by gradio when it is imported and when it stores an upload.
-        os.environ |= {
-            "GRADIO_TEMP_DIR": folder,
-            "GRADIO_EXAMPLES_CACHE": str(Path(folder) / "examples"),
-            "GRADIO_ANALYTICS_ENABLED": "False",
-        }
-        page = _build_page(backend, Path(folder))
+    with upload_folder() as folder, _environment(folder):
+        page, theme = _build_page(backend, folder, max_megabytes)
         from starlette.middleware import Middleware
 
+        guard = Middleware(Guard, folder=folder, host=host, max_bytes=max_megabytes * 1_000_000)
         try:
             _, address, _ = page.queue(max_size=_WAITING, default_concurrency_limit=1).launch(
                 server_name=host,
                 server_port=port,
                 max_file_size=f"{max_megabytes}mb",
-                app_kwargs={"middleware": [Middleware(OwnFilesOnly, folder=Path(folder))]},
+                app_kwargs={"middleware": [guard]},
                 allowed_paths=[],
+                state_session_capacity=_SESSIONS,
+                theme=theme,
+                css=(files("lad_reasoner.inference") / "serve_page" / "page.css").read_text(encoding="utf-8"),
                 share=False,
-                show_api=False,
+                footer_links=[],
+                run_history=False,
                 ssr_mode=False,
                 pwa=False,
                 mcp_server=False,
@@ -79,134 +109,173 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
                 quiet=True,
             )
         except OSError as error:
-            raise RunError(f"{host}:{port}", found=str(error), remedy="choose another --port") from error
+            raise RunError(str(error), where=f"{host}:{port}", remedy="choose another --port") from error
         try:
             yield str(address)
         finally:
             page.close(verbose=False)
 
 
-class OwnFilesOnly:
-    """Refuses requests for files outside the upload folder, redirects and proxies, before gradio sees them.
-
-    Args:
-        app: The application behind.
-        folder: The upload folder.
-    """
-
-    def __init__(self, app: Callable[[_Message, _Receive, _Send], Awaitable[None]], *, folder: Path) -> None:
-        self._app, self._folder = app, folder.resolve()
-
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Answer 403, or hand the request on and add the content security policy to its response."""
-        if scope["type"] == "http" and not self._allowed(scope["path"]):
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": b"not allowed"})
-            return
-
-        async def send_with_policy(message: _Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, send_with_policy)
-
-    def _allowed(self, path: str) -> bool:
-        decoded = unquote(path)  # some clients encode twice
-        if "proxy=" in decoded:
-            return False
-        _, marker, file = decoded.partition("file=")
-        if not marker:
-            _, marker, file = decoded.partition("/file/")  # gradio's older spelling
-        try:
-            return not marker or Path(file).resolve().is_relative_to(self._folder)
-        except (OSError, ValueError, RuntimeError):  # a NUL byte, a loop of links
-            return False
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Set what gradio reads when it is imported and when it stores an upload."""
+    values = {"GRADIO_TEMP_DIR": str(folder), "GRADIO_EXAMPLES_CACHE": str(folder / "examples")}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= {**values, "GRADIO_ANALYTICS_ENABLED": "False"}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
-def _build_page(backend: Backend, folder: Path) -> Any:
-    """Return the gradio page."""
+def _build_page(backend: Backend, folder: Path, max_megabytes: int) -> tuple[Any, Any]:
+    """Return the gradio page and its theme."""
     try:
         import gradio as gr
     except ImportError as error:
-        raise UsageError(
-            "lad serve", found="no gradio", expected="it installed", remedy='pip install "lad-reasoner[serve]"'
-        ) from error
+        remedy = "Run: pip install 'lad-reasoner[serve]'"
+        raise UsageError("lad serve needs the package gradio", remedy=remedy) from error
 
-    def answer(reference: str | None, query: str | None) -> tuple[str, str, str]:
+    accepted = f"{', '.join(image_formats())}; at most {max_megabytes} MB"
+    histories: OrderedDict[str, list[list[str]]] = OrderedDict()
+
+    def compare(reference: Any, query: Any, request: gr.Request) -> tuple[Any, ...]:
+        history = _history_of(histories, request.session_hash)
         try:
-            images = [_uploaded(path, name, folder) for path, name in ((reference, "reference"), (query, "query"))]
+            images = [_uploaded(upload, name, folder) for upload, name in ((reference, "reference"), (query, "query"))]
             verdict = ask(backend, images[:1], images[1])
         except LadError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return _headline(verdict), verdict.reasoning or "(no reasoning in the template)", verdict.response
+            return _describe_error(error, accepted), "", "", history
+        history.insert(0, _history_row(reference, query, verdict))
+        del history[_HISTORY:]
+        return _describe(verdict), verdict.reasoning or "(no reasoning)", verdict.response, history
 
-    theme = gr.themes.Base(
-        primary_hue="cyan",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    )
+    compare.__annotations__["request"] = gr.Request  # gradio looks for the class, not for its name
     with gr.Blocks(
-        title="Logical anomaly detection",
-        theme=theme,
-        css="#verdict textarea { font-size: 1.5rem; font-weight: 650; }",
-        analytics_enabled=False,
-        delete_cache=(_FORGET_SECONDS, _FORGET_SECONDS),
+        title="LAD-Reasoner", analytics_enabled=False, delete_cache=(_FORGET_SECONDS, _FORGET_SECONDS)
     ) as page:
-        gr.HTML("<h2>Is the query anomalous, compared to the reference?</h2>")
+        # The model's name alone: its place is the host's own business.
+        gr.HTML(_header(Path(backend.model).name))
         with gr.Row():
-            # image_mode=None: the file goes to the model as it came.
             inputs = [
-                gr.Image(label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=360)
-                for label in ("Reference: a normal product", "Query: the product in question")
+                gr.Image(
+                    label=label,
+                    type="filepath",
+                    sources=["upload", "webcam", "clipboard"],
+                    height=320,
+                    placeholder=f"Drop an image, paste it, or use the camera\n{accepted}",
+                )
+                for label in ("Reference: a normal product", "Query: the product to judge")
             ]
-        for image in inputs:
-            image.preprocess = _path_of_upload
-        ask_button = gr.Button("Compare", variant="primary")
-        outputs = [
-            gr.Textbox(label="Verdict", interactive=False, elem_id="verdict"),
-            gr.Textbox(label="Reasoning", interactive=False, lines=5),
-        ]
+        button = gr.Button("Compare", variant="primary", elem_id="compare")
+        verdict_box = gr.HTML(_EMPTY, elem_id="verdict")
+        reasoning = gr.Textbox(label="Reasoning of the model", interactive=False, lines=4, elem_id="reasoning")
         with gr.Accordion("Whole response", open=False):
-            outputs.append(gr.Textbox(show_label=False, interactive=False, lines=5))
-        # Its name alone: where it lies is the host's own business.
-        gr.Textbox(value=Path(backend.model).name, label="Model", interactive=False)
-        asked = ask_button.click(answer, inputs, outputs)
+            response = gr.Textbox(show_label=False, interactive=False, lines=4)
+        _add_examples(gr, inputs, folder)
+        with gr.Accordion("History of this session", open=False, elem_id="history"):
+            table = gr.Dataframe(headers=list(_COLUMNS), datatype="str", interactive=False, wrap=True)
+            export = gr.Button("Export as CSV", size="sm")
+        # Without preprocessing, gradio neither opens nor fetches what a question names.
+        shown = [verdict_box, reasoning, response]
+        asked = button.click(compare, inputs, [*shown, table], api_name="compare", preprocess=False)
+        export.click(None, [table], None, js=_EXPORT)
         for image in inputs:
-            # A verdict beside an image that it is not about could be taken for that image's.
-            image.change(None, None, outputs, js="() => ['', '', '']", cancels=[asked])
-    return page
+            # A verdict next to images that it is not about would be taken for theirs.
+            image.change(None, None, shown, js=f"() => [{_EMPTY!r}, '', '']", cancels=[asked])
+    theme = gr.themes.Base(
+        primary_hue="cyan", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
+    )
+    return page, theme
 
 
-def _path_of_upload(upload: Any) -> str | None:
-    """Return where an upload lies, unread: gradio opens it, and shows an error without a reason where it cannot."""
-    return None if upload is None else upload.path
+def _header(model: str) -> str:
+    return (
+        '<div class="lad-top"><h1>Is the query anomalous, compared to the reference?</h1>'
+        "<p>Give one image of a normal product and one of the product to judge. "
+        f"Model: <strong>{escape(model)}</strong></p></div>"
+    )
 
 
-def _uploaded(path: str | None, name: str, folder: Path) -> Any:
-    """Read an upload; whatever is not in the upload folder was not uploaded.
+_EMPTY: Final = '<p class="lad-hint" role="status">The verdict appears here.</p>'
+
+
+def _add_examples(gr: Any, inputs: Sequence[Any], folder: Path) -> None:
+    """Offer the example pairs, copied to the upload folder, from which alone files are served."""
+    own = folder / "pairs"
+    own.mkdir()
+    for name in {name for *pair, _ in _EXAMPLES for name in pair}:
+        with as_file(files("lad_reasoner.inference") / "serve_page" / name) as source:
+            (own / name).write_bytes(source.read_bytes())
+    pairs = [[str(own / reference), str(own / query)] for reference, query, _ in _EXAMPLES]
+    labels = [label for *_, label in _EXAMPLES]
+    gr.Examples(pairs, list(inputs), label="Example pairs (synthetic)", example_labels=labels, cache_examples=False)
+
+
+def _uploaded(upload: Any, name: str, folder: Path) -> Any:
+    """Read an upload; a file outside the upload folder was not uploaded.
 
     Raises:
-        DataError: It is no image, or too large.
+        DataError: It is not an image, or too large.
         UsageError: There is no such upload.
     """
     where = f"{name} image"
-    if path is None or not Path(path).resolve().is_relative_to(folder.resolve()):
-        raise UsageError(where, found="none", expected="an image", remedy=f"drop one on the field {name!r}")
+    path = upload.get("path") if isinstance(upload, dict) else None
+    if not isinstance(path, str) or "\0" in path or not Path(path).resolve().is_relative_to(folder):
+        raise UsageError("there is no image", where=where, remedy=f"Drop one on the field {name!r}")
     return read_image_file(Path(path), where=where)
 
 
-def _headline(verdict: Verdict) -> str:
-    """Return the verdict in one line.
+def _history_of(histories: OrderedDict[str, list[list[str]]], session: str | None) -> list[list[str]]:
+    """Return the history of a session; the oldest sessions are forgotten."""
+    history = histories.setdefault(session or "", [])
+    histories.move_to_end(session or "")
+    while len(histories) > _SESSIONS:
+        histories.popitem(last=False)
+    return history
+
+
+def _describe(verdict: Verdict) -> str:
+    """Return the verdict in plain words, as HTML without any text of the model.
 
     Example:
-        >>> _headline(Verdict("yes", "", 0.9731, "answer_token", True, "", 1.0))
-        'Anomalous (yes), P(yes) 0.97'
+        >>> "Anomalous" in _describe(Verdict("yes", "", 0.9731, "answer_token", True, "", 1.0))
+        True
     """
-    words = {"yes": "Anomalous (yes)", "no": "Normal (no)", None: "No readable answer"}[verdict.answer]
-    return words if verdict.score is None else f"{words}, P(yes) {verdict.score:.2f}"
+    word, meaning = _VERDICTS[verdict.answer]
+    kind = verdict.answer or "none"
+    if verdict.score is None:
+        score = "<p>This backend gives no probability.</p>"
+    else:
+        score = (
+            f"<p>P(yes) = {verdict.score:.2f}: the probability that the model gives to the answer “anomalous” "
+            "rather than “normal”. It is not calibrated: compare it between images, not with 0.5 alone.</p>"
+            f'<div class="lad-scale" aria-hidden="true"><span style="left: {verdict.score:.1%}"></span></div>'
+            '<div class="lad-ends" aria-hidden="true"><span>0 normal</span><span>anomalous 1</span></div>'
+        )
+    seconds = f"<p>{verdict.seconds:.1f} s</p>" if verdict.seconds >= 0.05 else ""
+    return f'<div class="lad-verdict {kind}" role="status"><h2>{word}</h2><p>{meaning}</p>{score}{seconds}</div>'
+
+
+def _describe_error(error: LadError, accepted: str) -> str:
+    """Return an error as HTML that stays until the next question."""
+    return (
+        '<div class="lad-verdict error" role="alert"><h2>Not answered</h2>'
+        f"<p>{escape(_plain(str(error)))}</p><p>Accepted: {escape(accepted)}.</p></div>"
+    )
+
+
+def _history_row(reference: Any, query: Any, verdict: Verdict) -> list[str]:
+    names = [_plain(str(upload.get("orig_name") or Path(upload["path"]).name))[:60] for upload in (reference, query)]
+    score = "" if verdict.score is None else f"{verdict.score:.3f}"
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    return [now, *names, _VERDICTS[verdict.answer][0], score, _plain(verdict.reasoning)[:2000]]
+
+
+def _plain(text: str) -> str:
+    """Return a text without control characters."""
+    return "".join(mark for mark in text if mark.isprintable() or mark in "\n\t")
