@@ -133,7 +133,7 @@ def test_the_constant_answers_stand_below_the_runs(write_runs: WriteRuns, tmp_pa
     assert (yes.pooled.metrics["mcc"].value, no.pooled.yes_share.value) == (None, 0)
     write_report(content, tmp_path / "out", ReportOptions())
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count('<tr class="constant"><th scope="row">always') == 2
+    assert page.count('<tr class="constant"><th scope="row">always') == 4  # of scores and of replies
     assert "MCC" in page
 
 

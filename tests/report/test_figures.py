@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -93,3 +94,17 @@ def test_hostile_reasoning_is_drawn_as_text(tmp_path: Path) -> None:
     for file in (tmp_path / "figures").glob("*.svg"):
         ET.parse(file)  # noqa: S314 - our own file
         assert "<script" not in file.read_text()
+
+
+def test_a_model_folder_with_broken_weights_ends_in_no_traceback(tmp_path: Path, caplog) -> None:
+
+    model = tmp_path / "models" / "base"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"broken")
+    data = write_pairs(tmp_path / "pairs.parquet", draw_pairs(10))
+    run = write_predictions(tmp_path / "base.jsonl", data)
+    content = read_content([run], data, "all", resamples=10)
+    card = {**content.runs[0].card, "model": str(model)}
+    content = replace(content, runs=(replace(content.runs[0], card=card),))
+    assert "the size of no model is known" in draw_sizes(content)
+    assert "figure 6 leaves out a model" in caplog.text

@@ -190,7 +190,7 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     pairs[0] = type(pairs[0])(**{**_fields(pairs[0]), "query": type(pairs[0].query)(broken, "juice_bottle/x.png", "")})
     data = write_pairs(tmp_path / "pairs.parquet", pairs)
     run = write_predictions(tmp_path / "base.jsonl", data)
-    with pytest.raises(DataError, match=r"juice_bottle/x\.png: found an unreadable image"):
+    with pytest.raises(DataError, match=r"juice_bottle/x\.png: a corrupt image"):
         report(data, [run], tmp_path / "out")
 
 

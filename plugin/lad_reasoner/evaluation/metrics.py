@@ -20,6 +20,7 @@ __all__ = [
     "Confusion",
     "Floats",
     "curve_metrics",
+    "sorted_curve_metrics",
 ]
 
 Floats = NDArray[np.float64]
@@ -124,28 +125,41 @@ def curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats 
         ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a resample lacks a class.
     """
     order = np.argsort(-scores, kind="stable")
-    positive, ordered = anomalous[order], scores[order]
     weights = np.ones((1, len(scores))) if weights is None else weights[:, order]
-    ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])  # the last pair of each distinct score
-    total = np.cumsum(weights, axis=1)[:, ends]
-    hits = np.cumsum(weights * positive, axis=1)[:, ends]
-    found, both = hits[:, -1:], (hits[:, -1] > 0) & (hits[:, -1] < total[:, -1])
-    gained = np.diff(hits, axis=1, prepend=0.0)
-    missed = np.diff(total, axis=1, prepend=0.0) - gained
+    return sorted_curve_metrics(anomalous[order], scores[order], weights)
+
+
+def sorted_curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats) -> dict[str, Floats]:
+    """Return `curve_metrics` of pairs in falling order of their scores, without sorting them again."""
+    gained = weights * anomalous
+    hits, total = np.cumsum(gained, axis=1), np.cumsum(weights, axis=1)
+    ends = np.r_[scores[1:] != scores[:-1], True]  # the last pair of each distinct score
+    if not ends.all():
+        hits, total = hits[:, ends], total[:, ends]
+        gained, weights_at = np.diff(hits, axis=1, prepend=0.0), np.diff(total, axis=1, prepend=0.0)
+    else:
+        weights_at = weights
+    found, every = hits[:, -1].copy(), total[:, -1].copy()
+    missed = weights_at - gained
     # A normal pair loses to the anomalous pairs above it, and ties with half of those of the same score.
-    wins = np.einsum("ij,ij->i", missed, hits - gained / 2)
-    values = {
-        "auroc": _ratio(wins, hits[:, -1] * (total[:, -1] - hits[:, -1])),
-        "average_precision": _ratio(np.einsum("ij,ij->i", gained, np.nan_to_num(_ratio(hits, total))), hits[:, -1]),
-        "f1_max": _ratio(2 * hits, total + found).max(axis=1),
-    }
+    wins = np.einsum("ij,ij->i", missed, hits) - np.einsum("ij,ij->i", missed, gained) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        best = 2 * (hits / (total + found[:, None])).max(axis=1)
+        np.divide(hits, total, out=hits, where=total > 0)  # from here on the precision
+        values = {
+            "auroc": wins / (found * (every - found)),
+            "average_precision": np.einsum("ij,ij->i", gained, hits) / found,
+            "f1_max": best,
+        }
+    both = (found > 0) & (found < every)
     values = {name: np.where(both, value, np.nan) for name, value in values.items()}
-    return values | {"calibration_error": _calibration_error(positive, ordered, weights)}
+    return values | {"calibration_error": _calibration_error(anomalous, scores, weights)}
 
 
 def _calibration_error(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
     if not len(scores) or scores.min() < 0 or scores.max() > 1:
         return np.full(len(weights), np.nan)
     place = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-    gaps = weights @ ((anomalous - scores)[:, None] * (place[:, None] == np.arange(_BINS)))
+    starts = np.flatnonzero(np.r_[True, place[1:] != place[:-1]])  # scores fall, so each bin is one run
+    gaps = np.add.reduceat(weights * (anomalous - scores), starts, axis=1)
     return np.asarray(np.abs(gaps).sum(axis=1) / weights.sum(axis=1), dtype=np.float64)

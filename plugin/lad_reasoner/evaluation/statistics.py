@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import CURVE_METRICS, Floats, curve_metrics
+from lad_reasoner.evaluation.metrics import CURVE_METRICS, Floats, sorted_curve_metrics
 
 __all__ = [
     "LEVEL",
@@ -142,6 +142,8 @@ def resample_curves(
     Returns:
         ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a sample lacks a class.
     """
+    order = np.argsort(-scores, kind="stable")
+    anomalous, scores, clusters = anomalous[order], scores[order], clusters[order]
     count = int(clusters.max()) + 1
     step = max(1, _DRAWS_AT_ONCE // count)
     parts = []
@@ -149,7 +151,8 @@ def resample_curves(
         rows = min(step, resamples - start)
         picks = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
-        parts.append(curve_metrics(anomalous, scores, np.take(times.astype(np.float64), clusters, axis=1)))
+        weights = np.take(times.astype(np.float64), clusters, axis=1)
+        parts.append(sorted_curve_metrics(anomalous, scores, weights))
     return {name: np.concatenate([part[name] for part in parts]) for name in CURVE_METRICS}
 
 
