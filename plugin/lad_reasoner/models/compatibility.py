@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lad_reasoner.models.folder import ABSENT, INDEX, Edit, ModelFolder, apply_edits
+from lad_reasoner.pairs.families import FAMILIES
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Finding, error, warning
 
@@ -27,7 +28,7 @@ VIDEOS: Final = "video_preprocessor_config.json"
 #: Part of the processor in transformers 5's one file, and its file in transformers 4.
 PARTS: Final = {"image_processor": IMAGES, "video_processor": VIDEOS}
 #: Of a model type, the class of its tokenizer in both versions.
-TOKENIZERS: Final = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), "Qwen2Tokenizer")
+TOKENIZERS: Final = {family.model_type: family.tokenizer for family in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,14 @@ from lad_reasoner.inference.predictions import Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.compatibility import require_loadable, unsupported_type
 from lad_reasoner.models.weights import model_digest
+from lad_reasoner.pairs.families import model_types
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
 __all__ = ["MODEL_TYPES", "TransformersBackend"]
 
 #: Architectures whose positions and vision features ``SharedPrefill`` knows.
-MODEL_TYPES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+MODEL_TYPES: Final = model_types(answers=True)
 
 _Item = TypeVar("_Item")
 _Score = tuple[float | None, ScoreSource | None]

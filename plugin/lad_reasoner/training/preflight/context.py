@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, ProcessorPixels
+from lad_reasoner.pairs.families import Family, find_family
+from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels
 from lad_reasoner.task.task import prompt_text
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
@@ -60,8 +61,12 @@ class Known:
     @property
     def processor(self) -> ProcessorPixels:
         """The model family's resize rule, by its config or name; Qwen2.5-VL's where neither tells."""
-        name = str(self.model_config.get("model_type") or self["worker.actor.model.model_path"] or "").lower()
-        return QWEN3_VL if "qwen3" in name else QWEN2_5_VL
+        return QWEN2_5_VL if self.family is None else self.family.processor
+
+    @property
+    def family(self) -> Family | None:
+        """The model's family, by its config or name; None if neither is known."""
+        return find_family(str(self.model_config.get("model_type") or self["worker.actor.model.model_path"] or ""))
 
     @cached_property
     def model_config(self) -> Mapping[str, Any]:

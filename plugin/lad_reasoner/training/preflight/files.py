@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_reasoner.models.weights import parameter_count
+from lad_reasoner.pairs.families import model_types
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
@@ -16,7 +17,7 @@ from lad_reasoner.training.preflight.context import Known
 __all__ = ["FILE_CHECKS", "check_model_is_there"]
 
 #: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
-EASYR1_MODELS: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+EASYR1_MODELS: Final = model_types()
 
 
 def check_data_files(known: Known) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from lad_reasoner.pairs.tokens import QWEN3_VL
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
@@ -34,8 +33,6 @@ EASYR1_NEEDS: Final = (
 #: What verl needs and does not declare; the rollout engine only with a GPU.
 VERL_NEEDS: Final = ("torch", "transformers>=5.5.3", "TransferQueue>=0.1.10", "cachetools", "qwen-vl-utils")
 VERL_GPU_NEEDS: Final = ("vllm",)
-#: The first releases with Qwen3-VL.
-QWEN3_VL_NEEDS: Final = ("transformers>=4.57", "vllm>=0.11")
 
 
 def check_trainer(known: Known) -> Iterator[Finding]:
@@ -72,8 +69,8 @@ def check_packages(known: Known) -> Iterator[Finding]:
     if known.trainer is None:
         return
     needs = EASYR1_NEEDS if known.trainer.name == "easyr1" else VERL_NEEDS + VERL_GPU_NEEDS * known.gpu
-    if known.trainer.name == "easyr1" and known.processor == QWEN3_VL:
-        needs += QWEN3_VL_NEEDS
+    if known.trainer.name == "easyr1" and known.family is not None:
+        needs += known.family.easyr1_needs
     for need in map(Requirement, needs):
         try:
             found = version(need.name)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import yaml
 
+from lad_reasoner.pairs.families import find_family
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.training.preflight.sft_data import check_data
@@ -32,12 +33,6 @@ EFFECTIVE_BATCH: Final = 16
 _WORDS: Final = ("save_strategy", "eval_strategy", "logging_strategy", "report_to", "hub_strategy", "flash_attn")
 
 _FROZEN: Final = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model")
-
-#: Templates by what a model's name or path holds.
-_TEMPLATES: Final = (
-    (re.compile(r"qwen3[-_.]?vl", re.IGNORECASE), ("qwen3_vl", "qwen3_vl_nothink")),
-    (re.compile(r"qwen2([._-]?5)?[-_.]?vl", re.IGNORECASE), ("qwen2_vl",)),
-)
 
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
 
@@ -141,9 +136,9 @@ def _check_template(config: Config) -> Iterator[Finding]:
     if template is None:
         yield error("template", "found nothing", expected="qwen2_vl for Qwen2.5-VL")
         return
-    fitting = next((names for pattern, names in _TEMPLATES if pattern.search(name)), None)
-    if fitting and template not in fitting:
-        yield error("template", f"found {template!r}", expected=f"{' or '.join(fitting)} for {name}")
+    family = find_family(name)
+    if family is not None and template not in family.templates:
+        yield error("template", f"found {template!r}", expected=f"{' or '.join(family.templates)} for {name}")
 
 
 def _check_resume(config: Config) -> Iterator[Finding]:

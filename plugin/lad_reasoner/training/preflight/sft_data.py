@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from lad_reasoner.pairs.families import FAMILIES
 from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
-from lad_reasoner.pairs.tokens import QWEN2_5_VL, QWEN3_VL, TrainerPixels
+from lad_reasoner.pairs.tokens import TrainerPixels
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.task import IMAGE_MARKER
@@ -172,7 +173,8 @@ def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
 def _ruler(config: Mapping[str, Any]) -> PromptRuler:
     """Return what measures as LLaMA-Factory scales images and the processor after it."""
     pixels = TrainerPixels(config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768))
-    return PromptRuler(pixels, QWEN3_VL if str(config.get("template", "")).startswith("qwen3_vl") else QWEN2_5_VL)
+    family = next((family for family in FAMILIES if config.get("template") in family.templates), FAMILIES[0])
+    return PromptRuler(pixels, family.processor)
 
 
 def _size(image: Any, media: Path) -> tuple[int, int]:
