@@ -159,6 +159,7 @@ def build_sft(
     out: StrPath,
     *,
     rows: int | None = 2731,
+    kinds: Sequence[str] = (),
     val_fraction: float = 0.0,
     seed: int = 0,
     loco: StrPath | None = None,
@@ -172,6 +173,7 @@ def build_sft(
         annotations: ``annotations.jsonl``, or its folder.
         out: Folder to make: LLaMA-Factory's ``dataset_dir``.
         rows: Rows of MVTec AD and VisA to keep, sampled by the seed; the paper's number by default, None for all.
+        kinds: Keep anomalous images of these kinds only; the paper's focus is "appearance".
         val_fraction: Fraction of the images to hold out for validation.
         seed: Seed for choosing rows and held-out images.
         loco: MVTec LOCO AD tree; none of its test images may be among the images.
@@ -190,6 +192,7 @@ def build_sft(
             Path(annotations),
             Path(out),
             rows=rows,
+            kinds=kinds,
             val_fraction=val_fraction,
             seed=seed,
             loco=_path(loco),

@@ -117,8 +117,8 @@ def test_an_unknown_category_is_an_error(tmp_path, trees) -> None:
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
-    assert shipped_recipes() == ["all", "logical", "paper"]
-    with pytest.raises(UsageError, match="expected one of all, logical, paper, or a YAML file"):
+    assert shipped_recipes() == ["all", "logical", "paper", "paper-kinds"]
+    with pytest.raises(UsageError, match="expected one of all, logical, paper, paper-kinds, or a YAML file"):
         read_recipe("papers")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lad_reasoner.pairs.schema import PROVENANCE_COLUMNS
 from lad_reasoner.support.files import replace_when_done
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
+from lad_reasoner.training.preflight.data import CONSTANT_SHARE
 
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
@@ -144,6 +146,14 @@ def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings
     for where, found in labels.items():
         if len(found) == 1:
             findings.add("one label", f"{where}: every query is {found.pop()!r}, so that always saying so is right")
+    totals: Counter[str] = Counter()
+    for (*_, label), rows in counts.items():
+        totals[label] += rows
+    label, most = totals.most_common(1)[0] if totals else ("", 0)
+    if len(totals) > 1 and most > CONSTANT_SHARE * totals.total():
+        share = most / totals.total()
+        line = f"always answering {label!r} earns {share:.3f} of the accuracy reward; --balance evens out the labels"
+        findings.add("constant answer", line)
 
 
 def _iter_references(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ from lad_reasoner.support.files import (
 )
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
-from lad_reasoner.task.task import ANOMALOUS, NORMAL
+from lad_reasoner.task.task import ANOMALOUS, KINDS, NORMAL
 
 __all__ = ["Turn", "build_sft", "split_by_image"]
 
@@ -107,6 +107,7 @@ def build_sft(
     out: Path,
     *,
     rows: int | None = None,
+    kinds: Collection[str] = (),
     val_fraction: float = 0.0,
     seed: int = 0,
     overwrite: bool = False,
@@ -119,6 +120,7 @@ def build_sft(
         annotations: A JSON lines file, or a folder with ``annotations.jsonl``.
         out: The folder to make.
         rows: How many of MVTec AD and VisA to keep, drawn by the seed; None for all.
+        kinds: Keep anomalous images of these kinds only, such as "appearance"; empty for all.
         val_fraction: Part of the images held out for validation.
         seed: Of the draws.
         overwrite: Replace a folder that an earlier build made.
@@ -136,13 +138,16 @@ def build_sft(
         raise UsageError("--val-fraction", found=str(val_fraction), expected="0 or more, below 1")
     with locked(out):
         _refuse_existing(out, overwrite=overwrite)
-        return _build(annotations, out, rows, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad, loco=loco)
+        return _build(
+            annotations, out, rows, kinds, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad, loco=loco
+        )
 
 
 def _build(
     annotations: Path,
     out: Path,
     rows: int | None,
+    kinds: Collection[str],
     *,
     val_fraction: float,
     seed: int,
@@ -151,6 +156,7 @@ def _build(
 ) -> dict[str, Any]:
     findings = Findings()
     folder, kept = read_annotations(annotations, findings)
+    kept = _keep_kinds(kept, kinds, findings)
     for annotation in kept:
         refuse_test_image(annotation.dataset, annotation.images, where=annotation.id, root=folder)
     staging = hidden_sibling(out, "partial")
@@ -173,6 +179,28 @@ def _build(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _keep_kinds(annotations: list[Annotation], kinds: Collection[str], findings: Findings) -> list[Annotation]:
+    """Keep the annotations of normal images and of the kinds that are asked for.
+
+    Raises:
+        UsageError: There is no such kind, or no annotation of one.
+    """
+    if not kinds:
+        return annotations
+    if unknown := set(kinds) - set(KINDS):
+        raise UsageError(
+            f"no kind is called {', '.join(sorted(unknown))}", where="--kinds", remedy=f"Use {', '.join(KINDS)}"
+        )
+    kept = [a for a in annotations if a.kind in kinds or GOOD in {a.kind, a.defect}]
+    if not any(annotation.kind in kinds for annotation in kept):
+        raise UsageError(f"no annotation is of kind {', '.join(kinds)}", where="--kinds")
+    ids = {annotation.id for annotation in kept}
+    for annotation in annotations:
+        if annotation.id not in ids:
+            findings.add("other kind", f"{annotation.id}: {annotation.kind or 'no kind'}")
+    return kept
 
 
 def _keep(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError
 
-__all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file"]
+__all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file", "check_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Report:
         fixed: What was repaired, a line each.
         tables: To print.
         facts: Figures by name, for programs.
+        queries: Digests of the query images of a pair parquet.
     """
 
     path: Path
@@ -77,10 +78,11 @@ class Report:
     fixed: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    queries: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {**asdict(self), "path": str(self.path)}
+        return {name: value for name, value in asdict(self).items() if name != "queries"} | {"path": str(self.path)}
 
 
 _PARQUET_MAGIC: Final = b"PAR1"
@@ -142,6 +144,23 @@ CHECKERS: Final = (
     Checker("EasyR1 config", _is_easyr1_config, "lad_datasets.checks.config:check_config"),
     Checker("LLaMA-Factory config", _is_sft_config, "lad_datasets.checks.config:check_sft_config"),
 )
+
+
+def check_files(paths: Sequence[Path], options: CheckOptions) -> list[Report]:
+    """Check files, and that no two pair parquets have a query in common, as training and validation data might.
+
+    Raises:
+        UsageError: As ``check_file``.
+        DataError: As ``check_file``.
+    """
+    reports = [check_file(path, options) for path in paths]
+    for index, report in enumerate(reports):
+        for earlier in reports[:index]:
+            if shared := report.queries & earlier.queries:
+                report.errors.append(
+                    f"{len(shared)} queries are in {earlier.path} too: do not train on what you evaluate"
+                )
+    return reports
 
 
 def check_file(path: Path, options: CheckOptions) -> Report:

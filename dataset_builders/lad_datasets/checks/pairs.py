@@ -65,6 +65,7 @@ def check_pairs(path: Path, options: CheckOptions) -> Report:
     report.errors += [fault for row in rows for fault in row.faults]
     provenance = [row.provenance for row in rows if row.provenance]
     _check_whole(provenance, report)
+    report.queries = frozenset(row["query_sha256"] for row in provenance if row["query_sha256"])
     report.tables.append(_count_table(provenance))
     _add_token_budget(rows, report, options)
     return report

@@ -163,6 +163,12 @@ def sft(
     rows: Annotated[
         int, typer.Option(min=0, help="Of MVTec AD and VisA to keep, drawn by the seed; 0 for all. 2731: the paper's.")
     ] = 2731,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep anomalous images of this kind only, such as appearance, the paper's focus; repeatable."
+        ),
+    ] = None,
     val_fraction: Annotated[float, typer.Option(help="Part of the images to hold out for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the draws of rows and of those images.")] = 0,
     loco: LocoGuard = None,
@@ -180,6 +186,7 @@ def sft(
         annotations,
         out,
         rows=rows or None,
+        kinds=kinds or (),
         val_fraction=val_fraction,
         seed=seed,
         loco=loco,
@@ -228,7 +235,7 @@ def check(
 
     Example: lad check models/sft --max-pixels 401408 --fix
     """
-    from lad_datasets.checks.check import CheckOptions, check_file
+    from lad_datasets.checks.check import CheckOptions, check_files
     from lad_datasets.commands.check_print import print_reports
     from lad_reasoner.pairs.tokens import QWEN2_5_VL
 
@@ -243,7 +250,7 @@ def check(
         fix=fix,
         model_pixels=max_pixels,
     )
-    reports = [check_file(path, options) for path in files]
+    reports = check_files(files, options)
     print_reports(reports, as_json=as_json)
     if any(report.errors for report in reports):
         raise typer.Exit(1)
