@@ -1,16 +1,21 @@
-"""Any trainer's checkpoint as one Hugging Face folder: FSDP shards joined, LoRA folded in, and the result verified.
+"""Any trainer's checkpoint as one Hugging Face folder: FSDP shards joined, LoRA added, and the result verified.
 
 EasyR1 and verl write the same into ``global_step_<n>/actor``: ``model_world_size_<w>_rank_<r>.pt`` holds each rank's
 part of every parameter, ``huggingface`` the config, tokenizer and processor. An adapter's numbers are in
 ``lora_adapter/adapter_config.json`` (EasyR1) or ``lora_train_meta.json`` (verl).
+
+Shards are mapped, not read: one parameter at a time is joined, cast and written to a scratch file, which is mapped in
+turn. So the memory needed is that of the largest parameter, and the disk needs room for the model twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -28,7 +33,11 @@ State = dict[str, "torch.Tensor"]
 
 _SHARD: Final = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _HEAD: Final = "lm_head.weight"
-#: Weights that a trainer saved beside its shards, and their index: the merged ones take their place.
+#: The least size of a file of weights, in bytes: small models stay in one file.
+_LEAST_FILE: Final = 64 << 20
+#: Where a tensor may start in the scratch file.
+_ALIGNMENT: Final = 64
+#: Weights that a trainer saved next to its shards, and their index: the merged ones replace them.
 _WEIGHTS: Final = re.compile(r".*\.(safetensors|bin|pt|index\.json)")
 
 
@@ -47,21 +56,20 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     import torch
 
     if out.exists():
-        raise UsageError("--out", found=f"{out}, which exists", remedy="name another folder, or remove it")
+        raise UsageError(f"{out} exists", where="--out", remedy="Name another folder, or remove it")
     actor = checkpoint / "actor" if (checkpoint / "actor").is_dir() else checkpoint
     described = actor / "huggingface"
     if not (described / "config.json").is_file():
-        raise DataError(actor, found="no huggingface/config.json", expected="a checkpoint of EasyR1 or verl")
-    state = fold_adapter(_join(actor), actor)
-    if not state:
-        raise DataError(actor, found="an adapter alone", expected="all weights", remedy="train without save_lora_only")
-    wanted = getattr(torch, dtype)
-    state = {name: value.to(wanted) if value.is_floating_point() else value for name, value in state.items()}
+        raise DataError("no huggingface/config.json, so this is not a checkpoint of EasyR1 or verl", where=actor)
     staging = out.with_name(f".{out.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
+    scratch = staging / ".joined"
     try:
+        parts = fold_adapter(_Joined(actor), actor)
+        state = _store(parts, scratch, getattr(torch, dtype))
         count = _write(state, described, staging)
+        scratch.unlink()  # what is mapped stays readable
         _verify(state, staging, described)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -70,19 +78,57 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     return count
 
 
-def _join(actor: Path) -> State:
-    """Return the whole parameters of a sharded checkpoint."""
-    shards = {int(found[2]): path for path in actor.iterdir() if (found := _SHARD.fullmatch(path.name))}
-    worlds = {int(found[1]) for path in shards.values() if (found := _SHARD.fullmatch(path.name))}
-    if len(worlds) != 1 or set(shards) != set(range(max(worlds))):
-        raise DataError(
-            actor, found=f"shards of ranks {sorted(shards)}", expected="one of every rank of one world size"
-        )
-    parts = [_read_shard(shards[rank]) for rank in sorted(shards)]
-    for rank, part in enumerate(parts):
-        if odd := sorted(part.keys() ^ parts[0].keys()):
-            raise DataError(shards[rank], found=f"{len(odd)} weights at odds with rank 0's ({odd[0]})")
-    return {name: _join_one([part[name] for part in parts]) for name in parts[0]}
+class _Joined(Mapping[str, "torch.Tensor"]):
+    """The whole parameters of a sharded checkpoint, each joined when it is asked for."""
+
+    def __init__(self, actor: Path) -> None:
+        shards = {int(found[2]): path for path in actor.iterdir() if (found := _SHARD.fullmatch(path.name))}
+        worlds = {int(found[1]) for path in shards.values() if (found := _SHARD.fullmatch(path.name))}
+        if len(worlds) != 1 or set(shards) != set(range(max(worlds))):
+            problem = f"shards of ranks {sorted(shards)}, not one of every rank of one world size"
+            raise DataError(problem, where=actor)
+        self._parts = [_read_shard(shards[rank]) for rank in sorted(shards)]
+        for rank, part in enumerate(self._parts):
+            if odd := sorted(part.keys() ^ self._parts[0].keys()):
+                raise DataError(f"{len(odd)} weights at odds with rank 0's ({odd[0]})", where=shards[rank])
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return _join_one([part[name] for part in self._parts])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts[0])
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+
+def _store(parts: Iterable[tuple[str, torch.Tensor]], file: Path, dtype: torch.dtype) -> State:
+    """Write tensors to a file, one at a time, and return them as mapped from there.
+
+    Raises:
+        DataError: There is none: the checkpoint holds an adapter alone.
+    """
+    import numpy as np
+    import torch
+
+    places: dict[str, tuple[int, torch.dtype, torch.Size]] = {}
+    with file.open("wb") as out:
+        for name, part in parts:
+            value = (part.to(dtype) if part.is_floating_point() else part).detach().contiguous()
+            out.write(b"\0" * (-out.tell() % _ALIGNMENT))
+            places[name] = out.tell(), value.dtype, value.shape
+            out.write(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+
+    if not places:
+        raise DataError("an adapter alone, without the weights it adapts", remedy="Train without save_lora_only")
+
+    def mapped(start: int, kind: torch.dtype, shape: torch.Size) -> torch.Tensor:
+        if not (size := shape.numel() * kind.itemsize):
+            return torch.empty(shape, dtype=kind)
+        data = np.memmap(file, dtype=np.uint8, mode="c", offset=start, shape=(size,))
+        return torch.from_numpy(data).view(kind).view(shape)
+
+    return {name: mapped(*place) for name, place in places.items()}
 
 
 def _read_shard(path: Path) -> dict[str, Any]:
@@ -90,12 +136,13 @@ def _read_shard(path: Path) -> dict[str, Any]:
 
     try:
         # weights_only would refuse DTensor; a checkpoint of one's own training is trusted.
-        part = torch.load(path, map_location="cpu", weights_only=False)
+        part = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     except Exception as fault:  # a pickle that was cut short can fail in any way
         what = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}"
-        raise DataError(path, found=what, expected="a whole shard", remedy="copy it again, or merge another") from None
+        problem = f"this is not a whole shard ({what})"
+        raise DataError(problem, where=path, remedy="Copy it again, or merge another checkpoint") from None
     if not isinstance(part, dict):
-        raise DataError(path, found=type(part).__name__, expected="a shard: weights by name")
+        raise DataError(f"this holds a {type(part).__name__}, not weights by name", where=path)
     return part
 
 
@@ -116,7 +163,8 @@ def _write(state: Mapping[str, torch.Tensor], described: Path, out: Path) -> int
     """Write weights, config and whatever else describes the model; return its number of parameters."""
     tied = _head_is_embedding(state, described)
     model = _assemble(state, described, tied=tied)
-    model.save_pretrained(out)
+    largest = max(value.numel() * value.element_size() for value in state.values())
+    model.save_pretrained(out, max_shard_size=max(largest, _LEAST_FILE))
     for file in described.iterdir():
         # The config is of this save; all else as the trainer left it: a model made of a config forgets, for one, the
         # other tokens that end an answer.
@@ -148,11 +196,13 @@ def _assemble(state: Mapping[str, torch.Tensor], described: Path, *, tied: bool)
             )
         missing, strange = model.load_state_dict(dict(state), strict=False, assign=True)
     except (OSError, ValueError, KeyError, RuntimeError) as fault:  # no such model, or weights of other shapes
-        raise DataError(described, found=" ".join(str(fault).split())[:300], expected="the model's config") from None
+        raise DataError(
+            f"this is not the model's config: {' '.join(str(fault).split())[:300]}", where=described
+        ) from None
     absent = sorted(set(missing) - ({_HEAD} if tied else set()))
     if absent or strange:
         names = ", ".join([*absent, *strange][:3])
-        raise DataError(described, found=f"{len(absent)} missing and {len(strange)} unknown weights ({names})")
+        raise DataError(f"{len(absent)} missing and {len(strange)} unknown weights ({names})", where=described)
     model.tie_weights()
     return model
 
@@ -165,7 +215,7 @@ def _head_is_embedding(state: Mapping[str, torch.Tensor], described: Path) -> bo
         tree = json.loads((described / "config.json").read_text(encoding="utf-8"))
         says = {place.get("tie_word_embeddings") for place in (tree, tree.get("text_config") or {})}
     except (ValueError, AttributeError):
-        raise DataError(described / "config.json", found="no JSON object", expected="the model's config") from None
+        raise DataError("this is not a JSON object", where=described / "config.json") from None
     if (head := state.get(_HEAD)) is None:
         return True in says or False not in says
     embedding = next((value for name, value in state.items() if name.endswith("embed_tokens.weight")), None)
@@ -173,22 +223,35 @@ def _head_is_embedding(state: Mapping[str, torch.Tensor], described: Path) -> bo
 
 
 def _verify(state: Mapping[str, torch.Tensor], out: Path, described: Path) -> None:
-    """Load what was written, and compare every weight."""
-    import torch
+    """Check that the model loads with all its weights, and that their values are those that were merged."""
+    from safetensors import safe_open
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
-        AutoProcessor.from_pretrained(out, trust_remote_code=False)
+        AutoProcessor.from_pretrained(out)
     except (OSError, ValueError, KeyError) as fault:
-        what = f"a processor that does not load: {' '.join(str(fault).split())[:300]}"
-        raise DataError(described, found=what, remedy="copy its files from the model that was trained") from None
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        out, dtype="auto", output_loading_info=True, trust_remote_code=False
-    )
+        problem = f"the processor does not load: {' '.join(str(fault).split())[:300]}"
+        raise DataError(problem, where=described, remedy="Copy its files from the model that was trained") from None
+    # Names and shapes, without the memory of the values.
+    loading = {"dtype": "auto", "output_loading_info": True, "device_map": "meta"}
+    _model, info = AutoModelForImageTextToText.from_pretrained(out, **loading)
     if odd := sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])):
-        raise DataError(described, found=f"{len(odd)} weights that do not load again ({odd[0]})")
-    loaded = model.state_dict()
-    for name, value in state.items():
-        again = loaded.get(name)
-        if again is None or again.dtype != value.dtype or not torch.equal(again, value):
-            raise DataError(described, found=f"{name} different after loading")
+        raise DataError(f"{len(odd)} weights do not load again ({odd[0]})", where=described)
+    # transformers stores weights under other names than the model's, so values are compared by their digests.
+    written: Counter[str] = Counter()
+    for file in out.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            written.update(_digest(weights.get_tensor(name)) for name in weights.keys())  # noqa: SIM118 - no mapping
+    wanted = Counter(_digest(value) for value in state.values())
+    if lost := wanted - written:
+        # A tied head is stored once.
+        tied = Counter([_digest(state[_HEAD])]) if _HEAD in state else Counter()
+        if lost - tied:
+            raise DataError(f"{(lost - tied).total()} weights differ after writing", where=described)
+
+
+def _digest(value: torch.Tensor) -> str:
+    import torch
+
+    raw = memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw).hexdigest()}"

@@ -1,8 +1,9 @@
-"""A LoRA adapter folded into the weights that it adapts; what cannot be folded in is refused, never left out."""
+"""A LoRA adapter added to the weights that it adapts; an adapter that cannot be added is refused, never left out."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,12 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["fold_adapter"]
 
-State = dict[str, "torch.Tensor"]
-
 #: Where EasyR1 (peft's own file) and verl (the few numbers of its save) describe the adapter.
 _DESCRIPTIONS: Final = ("lora_adapter/adapter_config.json", "lora_train_meta.json")
 _Tree: Final = TypeAdapter(dict[str, Any])
-_REMEDY: Final = "load it with peft, and save what merge_and_unload() returns"
+_REMEDY: Final = "Load it with peft, and save what merge_and_unload() returns"
 
 
 class _Adapter(BaseModel):
@@ -43,42 +42,44 @@ class _Adapter(BaseModel):
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
-def fold_adapter(state: State, actor: Path) -> State:
-    """Add each adapter's product to the weight that it adapts, W + scale B A, and name the weights as the model does.
+def fold_adapter(state: Mapping[str, torch.Tensor], actor: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the model's weights, each adapted one with its adapter's product added, W + scale B A.
 
     Args:
-        state: Whole weights, as peft names them; returned as it is where there is no adapter among them.
+        state: Whole weights, as peft names them, or without any adapter. Each is asked for once.
         actor: The checkpoint's ``actor`` folder, which describes the adapter.
 
     Raises:
         DataError: The adapter has no description, is of a kind that is more than this product, or stands alone.
     """
-    adapted = [name for name in state if ".lora_" in name]
+    adapted = {name for name in state if ".lora_" in name}
     if not adapted:
-        return state
+        yield from state.items()
+        return
     adapter = _describe(actor)
-    folded: State = {}
-    used: set[str] = set()
-    for name, value in state.items():
+    pairs = {name: pair for name in state if (pair := _pair_of(name)) and adapted.issuperset(pair)}
+    if lost := sorted(adapted.difference(*pairs.values())):
+        problem = f"{len(lost)} weights of the adapter belong to no linear layer of the model ({lost[0]})"
+        raise DataError(problem, where=actor, remedy=_REMEDY)
+    for name in state:
         if name in adapted:
             continue
-        stem = name.removesuffix(".base_layer.weight")
-        pair = [f"{stem}.lora_{letter}.default.weight" for letter in "AB"]
-        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        if stem != name and all(part in state for part in pair):
-            folded[plain] = _sum(value, state[pair[0]], state[pair[1]], adapter, actor)
-            used.update(pair)
-        else:
-            folded[plain] = value
-    if lost := sorted(set(adapted) - used):
-        found = f"{len(lost)} weights of the adapter that no linear layer of the model takes ({lost[0]})"
-        raise DataError(actor, found=found, expected="lora_A and lora_B beside the weight they adapt", remedy=_REMEDY)
-    return folded
+        value = state[name]
+        if name in pairs:
+            down, up = (state[part] for part in pairs[name])
+            value = _sum(value, down, up, adapter, actor)
+        yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
+
+
+def _pair_of(name: str) -> tuple[str, str] | None:
+    """Return the names of the adapter of a weight, if the weight is of a layer that peft has wrapped."""
+    stem = name.removesuffix(".base_layer.weight")
+    return None if stem == name else (f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight")
 
 
 def _sum(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, adapter: _Adapter, actor: Path) -> torch.Tensor:
     if down.shape[0] != adapter.r:
-        raise DataError(actor, found=f"an adapter of rank {down.shape[0]}", expected=f"{adapter.r}, as described")
+        raise DataError(f"the adapter has rank {down.shape[0]}, and its description {adapter.r}", where=actor)
     return (weight.float() + up.float() @ down.float() * adapter.scale).to(weight.dtype)
 
 
@@ -86,7 +87,7 @@ def _describe(actor: Path) -> _Adapter:
     """Read the adapter's description."""
     file = next((actor / name for name in _DESCRIPTIONS if (actor / name).is_file()), None)
     if file is None:
-        raise DataError(actor, found="a LoRA adapter without a description", expected=" or ".join(_DESCRIPTIONS))
+        raise DataError(f"a LoRA adapter without a description: no {' or '.join(_DESCRIPTIONS)}", where=actor)
     try:
         tree = _Tree.validate_json(file.read_bytes())
         # peft writes null for what was not asked for.
@@ -94,8 +95,8 @@ def _describe(actor: Path) -> _Adapter:
     except ValidationError as fault:
         first = fault.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(file, found=f"{place or 'the file'}: {first['msg']}", expected="r and lora_alpha") from None
+        raise DataError(f"{place or 'the file'}: {first['msg']}", where=file) from None
     for name in ("use_dora", "lora_bias", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
         if getattr(adapter, name):
-            raise DataError(file, found=name, expected="a plain LoRA adapter", remedy=_REMEDY)
+            raise DataError(f"{name} is set, so this is not a plain LoRA adapter", where=file, remedy=_REMEDY)
     return adapter
