@@ -17,6 +17,7 @@ from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
 from lad_reasoner.training.run import plan, start
+from lad_reasoner.training.run.checkpoints import remove_old, step_of
 from lad_reasoner.training.run.failures import last_error
 from lad_reasoner.training.run.follow import follow
 
@@ -206,3 +207,29 @@ def test_a_refused_key_is_named_in_the_translation(good_words, tmp_path):
     config = load_config([*good_words, "algorithm.online_filtering=true"])
     with pytest.raises(UsageError, match=r"algorithm\.online_filtering: verl has no counterpart to True"):
         plan.build_command(config, VERL, KEYS, tmp_path, gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(2, [6, 8, 10]), (1, [8, 10]), (-1, [2, 4, 6, 8, 10]), (9, [2, 4, 6, 8, 10])]
+)
+def test_the_limit_counts_checkpoints_of_earlier_attempts(tmp_path, limit, kept):
+    for step in (2, 4, 6, 8, 10):  # step 10 is being saved
+        (tmp_path / f"global_step_{step}" / "actor").mkdir(parents=True)
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("8")
+    (tmp_path / "attempts").mkdir()
+    remove_old(tmp_path, "verl", limit)
+    assert sorted(step_of(path) for path in tmp_path.glob("global_step_*")) == kept
+    assert (tmp_path / "attempts").is_dir()
+
+
+def test_old_checkpoints_are_removed_while_the_trainer_runs(tmp_path, good_words):
+    run_dir = tmp_path / "run"
+    for step in (2, 4, 6):
+        (run_dir / f"global_step_{step}").mkdir(parents=True)
+    (run_dir / "latest_checkpointed_iteration.txt").write_text("6")
+    config = load_config([*good_words, f"trainer.save_checkpoint_path={run_dir}", "trainer.save_limit=1"])
+    command = plan.Command([sys.executable, "-c", ""], on_cpu=True)
+    attempt = run_dir / "attempts" / "001"
+    code = start.run_attempt(command, config, VERL, attempt, lambda _: dict(os.environ), total_steps=1, notes=[])
+    assert code == 0
+    assert [path.name for path in run_dir.glob("global_step_*")] == ["global_step_6"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Final
 
 from lad_reasoner.training.installed import TrainerName
 
-__all__ = ["TRACKERS", "find_last", "step_of"]
+__all__ = ["TRACKERS", "find_last", "remove_old", "step_of"]
+
+_FOLDER: Final = re.compile(r"global_step_(\d+)")
 
 #: The file that names the last complete checkpoint; written after it.
 TRACKERS: Final[dict[TrainerName, str]] = {
@@ -29,6 +33,25 @@ def find_last(run_dir: Path, trainer: TrainerName) -> Path | None:
         return None
     folder = run_dir / f"global_step_{step}"
     return folder if folder.is_dir() else None
+
+
+def remove_old(run_dir: Path, trainer: TrainerName, limit: int) -> None:
+    """Remove all but the newest ``limit`` complete checkpoints of a run, whichever attempt saved them.
+
+    EasyR1 counts the folders itself; verl only knows those that its present process has saved.
+
+    Args:
+        run_dir: The checkpoint folder.
+        trainer: Whose checkpoints.
+        limit: ``trainer.save_limit``; 0 or less keeps all.
+    """
+    last = find_last(run_dir, trainer)
+    if last is None or limit < 1:
+        return
+    steps = {int(found[1]): path for path in run_dir.iterdir() if (found := _FOLDER.fullmatch(path.name))}
+    complete = sorted(step for step in steps if step <= step_of(last))
+    for step in complete[:-limit]:
+        shutil.rmtree(steps[step], ignore_errors=True)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,13 +39,30 @@ _SHOWN: Final = (
 )
 
 
-def follow(words: Sequence[str], environment: Mapping[str, str], log: Path, progress: Progress | None = None) -> int:
-    """Run a command to its end, write its output to a log, and return its exit code (negative: a signal)."""
+def follow(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    progress: Progress | None = None,
+    *,
+    tidy: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a command to its end and return its exit code (negative: a signal).
+
+    Args:
+        words: The command line.
+        environment: All of its environment variables.
+        log: File for its output.
+        progress: Told to update at each poll.
+        tidy: Called at each poll.
+    """
     with log.open("wb") as sink, started(words, environment=environment, log=sink) as process:
         while (code := process.poll()) is None:
             time.sleep(_POLL)
+            tidy()
             if progress:
                 progress.update()
+    tidy()
     if progress:
         progress.update()
     return code

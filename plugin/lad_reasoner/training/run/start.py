@@ -19,7 +19,7 @@ from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu
 from lad_reasoner.training.metrics import EASYR1_LOG, attempts_of
-from lad_reasoner.training.run.checkpoints import find_last, step_of
+from lad_reasoner.training.run.checkpoints import find_last, remove_old, step_of
 from lad_reasoner.training.run.cluster import Cluster, cluster_address, faults_of, probe
 from lad_reasoner.training.run.follow import RAW_LOG, Progress, describe_failure, follow
 from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt, trainer_environment
@@ -95,7 +95,12 @@ def run_attempt(
         for line in notes:
             progress.note(line)
         with _recorded(attempt, command, folder):
-            return follow(command.words, environment(folder), attempt / RAW_LOG, progress)
+            return follow(command.words, environment(folder), attempt / RAW_LOG, progress, tidy=_tidy(config, trainer))
+
+
+def _tidy(config: EasyR1Config, trainer: Trainer) -> Callable[[], None]:
+    limit = config["trainer.save_limit"] if trainer.name == "verl" else 0
+    return lambda: remove_old(config.run_dir, trainer.name, limit)
 
 
 def end_forgotten(run_dir: Path) -> None:
