@@ -77,7 +77,7 @@ def test_a_folder_with_something_else_is_left_alone(write_runs: WriteRuns, tmp_p
     data, runs = write_runs(15, models=1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("<p>mine</p>")
-    with pytest.raises(UsageError, match="something that is no report"):
+    with pytest.raises(UsageError, match="does not contain a report"):
         report(data, runs, tmp_path / "out")
     assert (tmp_path / "out" / "index.html").read_text() == "<p>mine</p>"
 
@@ -203,7 +203,7 @@ def test_the_papers_rows_are_marked_and_only_compared_with_its_own_data(write_ru
     content = read_content(runs, data, "paper", resamples=20)
     write_report(content, tmp_path / "out", ReportOptions())
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count('<span class="tag">paper</span>') == 7 + 1
+    assert page.count('<span class="tag">paper</span>') == 2 * 7 + 1  # of scores and of replies, and the note
     assert "LAD-Reasoner" in page
     assert "so the rows do not compare" not in page
     assert "20 structural pairs are not scored" in page
@@ -245,7 +245,7 @@ def test_the_command_writes_page_and_figures(
     [
         (["--training", "nothing"], "LABEL=FOLDER"),
         (["--masks", "/no/such/folder"], "the dataset's root"),
-        (["--pair", "no-such-pair"], "the id of a pair that the report shows"),
+        (["--pair", "no-such-pair"], "the report shows no pair"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -54,7 +54,7 @@ def report_command(
     Example: lad report base.jsonl grpo.jsonl --masks mvtec_loco --out report
     """
     if masks is not None and not masks.is_dir():
-        raise UsageError("--masks", found=f"no folder {masks}", expected="the dataset's root")
+        raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
     runs = [_training(text) for text in training or ()]
 
     from lad_reasoner.api import write_report
@@ -83,7 +83,9 @@ def report_command(
 def _training(text: str) -> tuple[str, Path]:
     label, separator, folder = text.partition("=")
     if not (label and separator and folder):
-        raise UsageError("--training", found=repr(text), expected="LABEL=FOLDER, such as with-SFT=checkpoints/grpo")
+        raise UsageError(f"{text!r} is not LABEL=FOLDER, such as with-SFT=checkpoints/grpo", where="--training")
     if not Path(folder).is_dir():
-        raise UsageError("--training", found=f"no folder {folder}", expected="the checkpoint folder of a GRPO run")
+        raise UsageError(
+            f"there is no folder {folder}", where="--training", remedy="Give a GRPO run's checkpoint folder"
+        )
     return label, Path(folder)

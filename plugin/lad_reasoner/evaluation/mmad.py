@@ -157,8 +157,8 @@ def score_choices(
     lines = read_predictions(predictions)
     source = data or data_of(predictions)
     if data_sha256(source) != lines[0].data_sha256:
-        found = f"predictions made on other data than {source}"
-        raise DataError(predictions, found=found, remedy="give the parquet they were made on with --data")
+        remedy = "Give the parquet they were made on with --data"
+        raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
     choices, truths = read_choices(source), {truth.pair_id: truth for truth in read_truths(source)}
     rights: dict[str, list[bool]] = defaultdict(list)
     read: dict[HowRead, int] = {"letter": 0, "doubtful": 0, "likeness": 0, "unread": 0}
@@ -168,7 +168,7 @@ def score_choices(
             rights[line.pair_id].append(letter == choice.letter)
             read[how] += 1
     if not rights:
-        raise DataError(predictions, found="no reply to any question of the data", expected="at least one")
+        raise DataError("there is no reply to any question of the data", where=predictions)
     counts: dict[str, dict[str, Floats]] = defaultdict(dict)
     for pair_id, right in rights.items():
         truth = truths[pair_id]
@@ -194,7 +194,7 @@ def _slot(choice: Choice, *, normal: bool) -> int:
     """
     name = _MERGED.get(choice.type, choice.type)
     if name not in TYPES:
-        raise DataError("MMAD", found=f"a question of the type {choice.type!r}", expected=", ".join(TYPES))
+        raise DataError(f"MMAD has no questions of the type {choice.type!r}; its types are {', '.join(TYPES)}")
     return _SLOTS.index(("normal" if normal else "anomalous") if name == DETECTION else name)
 
 

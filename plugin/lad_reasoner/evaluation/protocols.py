@@ -29,6 +29,6 @@ def select(truths: Sequence[Truth], protocol: Protocol) -> list[Truth]:
         UsageError: The pairs are multiple-choice questions, which have a protocol of their own.
     """
     if any(truth.dataset == MULTIPLE_CHOICE for truth in truths):
-        remedy = "score them with `lad score --protocol mmad`"
-        raise UsageError("--protocol", found=f"{protocol}, for multiple-choice questions", remedy=remedy)
+        problem = f"the protocol {protocol} does not score multiple-choice questions"
+        raise UsageError(problem, remedy="Score them with `lad score --protocol mmad`")
     return [truth for truth in truths if truth.kind not in _LEFT_OUT[protocol]]

@@ -142,8 +142,8 @@ def read_content(
     for name, path in zip(names, predictions, strict=True):
         lines = read_predictions(path)
         if lines[0].data_sha256 != digest:
-            remedy = "a report shows models on the same pairs; give the parquet they were made on with --data"
-            raise DataError(path, found=f"predictions made on other data than {source}", remedy=remedy)
+            remedy = "A report shows models on the same pairs; give the parquet they were made on with --data"
+            raise DataError(f"predictions made on other data than {source}", where=path, remedy=remedy)
         systems.append((join(name, read_replies(lines), scored=scored, known=known), lines))
     runs = tuple(
         _run_content(system, lines, path, protocol, resamples=resamples, seed=seed)

@@ -217,7 +217,7 @@ def _disputed(content: Content, pair_id: str | None) -> Truth | None:
         for truth in content.truths:
             if truth.pair_id == pair_id:
                 return truth
-        raise UsageError("--pair", found=repr(pair_id), expected="the id of a pair that the report shows")
+        raise UsageError(f"the report shows no pair {pair_id!r}", where="--pair")
     last, others = content.runs[-1], content.runs[:-1]
 
     def telling(truth: Truth) -> tuple[bool, bool, int, float]:

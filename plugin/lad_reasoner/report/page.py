@@ -74,9 +74,9 @@ def write_report(content: Content, out: Path, options: ReportOptions) -> ReportP
     """
     _require_own_folder(out)
     if options.single_file and len(content.truths) > SINGLE_FILE_PAIRS:
-        remedy = f"add --limit {SINGLE_FILE_PAIRS}, which shows the worst, or leave --single-file out"
-        found, expected = f"{len(content.truths)} pairs", f"at most {SINGLE_FILE_PAIRS}"
-        raise UsageError("--single-file", found=found, expected=expected, remedy=remedy)
+        remedy = f"Add --limit {SINGLE_FILE_PAIRS}, which shows the worst, or leave --single-file out"
+        problem = f"{len(content.truths)} pairs are too many for a single file of at most {SINGLE_FILE_PAIRS}"
+        raise UsageError(problem, where="--single-file", remedy=remedy)
     out.mkdir(parents=True, exist_ok=True)
     store = MemoryStore() if options.single_file else FolderStore(out / "images")
     drawn = draw_pictures(
@@ -109,7 +109,7 @@ def _require_own_folder(out: Path) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            out, found="something that is no report", expected="an empty folder", remedy="name another --out"
+            "the folder is not empty and does not contain a report", where=out, remedy="Name another --out"
         )
 
 
