@@ -4,12 +4,12 @@ Its rules, from https://github.com/jam-cc/MMAD (evaluation/examples/helper/summa
 (Jiang et al., ICLR 2025):
 
 - "Object Structure" and "Object Details" are "Object Analysis", which leaves seven types;
-- of "Anomaly Detection" the mean of the accuracy on normal and on anomalous images counts, since a dataset holds more
-  of the one than of the other; an image is normal if it lies in a folder ``good``;
+- of "Anomaly Detection" the mean of the accuracy on normal and on anomalous images counts, since datasets hold unequal
+  numbers of the two; an image is normal if it lies in a folder ``good``;
 - a dataset's average is the mean of its seven types, the overall row the mean of the datasets;
 - a response answers by the last letter A to E that stands alone, and without one by the option most like it.
 
-One thing is ours: what cannot be read at all is wrong, where MMAD's script drops it. A reply in which several letters
+One thing is ours: a reply that cannot be read is wrong, where MMAD's script drops it. A reply in which several letters
 stand alone ("B. A bent pin." ends in the letter A) is read by the same rule, and counted as doubtful.
 """
 
@@ -64,8 +64,8 @@ class DatasetScore:
 
     Attributes:
         name: As MMAD calls it, or ``mean``.
-        images: How many images.
-        questions: How many questions have a reply.
+        images: The number of images.
+        questions: The number of questions with a reply.
         types: Accuracy by type.
         average: The mean of the types; not defined if one is missing.
         overkill: Share of normal images that are called anomalous.
@@ -86,10 +86,10 @@ class ChoiceRun:
     """What a model answered.
 
     Attributes:
-        name: What it is called in tables.
+        name: The name in tables.
         datasets: In the order of the data.
         mean: The mean of the datasets.
-        replies: How many replies: questions times samples.
+        replies: The number of replies: questions times samples.
         read: How many of them were read by a letter, by the last of several letters, by likeness, or not at all.
         missing: Ids of questions without a reply; they are not scored.
     """
@@ -109,8 +109,8 @@ class ChoiceRun:
 def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, HowRead]:
     """Return the letter that a response chooses, and how it was read.
 
-    A response with an ``<answer>`` block is read there alone, and one with reasoning after it, so that a letter of the
-    reasoning is not taken for the answer.
+    A response with an ``<answer>`` block is read there alone, and one with reasoning after it, so that a letter in the
+    reasoning is not read as the answer.
 
     Example:
         >>> read_letter("<think> A pin is missing </think><answer> B </answer>", {"A": "Yes.", "B": "No."})
@@ -126,7 +126,7 @@ def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, 
     text = text.split("<think>", 1)[0].strip()  # reasoning that was cut off has no answer yet
     if letters := _LETTER.findall(text):
         return letters[-1], "letter" if len(set(letters)) == 1 else "doubtful"
-    # No option is longer than a sentence; a likeness to more than that costs time and means nothing.
+    # Options are at most a sentence long; comparing more text costs time and gains nothing.
     alike = get_close_matches(text[:500], options.values(), n=1, cutoff=0.0) if text else []
     if not alike:
         return None, "unread"
@@ -145,9 +145,9 @@ def score_choices(
 
     Args:
         predictions: JSON lines of `lad predict`.
-        data: The parquet; where the run card says by default.
-        name: What the run is called; the file's stem by default.
-        resamples: Of the bootstrap, which draws images with all their questions.
+        data: The parquet; the one that the run card names by default.
+        name: The run's name; the file's stem by default.
+        resamples: Of the bootstrap, which resamples images with all their questions.
         seed: Of the bootstrap.
 
     Raises:

@@ -1,7 +1,7 @@
 """Table 1 of arXiv 2504.12749 as reference data, and the recovery of its evaluation protocol from the printed figures.
 
-The paper does not say which test images it scores. Its table does: a pair of printed percentages (accuracy, F1) leaves
-few integer confusion matrices, and for the right counts of images exactly one. ``docs/protocol.md`` shows them.
+The paper does not state which test images it scores. Its table shows it: a pair of printed percentages (accuracy, F1)
+leaves few integer confusion matrices, and for the right counts of images exactly one. ``docs/protocol.md`` shows them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A cell of the table: accuracy and F1 in percent, as printed; the digits printed are part of the statement."""
+    """A cell of the table: accuracy and F1 in percent, as printed; the number of printed digits matters."""
 
     accuracy: str
     f1: str
@@ -39,9 +39,9 @@ class PaperRow:
     """A row of the table.
 
     Attributes:
-        model: As the paper calls it.
+        model: The paper's name.
         average: What its "Overall" is: ``pooled`` over all pairs or ``macro``, the mean of the categories. The paper
-            does not say; the recovered matrices do.
+            does not state it; the recovered matrices show it.
         overall: The figures printed as overall.
         categories: By category, in the table's order.
     """

@@ -78,7 +78,7 @@ _STATED: Final = r"\b(\d{1,2}|" + "|".join(_NUMBERS) + r") (?:\w+ )?{noun}s?\b"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What reasoning that has seen nothing reaches."""
+    """What reasoning without a look at the images reaches."""
 
     name: str
     recall: float | None
@@ -105,7 +105,7 @@ class RationaleScore:
         figures: By the names of ``FIGURES``.
         kappa: Cohen's kappa of asserting a violation and answering yes; None if either is constant.
         baselines: The best constant rationale, and shuffled rationales of the same category.
-        defects: By category and defect, where the defect's name tells the violation.
+        defects: By category and defect, where the defect's name holds the violation.
     """
 
     name: str
@@ -132,7 +132,7 @@ class _Reading:
 
     @property
     def known(self) -> bool:
-        """Whether the query is anomalous and its defect's name tells the violation."""
+        """Whether the query is anomalous and its defect's name holds the violation."""
         return bool(self.gold)
 
 
@@ -149,12 +149,12 @@ def _reading(row: JudgedPair, reply: Verdict) -> _Reading:
 
 
 def _gold(truth: Truth) -> tuple[frozenset[str], str]:
-    """Return the violations that the defect's name tells; its kind alone tells too little to be right or wrong."""
+    """Return the violations in the defect's name; its kind alone is too vague to be right or wrong."""
     return gold_violations("", truth.defect) if truth.label == ANOMALOUS else (frozenset(), "")
 
 
 def is_wrong_reason(truth: Truth, reasoning: str) -> bool | None:
-    """Return whether reasoning names no right violation; None if the data does not tell the violation."""
+    """Return whether reasoning names no right violation; None if the data does not name the violation."""
     gold, phrase = _gold(truth)
     if not gold and not phrase:
         return None
@@ -189,7 +189,7 @@ def _nouns(defect: str) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def _true_counts(category: str, defect: str) -> dict[str, int]:
-    """Return the true counts of a query: the normal ones, changed as the defect's names tell."""
+    """Return the true counts of a query: the normal ones, changed by the defect's names."""
     counts = dict(_NORMAL_COUNTS.get(category, {}))
     for name in defect.split("+"):
         for number, noun in re.findall(r"(\d)_(nectarine|tangerine)s?", name):

@@ -135,9 +135,9 @@ def score_run(
 
     Args:
         predictions: JSON lines of `lad predict`.
-        data: The pair parquet; where the run card says by default.
+        data: The pair parquet; the one that the run card names by default.
         protocol: Which pairs are scored.
-        name: What the run is called; the file's stem by default.
+        name: The run's name; the file's stem by default.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 

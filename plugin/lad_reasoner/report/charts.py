@@ -32,9 +32,9 @@ class Chart:
 
     Attributes:
         title: What it shows.
-        summary: The same in words, for those who do not see it.
+        summary: The same in words, for screen readers.
         x_label: Under the horizontal axis.
-        y_label: Beside the vertical axis.
+        y_label: Next to the vertical axis.
         x_ticks: Position and text.
         y_ticks: Position and text.
         bars: (class, x, y, width, height).

@@ -1,4 +1,4 @@
-"""What the report shows: the scores, the comparisons, and every scored pair with what each model said about it."""
+"""What the report shows: the scores, the comparisons, and every scored pair with what each model answered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RunContent:
     """One file of predictions.
 
     Attributes:
-        name: What it is called everywhere in the report.
+        name: The name everywhere in the report.
         card: The run card, with the fields of every line; empty values where no card was found.
         score: Its scores.
         shown: The scores of what is judged: of each pair's vote, where there are several samples.
@@ -54,7 +54,7 @@ class RunContent:
     def wrong_reason(self, truth: Truth) -> bool:
         """Return whether the verdict is right and the reasoning of a reply behind it is not.
 
-        Of an anomalous query it names no right violation, where the data tells the violation; of a normal query it
+        Of an anomalous query it names no right violation, where the data names the violation; of a normal query it
         asserts one.
         """
         row = self.judged.get(truth.pair_id)
@@ -74,7 +74,7 @@ class RunContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """Everything the report shows but its pictures.
+    """Everything the report shows except its pictures.
 
     Attributes:
         data: The pair parquet.
@@ -124,7 +124,7 @@ def read_content(
 
     Args:
         predictions: Files of `lad predict`, all made on one data file.
-        data: The pair parquet; where the first run card says by default.
+        data: The pair parquet; the one that the first run card names by default.
         protocol: Which pairs are scored.
         limit: The gallery holds only so many pairs, those on which the first run is most wrong; scores use all.
         resamples: Of the bootstrap.
@@ -172,7 +172,7 @@ def _run_content(
         by_pair[line.pair_id].append(line)
     score = shown = score_system(system, protocol, resamples=resamples, seed=seed)
     judged = system
-    if system.samples > 1:  # the gallery shows pairs, so a query's other references have no vote here
+    if system.samples > 1:  # the gallery shows pairs, so other references of the query have no vote here
         judged = majority(system, by="pair")
         shown = score_system(judged, protocol, resamples=resamples, seed=seed)
     fields = lines[0].model_dump(include={"model", "model_digest", "backend", "dtype", "prompt_sha256", "sampling"})

@@ -1,4 +1,4 @@
-"""The paper's figures 4 to 7, drawn from one's own runs as SVG and PNG."""
+"""The paper's figures 4 to 7, plotted from your own runs as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def write_figures(
 
 
 def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
-    """Draw figure 4: anomalies that the last run finds, one a category, with its reasoning."""
+    """Draw figure 4: anomalies that the last run finds, one per category, with its reasoning."""
     run = content.runs[-1]
     found: dict[str, Truth] = {}
     for truth in sorted(content.truths, key=lambda truth: (run.wrong_reason(truth), run.error(truth))):
@@ -99,7 +99,7 @@ def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
 
 
 def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
-    """Draw figure 5: the length of responses over GRPO steps, a line a run."""
+    """Draw figure 5: the length of responses over GRPO steps, a line per run."""
     if not training:
         return "no GRPO run was named; give --training LABEL=FOLDER"
     runs = [Run(label, folder, read_metrics(folder)) for label, folder in training]
@@ -145,7 +145,7 @@ def _leave_room(counts: Sequence[int], axes: Axes) -> None:
 
 
 def _name_bubbles(axes: Axes, known: Sequence[tuple[str, int, float]]) -> None:
-    """Write each model's name beside its bubble; names that would overlap are moved apart, with a line to theirs."""
+    """Write each model's name next to its bubble; overlapping names are moved apart, with a line to their bubble."""
     if not known:
         return
     points_per_pixel = 72 / axes.figure.dpi
@@ -182,7 +182,7 @@ def spread(places: Sequence[float], *, gap: float) -> list[float]:
 
 
 def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float | None], str]]:
-    """Yield the paper's rows whose size their name tells, where they were measured on the same pairs."""
+    """Yield the paper's rows whose name holds their size, if they were measured on the same pairs."""
     if content.protocol != "paper" or {truth.dataset for truth in content.truths} != {"mvtec_loco"}:
         return
     for row in TABLE_1:
@@ -196,7 +196,7 @@ def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float 
 
 
 def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | None) -> Figure | str:
-    """Draw figure 7: what every run says about one pair."""
+    """Draw figure 7: what every run answers about one pair."""
     if truth is None:
         return "there is no pair to show"
     texts = [_response_text(run, truth, width=96) for run in content.runs]
@@ -212,7 +212,7 @@ def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | Non
 
 
 def _disputed(content: Content, pair_id: str | None) -> Truth | None:
-    """Return the named pair, or one that the last run gets right and most others get wrong; rather an anomaly."""
+    """Return the named pair, or one that the last run gets right and most others get wrong; preferably an anomaly."""
     if pair_id is not None:
         for truth in content.truths:
             if truth.pair_id == pair_id:
@@ -223,7 +223,7 @@ def _disputed(content: Content, pair_id: str | None) -> Truth | None:
     def telling(truth: Truth) -> tuple[bool, bool, int, float]:
         right = last.error(truth) < 1
         missed = sum(run.error(truth) >= 1 for run in others)
-        # An anomaly that everyone finds tells less than a normal pair over which they differ.
+        # An anomaly that everyone finds is less telling than a normal pair over which they differ.
         margin = sum(run.error(truth) for run in others) - last.error(truth)
         return right and (missed > 0 or not others), truth.label == ANOMALOUS, missed, margin
 

@@ -40,7 +40,7 @@ def _pair(truth: Truth, content: Content, pictures: PairPictures) -> dict[str, A
 
 
 def _said(run: RunContent, truth: Truth) -> dict[str, Any] | None:
-    """Return what a run said about a pair; None if it said nothing."""
+    """Return a run's replies to a pair; None without a reply."""
     if (row := run.judged.get(truth.pair_id)) is None:
         return None
     judged = row.replies[0]

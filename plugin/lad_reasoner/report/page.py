@@ -179,7 +179,7 @@ def _matrices(run: RunContent, categories: Sequence[str]) -> list[dict[str, Any]
 
 
 def _defect_rows(runs: Sequence[RunContent]) -> list[dict[str, Any]]:
-    """Return a row a defect: category, name, pairs, and each run's share of right answers (None where not asked)."""
+    """Return a row per defect: category, name, pairs, and the share of right answers per run (None: no reply)."""
     shares = [{share.name: share for share in run.shown.defects} for run in runs]
     rows = []
     for name in sorted({name for found in shares for name in found}):
@@ -191,7 +191,7 @@ def _defect_rows(runs: Sequence[RunContent]) -> list[dict[str, Any]]:
 
 
 def _card_rows(runs: Sequence[RunContent]) -> list[tuple[str, list[str]]]:
-    """Return the run cards as rows: what, and each run's value; nothing known is said so."""
+    """Return the run cards as rows: what, and each run's value; unknown values are "not recorded"."""
     fields: list[tuple[str, Callable[[Mapping[str, Any]], object]]] = [
         ("model", lambda card: card.get("model")),
         ("model digest", lambda card: _short(card.get("model_digest"))),

@@ -1,4 +1,4 @@
-"""The report's pictures: each distinct image is decoded once, made small once and stored once."""
+"""The report's pictures: each distinct image is decoded, shrunk and stored once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PictureStore(Protocol):
 
 
 class FolderStore:
-    """Pictures as files of a folder; those of an earlier report are taken as they are.
+    """Pictures as files of a folder; those of an earlier report are reused.
 
     Args:
         folder: Made if absent.
@@ -193,7 +193,7 @@ class _Studio:
         return name
 
     def _claim(self, name: str) -> bool:
-        """Return whether the caller is to draw this picture: pairs share references, and one thread draws each."""
+        """Return whether the caller should make this picture: pairs share references, and one thread makes each."""
         with self._lock:
             if name in self._claimed or self._store.has(name):
                 return False

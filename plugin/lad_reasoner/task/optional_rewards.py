@@ -142,7 +142,7 @@ def can_be_named(gold: Gold) -> bool:
 class OptionalRewards:
     """The optional rewards of a run, as ``worker.reward.reward_function_kwargs`` gives them.
 
-    A weight of 0 measures without paying; without its weight a reward is not even measured.
+    A weight of 0 measures without paying; without a weight a reward is not measured.
 
     Attributes:
         soft_length_weight: Of `soft_length_reward`.
@@ -252,7 +252,7 @@ def _needed(length: int | None, option: str) -> int:
 
 
 def check_weight(name: str, value: object) -> None:
-    """Refuse what is no weight.
+    """Check a weight.
 
     Raises:
         OptionError: It is not a finite number from 0 on.
