@@ -145,3 +145,20 @@ def test_the_demos_config(tmp_path: Path, data: list[str]) -> None:
     report, _ = rehearse(config, tmp_path / "out", *data, f"worker.actor.model.model_path={BASE}")
     assert_rehearsed(report)
     assert "tokenizer and processor" not in {gap["what"] for gap in report["not_covered"]}
+
+
+@pytest.mark.rehearsal
+@pytest.mark.parametrize(
+    ("name", "longest"), [("qwen2_5_vl_3b_loco.yaml", 1280 + 1024), ("qwen2_5_vl_3b_1x24gb_lora.sh", 1280 + 512)]
+)
+def test_vllm_samples_with_the_limits_of_the_gpu_run(name: str, longest: int, tmp_path: Path, data: list[str]) -> None:
+    pytest.importorskip("vllm")
+    report, _ = rehearse(REPOSITORY / "examples" / "grpo" / name, tmp_path / "out", *data, "--engine", "vllm")
+    trained = [step for step in report["steps"] if "reward" in step]
+    assert [step["step"] for step in trained] == [1, 2]
+    settings = report["vllm_settings"]
+    assert settings["max_model_len"] == str(longest)
+    assert settings["max_num_batched_tokens"] == "8192"
+    assert settings["limit_mm_per_prompt"] == '{"image": 2}'
+    assert ("enable_lora" in settings) == ("lora" in name)
+    assert "vLLM" not in {gap["what"] for gap in report["not_covered"]}
