@@ -1,1 +1,1 @@
-"""EasyR1 without a GPU: a package that stands in for vLLM, and what a launcher adds to an EasyR1 run to use it."""
+"""EasyR1 without a GPU: a package that replaces vLLM, and the environment of a run that uses it."""

@@ -1,1 +1,1 @@
-"""The synthetic product: how it looks (`render`), what can be wrong (`scenes`), how it is asked about (`qa`)."""
+"""Synthetic products: their images (`render`), their defects (`scenes`), their questions and answers (`qa`)."""
