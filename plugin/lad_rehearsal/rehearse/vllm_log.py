@@ -27,10 +27,10 @@ _ABOUT_LIMITS: Final = re.compile(
     re.IGNORECASE,
 )
 
-#: Messages about this machine's CPU build, which a GPU run does not have.
-_ABOUT_THE_CPU: Final = re.compile(
+#: Messages about this machine, its CPU build, or verl's way of starting vLLM, which do not concern the config.
+_IRRELEVANT: Final = re.compile(
     r"triton|LD_PRELOAD|CUDA runtime|enforce eager|inductor|oneDNN|OpenMP|NUMA|pin_memory|CUDAGraph|VLLM_CPU"
-    r"|CPU backend",
+    r"|CPU backend|CPU_ATTN|runtime env|warmup|for KV cache on node|LoRA dynamic loading|raw prompts",
     re.IGNORECASE,
 )
 
@@ -57,6 +57,6 @@ def read_messages(log: Path) -> list[str]:
     kept = [
         f"{line['level'].lower()}: {line['text']}"
         for line in found
-        if not _ABOUT_THE_CPU.search(line["text"]) and (line["level"] != "INFO" or _ABOUT_LIMITS.search(line["text"]))
+        if not _IRRELEVANT.search(line["text"]) and (line["level"] != "INFO" or _ABOUT_LIMITS.search(line["text"]))
     ]
     return list(dict.fromkeys(kept))
