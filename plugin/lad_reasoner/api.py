@@ -218,13 +218,13 @@ def score_responses(
     Raises:
         DataError: No pair is left to score.
     """
-    from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
+    from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
     from lad_reasoner.evaluation.protocols import select
     from lad_reasoner.evaluation.score import score_system
 
     parsed = [(truth, parse(text)) for truth, text in responses]
     judged = [
-        JudgedPair(truth, (Verdict(said.answer, said.well_formed, reasoning=said.reasoning),))
+        JudgedPair(truth, (ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning),))
         for truth, said in parsed
     ]
     scored = set(select([pair.truth for pair in judged], protocol))

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
+from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.paper import LOCO_TEST_COUNTS
 from lad_reasoner.evaluation.score import score_system
 from lad_reasoner.evaluation.statistics import RESAMPLES
@@ -29,7 +29,7 @@ def draw_outcomes(seed: int) -> System:
             path = f"{category}/test/{kind}/{index:03}.png"
             defect = "good" if kind == "good" else f"defect_{index % 18}"
             score = float(np.clip(rng.normal(0.6 if label == "yes" else 0.45, 0.2), 0, 1))
-            reply = Verdict("yes" if score > 0.5 else "no", well_formed=True, score=score, source="answer_token")
+            reply = ScoredReply("yes" if score > 0.5 else "no", well_formed=True, score=score, source="answer_token")
             rows.append(JudgedPair(Truth(path, "mvtec_loco", category, label, kind, defect, path), (reply,)))
     return System(f"model-{seed}", tuple(rows))
 

@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
+from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.rationales import compare_rationales, is_wrong_reason, score_rationales
 from lad_reasoner.pairs.reader import Truth
 
@@ -30,7 +30,7 @@ def judged(number: int, defect: str, reasoning: str, answer: str | None = None, 
     label = "no" if defect == "good" else "yes"
     kind = "good" if defect == "good" else "logical"
     truth = Truth(f"p{number}", "d", category, label, kind, defect, f"q{number}.png")
-    return JudgedPair(truth, (Verdict(answer or label, reasoning=reasoning),))
+    return JudgedPair(truth, (ScoredReply(answer or label, reasoning=reasoning),))
 
 
 def queries(count: int = 120, seed: int = 0) -> list[str]:

@@ -12,7 +12,7 @@ from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.compare import compare_systems
 from lad_reasoner.evaluation.external import read_external, read_free_text
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict, majority
+from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System, majority
 from lad_reasoner.evaluation.score import cell_counts, score_run, score_system
 from lad_reasoner.pairs.reader import Truth, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
@@ -22,7 +22,7 @@ def outcome(number: int, label: str, *answers: str | None, query: int | None = N
     path = f"q/{number if query is None else query}.png"
     facts = {"dataset": "d", "category": "c", "kind": "good" if label == "no" else "logical", "defect": "x"} | truth
     replies = tuple(
-        Verdict(answer, answer is not None, {"yes": 0.9, "no": 0.2, None: 0.5}[answer]) for answer in answers
+        ScoredReply(answer, answer is not None, {"yes": 0.9, "no": 0.2, None: 0.5}[answer]) for answer in answers
     )
     return JudgedPair(Truth(pair_id=f"p{number}", label=label, query_path=path, **facts), replies)
 
@@ -65,7 +65,7 @@ TIES = [
 
 @pytest.mark.parametrize(("replies", "answer", "tied"), TIES)
 def test_a_tie_is_broken_by_the_mean_probability_else_by_the_first_reply(replies, answer, tied) -> None:
-    row = replace(outcome(0, "yes", "yes"), replies=tuple(Verdict(said, score=score) for said, score in replies))
+    row = replace(outcome(0, "yes", "yes"), replies=tuple(ScoredReply(said, score=score) for said, score in replies))
     (vote,) = (row.replies[0] for row in majority(System("m", (row,))).rows)
     assert (vote.answer, vote.tied) == (answer, tied)
     scores = [score for _, score in replies]
@@ -81,7 +81,7 @@ def test_even_numbers_of_replies_are_not_biased_toward_wrong() -> None:
     for number in range(2000):
         label = "yes" if number % 2 else "no"
         said = [label if rng.random() < 0.7 else {"yes": "no", "no": "yes"}[label] for _ in range(2)]
-        rows.append(replace(outcome(number, label, "no"), replies=tuple(Verdict(answer) for answer in said)))
+        rows.append(replace(outcome(number, label, "no"), replies=tuple(ScoredReply(answer) for answer in said)))
     vote = score_system(System("m", tuple(rows)), "all", resamples=0).vote
     assert vote is not None
     # Two replies without scores vote like the first one: 70%, where ties as errors gave 49%.
@@ -152,7 +152,7 @@ def test_a_metric_that_one_category_lacks_has_no_macro() -> None:
 def test_one_reply_without_a_score_leaves_the_curves_undefined() -> None:
     rows = [outcome(0, "yes", "yes"), outcome(1, "no", "no")]
     assert run(*rows).pooled.metrics["auroc"].value == 1.0
-    silent = replace(rows[0], replies=(Verdict("yes"),))
+    silent = replace(rows[0], replies=(ScoredReply("yes"),))
     assert run(silent, rows[1]).pooled.metrics["auroc"].value is None
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, Verdict
+from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.score import score_system
 from lad_reasoner.evaluation.statistics import (
     exact_draws,
@@ -174,4 +174,4 @@ def test_intervals_of_scores_cover_where_most_samples_are_perfect() -> None:
 def _judged(number: int, label: str, right: bool, score: float | None = None) -> JudgedPair:
     answer = label if right else {"yes": "no", "no": "yes"}[label]
     truth = Truth(f"p{number}", "d", "c", label, "logical" if label == "yes" else "good", "x", f"q{number}.png")
-    return JudgedPair(truth, (Verdict(answer, score=score),))
+    return JudgedPair(truth, (ScoredReply(answer, score=score),))

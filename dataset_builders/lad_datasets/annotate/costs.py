@@ -14,7 +14,7 @@ from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler
 from lad_reasoner.pairs.tokens import ProcessorPixels
 
-__all__ = ["Budget", "Estimate", "Prices", "estimate", "prompt_tokens"]
+__all__ = ["Budget", "CostEstimate", "Prices", "estimate", "prompt_tokens"]
 
 #: A pair of question and answer, as JSON. An estimate; the bound is --max-tokens.
 _TOKENS_PER_PAIR: Final = 120
@@ -41,7 +41,7 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a run would ask for.
 
     Attributes:
@@ -70,7 +70,7 @@ def prompt_tokens(subject: Subject, *, max_pixels: int) -> int:
     return ruler.measure(prompt_text(subject), [size])
 
 
-def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: int, max_pixels: int) -> Estimate:
+def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: int, max_pixels: int) -> CostEstimate:
     """Estimate a run over these subjects."""
     requests = prompts = completions = 0
     for subject in subjects:
@@ -79,7 +79,7 @@ def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: 
         completions += _TOKENS_PER_PAIR * len(topics_of(subject))
     likely = prices.cost(prompts, completions) if prices else None
     bound = prices.cost(_FIRST_MARGIN * prompts, max_tokens * requests) if prices else None
-    return Estimate(requests, prompts, completions, likely, bound)
+    return CostEstimate(requests, prompts, completions, likely, bound)
 
 
 class Budget:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from lad_reasoner.evaluation.outcomes import System, Verdict, join
+from lad_reasoner.evaluation.outcomes import ScoredReply, System, join
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.pairs.reader import Truth, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
@@ -164,11 +164,11 @@ def _apply_rule(rule: str, rows: Mapping[str, _CsvRow], truths: Mapping[str, Tru
     return float(limits[np.argmax(2 * hits / (called + labels.sum()))]), len(values)
 
 
-def _verdict(row: _CsvRow, limit: float | None) -> Verdict:
+def _verdict(row: _CsvRow, limit: float | None) -> ScoredReply:
     answer = row.answer
     if limit is not None and row.score is not None:
         answer = ANOMALOUS if row.score > limit else NORMAL
-    return Verdict(answer, score=row.score, source=None if row.score is None else "external")
+    return ScoredReply(answer, score=row.score, source=None if row.score is None else "external")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

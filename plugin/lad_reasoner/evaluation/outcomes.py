@@ -17,8 +17,8 @@ from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 __all__ = [
     "JudgedPair",
     "Query",
+    "ScoredReply",
     "System",
-    "Verdict",
     "constant",
     "join",
     "majority",
@@ -33,7 +33,7 @@ Query = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScoredReply:
     """One reply of a system, as it was read.
 
     Attributes:
@@ -62,7 +62,7 @@ class JudgedPair:
     """A pair and the replies to it, one per sample."""
 
     truth: Truth
-    replies: tuple[Verdict, ...]
+    replies: tuple[ScoredReply, ...]
 
     @property
     def right(self) -> bool:
@@ -102,12 +102,12 @@ class System:
         return max(counts.values(), default=0)
 
 
-def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Verdict, ...]]:
+def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[ScoredReply, ...]]:
     """Parse responses; the replies to a pair are in the order of their samples."""
-    replies: dict[str, tuple[Verdict, ...]] = {}
+    replies: dict[str, tuple[ScoredReply, ...]] = {}
     for line in sorted(predictions, key=lambda prediction: prediction.sample):
         response = parse(line.response)
-        reply = Verdict(
+        reply = ScoredReply(
             response.answer,
             response.well_formed,
             line.score,
@@ -121,7 +121,7 @@ def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[Verdict, 
 
 
 def join(
-    name: str, replies: Mapping[str, tuple[Verdict, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
+    name: str, replies: Mapping[str, tuple[ScoredReply, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
 ) -> System:
     """Join replies and truth.
 
@@ -142,7 +142,7 @@ def join(
 
 def constant(answer: Label, truths: Sequence[Truth]) -> System:
     """Return the system that gives one answer to every query: what chance alone reaches."""
-    return System(f"always {answer}", tuple(JudgedPair(truth, (Verdict(answer),)) for truth in truths))
+    return System(f"always {answer}", tuple(JudgedPair(truth, (ScoredReply(answer),)) for truth in truths))
 
 
 def query_of(truth: Truth) -> Query:
@@ -173,7 +173,7 @@ def majority(system: System, *, by: Literal["query", "pair"] = "query") -> Syste
     return replace(system, name=f"{system.name} (vote of {count})", rows=rows)
 
 
-def _vote(replies: Sequence[Verdict]) -> Verdict:
+def _vote(replies: Sequence[ScoredReply]) -> ScoredReply:
     if len(replies) == 1:
         return replies[0]
     answers = [reply.answer for reply in replies if reply.answer is not None]
@@ -188,8 +188,8 @@ def _vote(replies: Sequence[Verdict]) -> Verdict:
     elif answers:
         answer = ANOMALOUS if 2 * yes > len(answers) else NORMAL
     if mean is not None:
-        return Verdict(answer, score=mean, source="mean P(yes)", tied=tied)
-    return Verdict(answer, score=yes / len(answers) if answers else 0.5, source="vote", tied=tied)
+        return ScoredReply(answer, score=mean, source="mean P(yes)", tied=tied)
+    return ScoredReply(answer, score=yes / len(answers) if answers else 0.5, source="vote", tied=tied)
 
 
 def run_names(predictions: Sequence[Path]) -> list[str]:

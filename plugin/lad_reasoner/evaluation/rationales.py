@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import Floats
-from lad_reasoner.evaluation.outcomes import JudgedPair, Query, System, Verdict, query_of
+from lad_reasoner.evaluation.outcomes import JudgedPair, Query, ScoredReply, System, query_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import DataError
@@ -125,7 +125,7 @@ class _Reading:
     """What one reply's reasoning asserts, and what is true."""
 
     pair: JudgedPair
-    reply: Verdict
+    reply: ScoredReply
     named: frozenset[str]
     gold: frozenset[str]
     sentences: tuple[str, ...]
@@ -142,7 +142,7 @@ def _read(reasoning: str, also: str) -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset(named_violations(reasoning, also=also)), sentences
 
 
-def _reading(row: JudgedPair, reply: Verdict) -> _Reading:
+def _reading(row: JudgedPair, reply: ScoredReply) -> _Reading:
     gold, phrase = _gold(row.truth)
     named, sentences = _read(reply.reasoning, phrase)
     return _Reading(row, reply, named, gold | ({phrase} - {""}), sentences)
