@@ -335,7 +335,7 @@ def test_a_full_disk_gives_up_its_reserve_before_a_reply(
         return real(file, data)
 
     monkeypatch.setattr("lad_datasets.annotate.store.os.write", write)
-    with pytest.raises(RunError, match=r"make room"):
+    with pytest.raises(RunError, match=r"[Ff]ree some space"):
         annotate_with_model(subjects, tmp_path, options(server), Findings(quiet=True))
     monkeypatch.undo()
     monkeypatch.setenv("LAD_API_KEY", KEY)
@@ -372,7 +372,7 @@ def test_a_file_that_may_not_grow_loses_the_line_being_written_and_says_so(
         _lad(trees, server, out, "--concurrency", "1"), preexec_fn=confine, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1, run.stderr
-    assert "a disk that takes no line (File too large)" in run.stderr
+    assert "the disk takes no further line (File too large)" in run.stderr
     assert "Traceback" not in run.stderr
     lines = store.path.read_bytes()[size:].splitlines()
     kept = [json.loads(line)["id"] for line in lines if json.loads(line)["event"] == "answered"]  # all lines are whole
@@ -389,20 +389,10 @@ def _digest() -> str:
 
 
 def _lad(trees: Trees, server: Server, out: Path, *more: str) -> list[str]:
-    """Return the command line of `lad annotate`, run from the module so that it works without an entry point."""
-    code = "\n".join(
-        (
-            "import sys, typer",
-            "from lad_datasets.commands.annotate import register",
-            "from lad_reasoner.commands.lad import run_app",
-            "app = typer.Typer(pretty_exceptions_enable=False)",
-            "register(app)",
-            "sys.exit(run_app(lambda: app(['annotate', *sys.argv[1:]]), debug=False))",
-        )
-    )
+    """Return the command line of `lad annotate`, which works without an entry point."""
     asked = ["--writer", "model", "--model", "tiny", "--base-url", server.url, "--out", str(out)]
     quick = ["--backoff", "0.02", "--timeout", "30"]
-    return [sys.executable, "-c", code, *trees.arguments(), *asked, *quick, *more]
+    return [sys.executable, "-m", "lad_reasoner.commands.lad", "annotate", *trees.arguments(), *asked, *quick, *more]
 
 
 def test_killed_at_twenty_moments_it_ends_with_the_same_set_and_pays_nothing_twice(
@@ -452,7 +442,7 @@ def test_an_interrupted_run_keeps_what_is_in_flight(trees: Trees, server: Server
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "(interrupted); run again to go on" in said
+    assert "(interrupted). Run the same command again to continue." in said
     assert "Traceback" not in said
     events = [json.loads(line) for line in (tmp_path / "qa" / "records.jsonl").read_text().splitlines()]
     assert sum(event["event"] == "answered" for event in events) == len(server.billed) > 0

@@ -14,8 +14,9 @@ from PIL import Image
 from tests.chromium import open_chromium
 
 from lad_datasets.annotate.annotate import annotate_with_templates
-from lad_datasets.annotate.review import compare, print_rates, rate, write_page
+from lad_datasets.annotate.review import compare, rate, write_page
 from lad_datasets.annotate.subjects import find_subjects
+from lad_datasets.commands.review import review
 from lad_datasets.files.annotations import Annotation, Decision, read_annotations
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
@@ -135,6 +136,18 @@ def test_an_edit_can_be_left_and_an_empty_one_is_refused(browser: WebDriver, fol
     assert "needs a question and an answer" in text(browser, "warning")
     press(browser, Keys.ESCAPE)
     assert text(browser, "answer") == before
+    assert text(browser, "progress").startswith("0 of")
+
+
+def test_an_edit_can_be_left_without_a_keyboard(browser: WebDriver, folder: Path) -> None:
+    opened(browser, folder)
+    before = text(browser, "answer")
+    browser.find_element("id", "edit").click()
+    browser.find_element("id", "answer-edit").send_keys("typed by mistake")
+    assert text(browser, "clear-word") == "Cancel"
+    browser.find_element("id", "clear").click()
+    assert text(browser, "answer") == before
+    assert text(browser, "clear-word") == "Clear"
     assert text(browser, "progress").startswith("0 of")
 
 
@@ -330,7 +343,26 @@ def test_the_rates_are_printed(folder: Path, tmp_path: Path, capsys: pytest.Capt
     first = json.loads((folder / "annotations.jsonl").read_text().splitlines()[0])
     for name, decision in (("a", "accept"), ("b", "reject")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": first["id"], "decision": decision}) + "\n")
-    print_rates(folder, [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], as_json=False)
+    review(folder, decisions=[tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
     out = capsys.readouterr().out
     assert "mvtec_ad/bottle\t1\t0\t0\t" in out
     assert "agree on 0.0% of 1" in out
+
+
+def test_decisions_about_unknown_pairs_are_reported(folder: Path, tmp_path: Path, capsys) -> None:
+    lines = (folder / "annotations.jsonl").read_text().splitlines()
+    ours = {"id": json.loads(lines[0])["id"], "decision": "accept"}
+    made = [ours, {"id": "elsewhere#detection", "decision": "reject"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
+    review(folder, decisions=[tmp_path / "d.jsonl"], as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["unknown"] == {str(tmp_path / "d.jsonl"): ["elsewhere#detection"]}
+    assert "1 decision is about pairs that" in captured.err
+
+
+def test_what_to_do_next_is_printed(folder: Path, capsys) -> None:
+    review(folder)
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(folder / "review" / "index.html")
+    assert f"lad review {folder} --decisions {folder}/decisions.jsonl" in captured.err
+    assert "lad build sft" in captured.err

@@ -69,8 +69,8 @@ def annotate_with_model(
     try:
         from lad_datasets.annotate.run import Runner
     except ModuleNotFoundError as error:
-        remedy = "pip install 'lad-reasoner[annotate]'"
-        raise UsageError("--writer model", found=f"no package {error.name}", remedy=remedy) from error
+        remedy = "Run: pip install 'lad-reasoner[annotate]'"
+        raise UsageError(f"--writer model needs the package {error.name}", remedy=remedy) from error
     from lad_datasets.annotate.store import RunCard, Store
 
     key = read_api_key(options.key_variable, local=is_local(options.base_url))
@@ -121,17 +121,15 @@ def _judging(runner: Runner, counts: Counter[str], findings: Findings) -> Callab
 def _refuse_unfinished(stopped: str, summary: dict[str, Any], out: Path) -> None:
     """Raise if the run ended before every image was asked about."""
     remedies = {
-        "budget": "raise --budget and run again to go on",
-        "disk": "make room and run again to go on",
-        "interrupted": "run again to go on",
+        "budget": "Raise --budget and run the same command again to continue",
+        "disk": "Free some space and run the same command again to continue",
+        "interrupted": "Run the same command again to continue",
     }
     left = summary["counts"].get("unasked", 0)
     if stopped in remedies or left:
-        raise RunError(
-            out,
-            found=f"{left} of {summary['subjects']} images not annotated ({stopped or 'their requests failed'})",
-            remedy=remedies.get(stopped, "run again to go on; nothing that was answered is asked again"),
-        )
+        problem = f"{left} of {summary['subjects']} images not annotated ({stopped or 'their requests failed'})"
+        again = "Run the same command again to continue; answered questions are not sent again"
+        raise RunError(problem, where=out, remedy=remedies.get(stopped, again))
 
 
 def _summarise(

@@ -61,9 +61,7 @@ def read_api_key(variable: str, *, local: bool) -> str:
     key = os.environ.get(variable, "").strip()
     if key or local:
         return key or "none"
-    raise UsageError(
-        variable, found="no such environment variable", expected="the endpoint's API key", remedy="set it"
-    )
+    raise UsageError(f"the environment variable {variable} is not set", remedy="Set it to the endpoint's API key")
 
 
 def is_local(url: str) -> bool:
@@ -72,13 +70,16 @@ def is_local(url: str) -> bool:
     Raises:
         UsageError: It is no address, or carries a secret that would be stored with it.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are not closed
+        parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError("--base-url", found=repr(url), expected="an address such as http://127.0.0.1:8000/v1")
+        remedy = "Give an address such as http://127.0.0.1:8000/v1"
+        raise UsageError("not an http or https address", where="--base-url", remedy=remedy)
     if parts.username or parts.password or parts.query:
-        raise UsageError(
-            "--base-url", found="credentials or a query in it", remedy="give the key by the environment alone"
-        )
+        remedy = "Give the key in the environment only"
+        raise UsageError("the address has credentials or a query", where="--base-url", remedy=remedy)
     if parts.hostname == "localhost":
         return True
     try:

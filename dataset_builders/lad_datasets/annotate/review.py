@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from io import BytesIO
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
 from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.annotate.annotate import SUBJECTS
@@ -26,7 +26,6 @@ from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, D
 from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes, write_text
-from lad_reasoner.support.percent import percent
 from lad_reasoner.support.progress import track
 from lad_reasoner.support.web import source_hash
 from lad_reasoner.task.task import IMAGE_MARKER
@@ -34,7 +33,7 @@ from lad_reasoner.task.task import IMAGE_MARKER
 if TYPE_CHECKING:
     pass
 
-__all__ = ["PAGE", "compare", "print_rates", "rate", "write_page"]
+__all__ = ["PAGE", "compare", "rate", "read_rates", "write_page"]
 
 #: Beside the annotations.
 PAGE: Final = Path("review", "index.html")
@@ -107,44 +106,32 @@ def compare(first: Mapping[str, Decision], second: Mapping[str, Decision]) -> di
         return {"common": 0, "agreement": None, "kappa": None}
     pairs = [(first[name].decision, second[name].decision) for name in common]
     agreed = sum(a == b for a, b in pairs) / len(pairs)
-    left, right = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    chance = sum(left[kind] * right[kind] for kind in left) / len(pairs) ** 2
-    kappa = (agreed - chance) / (1 - chance) if chance < 1 else None
+    kappa = None
+    if len({decision for pair in pairs for decision in pair}) > 1:
+        from sklearn.metrics import cohen_kappa_score
+
+        kappa = float(cohen_kappa_score(*zip(*pairs, strict=True)))
     return {"common": len(pairs), "agreement": agreed, "kappa": kappa}
 
 
-def print_rates(folder: Path, reviews: Sequence[Path], *, as_json: bool) -> None:
-    """Print the rates of one reviewer's decisions, or of each of several and how far they agree.
+def read_rates(folder: Path, reviews: Sequence[Path]) -> dict[str, Any]:
+    """Return the rates of each reviewer's decisions, and how far each two reviewers agree.
+
+    Returns:
+        ``reviewers``: `rate` by file; ``agreement``: `compare` for each two files; ``unknown``: by file, the ids of
+        decisions about pairs that the annotations do not have.
 
     Raises:
         DataError: A file is absent or broken.
     """
     annotations = list(read_lines(folder / ANNOTATIONS, Annotation))
-    read = {file: {d.id: d for d in read_lines(file, Decision)} for file in reviews}
-    result: dict[str, Any] = {"reviewers": {str(file): rate(annotations, made) for file, made in read.items()}}
-    names = list(read)
-    result["agreement"] = [
-        {"reviewers": [str(a), str(b)], **compare(read[a], read[b])}
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-    ]
-    if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
-        return
-    for file, rows in result["reviewers"].items():
-        typer.echo(f"{file}\taccepted\tedited\trejected\tundecided\tagreement\trejection rate")
-        for row in rows:
-            shares = [_percent(row["agreement"]), _percent(row["rejection"])]
-            counts = [str(row[kind]) for kind in ("accept", "edit", "reject", "undecided")]
-            typer.echo("\t".join([row["category"], *counts, *shares]))
-    for row in result["agreement"]:
-        kappa = "n/a" if row["kappa"] is None else f"{row['kappa']:.2f}"
-        both = " and ".join(row["reviewers"])
-        typer.echo(f"{both}\tagree on {_percent(row['agreement'])} of {row['common']}\tkappa {kappa}")
-
-
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{percent(share)}%"
+    known = {annotation.id for annotation in annotations}
+    read = {str(file): {d.id: d for d in read_lines(file, Decision)} for file in reviews}
+    return {
+        "reviewers": {file: rate(annotations, made) for file, made in read.items()},
+        "agreement": [{"reviewers": [a, b], **compare(read[a], read[b])} for a, b in combinations(read, 2)],
+        "unknown": {file: unknown for file, made in read.items() if (unknown := sorted(made.keys() - known))},
+    }
 
 
 def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
@@ -155,7 +142,7 @@ def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
         with path.open(encoding="utf-8") as lines:
             return {subject["id"]: subject for subject in map(json.loads, lines)}
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(path, found=f"a broken line ({error})", expected="what `lad annotate` wrote") from error
+        raise DataError(f"a line is broken ({error})", where=path, remedy="Run `lad annotate` again") from error
 
 
 def _subject_of(annotation: Annotation) -> str:
@@ -215,7 +202,7 @@ def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
                 picture.save(written, "JPEG", quality=88)
             write_bytes(file, written.getvalue(), durable=False)
     except OSError as error:
-        raise DataError(path, found=f"no readable image ({error})", expected="an image") from error
+        raise DataError(f"the image cannot be read ({error})", where=path) from error
     return f"pictures/{file.name}"
 
 

@@ -216,21 +216,18 @@ class Runner:
     def _count_in_a_row(self, what: str, reason: str) -> None:
         self._in_a_row[what] += 1
         if self._in_a_row[what] >= _IN_A_ROW:
-            remedy = "try --structured json_object or none" if what == "rejected" else "run again when it answers"
-            raise RunError("the endpoint", found=f"{_IN_A_ROW} requests {what} in a row: {reason}", remedy=remedy)
+            remedy = (
+                "Try --structured json_object or none" if what == "rejected" else "Run again when the endpoint answers"
+            )
+            raise RunError(f"{_IN_A_ROW} requests {what} in a row: {reason}", remedy=remedy)
 
     def _store(self, event: Sent | Answered | Failed) -> None:
         try:
             self.store.append(event)
         except OSError as error:
-            if isinstance(event, Sent):
-                lost = "no reply is lost"
-            else:
-                lost = f"what came of {event.id} is lost ({event.event})"
-            raise RunError(
-                self.store.path,
-                found=f"a disk that takes no line ({error.strerror}): {lost}",
-                remedy="make room and run again to go on",
-            ) from error
+            lost = "" if isinstance(event, Sent) else f"; what came of {event.id} is lost ({event.event})"
+            problem = f"the disk takes no further line ({error.strerror}){lost}"
+            remedy = "Free some space and run the same command again to continue"
+            raise RunError(problem, where=self.store.path, remedy=remedy) from error
         if self.store.is_nearly_full and not self.stopped:
             self.stopped = "disk"

@@ -4,13 +4,12 @@ A line is one event. ``run`` says what run the file belongs to; ``sent`` stands 
 killed run knows what was in flight and may have been charged; ``answered`` holds the reply as it came; ``failed`` says
 that a request ended without one. Whether a reply is fit is not stored: it is judged whenever it is read.
 
-No line is ever deleted. A broken one (a run was killed, the disk was full) is closed by a line end and passed over.
+No line is ever deleted. A broken line (a run was killed, the disk was full) gets a line end and is skipped.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.files import try_lock
 from lad_reasoner.support.findings import Findings
 
 __all__ = ["RECORDS", "Answered", "Failed", "RunCard", "Sent", "Store"]
@@ -190,12 +190,9 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                self.path, found="another process writing to it", remedy="wait for it, or choose another --out"
-            ) from error
+        if not try_lock(self._file):
+            remedy = "Wait until it ends, or choose another --out"
+            raise RunError("another process is writing this file", where=self.path, remedy=remedy)
 
     def _fill_reserve(self) -> None:
         with self._reserve.open("wb") as file:
@@ -236,7 +233,7 @@ class Store:
                 try:
                     yield _EVENTS.validate_json(line)
                 except ValidationError:
-                    findings.add("broken line", f"{self.path}:{number}: {line[:60]!r}; passed over")
+                    findings.add("broken line", f"{self.path}:{number}: {line[:60]!r}; skipped")
         if not line.endswith(b"\n"):
             self._write(b"\n")  # so that the next line stands alone
 
@@ -246,5 +243,5 @@ class Store:
             return
         other = [name for name in RunCard.model_fields if getattr(cards[0], name) != getattr(card, name)]
         if other:
-            found = f"replies of another run (different {', '.join(other)})"
-            raise UsageError(self.path, found=found, expected="one run a folder", remedy="choose another --out")
+            problem = f"the file has replies of another run (different {', '.join(other)})"
+            raise UsageError(problem, where=self.path, remedy="Choose another --out")

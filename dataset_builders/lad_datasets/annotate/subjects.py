@@ -203,7 +203,7 @@ def _digest(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise DataError(path, found=f"no readable file ({error.strerror})", expected="an image") from error
+        raise DataError(f"the image cannot be read ({error.strerror})", where=path) from error
     return digest.hexdigest()
 
 

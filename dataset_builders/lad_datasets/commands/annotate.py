@@ -70,38 +70,43 @@ def annotate(
         ),
     ] = None,
     base_url: Annotated[str | None, typer.Option(help=f"OpenAI-compatible endpoint [default: {PAPER_URL}]")] = None,
-    model: Annotated[str | None, typer.Option(help=f"As the endpoint calls it [default: {PAPER_MODEL}]")] = None,
+    model: Annotated[str | None, typer.Option(help=f"Model name at the endpoint [default: {PAPER_MODEL}]")] = None,
     key_variable: Annotated[
         str, typer.Option(help="Environment variable with the API key; a server on this machine needs none.")
     ] = "LAD_API_KEY",
-    limit: Annotated[int | None, typer.Option(min=1, help="Images at most, spread over products and defects.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of images, spread over products and defects.")
+    ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=3136, help="Larger images are shrunk before they are sent.")
     ] = 1003520,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Of a reply.")] = 1500,
-    attempts: Annotated[int, typer.Option(min=1, help="Replies asked for about an image until one is fit.")] = 2,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at most.")] = 4,
-    per_minute: Annotated[float | None, typer.Option(min=0.1, help="Requests a minute at most.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 120.0,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Maximum tokens per reply.")] = 1500,
+    attempts: Annotated[int, typer.Option(min=1, help="Maximum replies per image until one is valid.")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="Maximum requests in flight.")] = 4,
+    per_minute: Annotated[float | None, typer.Option(min=0.1, help="Maximum requests per minute.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds per request.")] = 120.0,
     tries: Annotated[
-        int, typer.Option(min=1, help="Of a request while its faults may pass (408, 409, 429, 5xx).")
+        int, typer.Option(min=1, help="Maximum tries per request while its faults may pass (408, 409, 429, 5xx).")
     ] = 6,
-    backoff: Annotated[float, typer.Option(min=0.0, help="Seconds: bound of the first wait; it doubles.")] = 2.0,
+    backoff: Annotated[
+        float, typer.Option(min=0.0, help="Upper bound of the first wait, in seconds; it doubles.")
+    ] = 2.0,
     structured: Annotated[
-        Structured, typer.Option(help="How the endpoint is told the form of a reply; it is checked in any case.")
+        Structured,
+        typer.Option(help="How the endpoint is asked for the form of a reply, which is checked in any case."),
     ] = Structured.JSON_SCHEMA,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Of sampling; the endpoint's own if left out.")
+        float | None, typer.Option(min=0.0, help="Sampling temperature. Default: the endpoint's own.")
     ] = None,
-    price_in: Annotated[float | None, typer.Option(min=0.0, help="USD for a million prompt tokens.")] = None,
-    price_out: Annotated[float | None, typer.Option(min=0.0, help="USD for a million reply tokens.")] = None,
+    price_in: Annotated[float | None, typer.Option(min=0.0, help="USD per million prompt tokens.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0.0, help="USD per million reply tokens.")] = None,
     budget: Annotated[
         float | None, typer.Option(min=0.0, help="USD: stop before it is exceeded. Needs prices.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print images, tokens and cost; send nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write questions and answers about test images, for SFT. Run it again to go on after an interruption.
+    """Write questions and answers about test images, for SFT. If interrupted, run the same command again to continue.
 
     Example: lad annotate --mvtec mvtec_ad --visa visa --mmad MMAD --out qa --model gemini-2.5-pro
     """
@@ -150,9 +155,8 @@ def _prices(price_in: float | None, price_out: float | None, budget: float | Non
     if price_in is not None and price_out is not None:
         return Prices(price_in, price_out)
     if budget is not None or price_in is not None or price_out is not None:
-        raise UsageError(
-            "--budget" if budget is not None else "--price-in", found="a price missing", expected="both prices"
-        )
+        option = "--budget" if budget is not None else "--price-in"
+        raise UsageError("a price is missing", where=option, remedy="Give both --price-in and --price-out")
     return None
 
 
@@ -171,10 +175,10 @@ def _print_estimate(subjects: Sequence[Subject], options: ModelOptions, *, as_js
     typer.echo(f"prompt tokens (estimate)\t{result.prompt_tokens}")
     typer.echo(f"reply tokens (estimate)\t{result.completion_tokens}")
     if result.cost is None or result.cost_bound is None:
-        print("cost: give --price-in and --price-out, in USD for a million tokens", file=sys.stderr)
+        print("cost: give --price-in and --price-out, in USD per million tokens", file=sys.stderr)
         return
     typer.echo(f"cost in USD (estimate)\t{result.cost:.2f}")
-    typer.echo(f"cost in USD (bound, one attempt an image)\t{result.cost_bound:.2f}")
+    typer.echo(f"cost in USD (bound, one attempt per image)\t{result.cost_bound:.2f}")
 
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,23 +18,63 @@ def register(app: typer.Typer) -> None:
 
 
 def review(
-    folder: Annotated[Path, typer.Argument(help="What `lad annotate` wrote.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="The output folder of `lad annotate`.", show_default=False)],
     *,
-    sample: Annotated[int | None, typer.Option(min=1, help="Show this many pairs, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    sample: Annotated[int | None, typer.Option(min=1, help="Show this many pairs, sampled at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
     decisions: Annotated[
-        list[Path] | None, typer.Option(help="Decisions of a reviewer; twice to compare two. Prints the rates.")
+        list[Path] | None,
+        typer.Option(help="Decisions of a reviewer: print the rates. Give it twice to compare two reviewers."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Make a page on which people accept, reject or edit annotations; print the rates of what they decided.
+    """Write a page for accepting, rejecting and editing annotations, or print the rates of the decisions.
 
-    Example: lad review qa --sample 300, then open qa/review/index.html and save its decisions as qa/decisions.jsonl
+    Example: lad review qa --sample 300
+
+    Example: lad review qa --decisions qa/decisions.jsonl
     """
-    from lad_datasets.annotate.review import print_rates, write_page
+    from lad_datasets.annotate.review import read_rates, write_page
 
     if decisions:
-        print_rates(folder, decisions, as_json=as_json)
+        rates = read_rates(folder, decisions)
+        for file, unknown in rates["unknown"].items():
+            pairs = "1 decision is" if len(unknown) == 1 else f"{len(unknown)} decisions are"
+            typer.echo(f"warning: {file}: {pairs} about pairs that {folder} does not have: {unknown[0]}", err=True)
+        if as_json:
+            typer.echo(json.dumps(rates, ensure_ascii=False))
+        else:
+            _print_rates(rates)
         return
     page, shown = write_page(folder, sample=sample, seed=seed)
     typer.echo(json.dumps({"page": str(page), "pairs": shown}) if as_json else page)
+    typer.echo(_next_steps(folder, page, shown), err=True)
+
+
+def _next_steps(folder: Path, page: Path, shown: int) -> str:
+    saved, quoted = folder / "decisions.jsonl", shlex.quote(str(folder))
+    return (
+        f"Next: open {page} in a browser, judge its {shown} pairs and press Export decisions.\n"
+        f"Move the exported file to {saved}, then\n"
+        f"  lad review {quoted} --decisions {shlex.quote(str(saved))}   # prints the rates\n"
+        f"  lad build sft --annotations {quoted} --out sft   # applies the decisions"
+    )
+
+
+def _print_rates(rates: dict[str, Any]) -> None:
+    for file, rows in rates["reviewers"].items():
+        typer.echo(f"{file}\taccepted\tedited\trejected\tundecided\tagreement\trejection rate")
+        for row in rows:
+            shares = [_percent(row["agreement"]), _percent(row["rejection"])]
+            counts = [str(row[kind]) for kind in ("accept", "edit", "reject", "undecided")]
+            typer.echo("\t".join([row["category"], *counts, *shares]))
+    for row in rates["agreement"]:
+        kappa = "n/a" if row["kappa"] is None else f"{row['kappa']:.2f}"
+        both = " and ".join(row["reviewers"])
+        typer.echo(f"{both}\tagree on {_percent(row['agreement'])} of {row['common']}\tkappa {kappa}")
+
+
+def _percent(share: float | None) -> str:
+    from lad_reasoner.support.percent import percent
+
+    return "n/a" if share is None else f"{percent(share)}%"

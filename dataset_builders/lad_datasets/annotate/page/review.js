@@ -3,7 +3,7 @@
   const { store, items, made } = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const KINDS = ["accept", "edit", "reject"];
-  const OTHERS = ["previous", "accept", "reject", "clear", "next"];
+  const OTHERS = ["previous", "accept", "reject", "next"];
   const WORDS = { accept: "Accepted", edit: "Edited", reject: "Rejected" };
   const decisions = new Map();
   const counts = new Map();
@@ -162,10 +162,12 @@
       $(`${part}-edit`).hidden = false;
       $(part).hidden = true;
     }
-    // Whoever edits must save or leave (Escape): no other button may drop what was typed.
+    // While editing, only Save and Cancel work: no other button may drop what was typed.
     for (const id of OTHERS) $(id).disabled = true;
     $("edit-word").textContent = "Save";
     $("edit-key").textContent = "Ctrl Enter";
+    $("clear-word").textContent = "Cancel";
+    $("clear-key").textContent = "Esc";
     $("answer-edit").focus();
   }
 
@@ -178,6 +180,8 @@
     for (const id of OTHERS) $(id).disabled = false;
     $("edit-word").textContent = "Edit";
     $("edit-key").textContent = "E";
+    $("clear-word").textContent = "Clear";
+    $("clear-key").textContent = "U";
   }
 
   function save() {
@@ -262,7 +266,7 @@
     accept: () => decide("accept"),
     reject: () => decide("reject"),
     edit: () => (editing ? save() : startEditing()),
-    clear: () => decide(null),
+    clear: () => (editing ? show() : decide(null)),
     next: () => go(1),
     previous: () => go(-1),
     export: download,
