@@ -55,6 +55,8 @@ def claim_output(out: Path, options: Options) -> Iterator[None]:
     """
     _refuse_name(out, options)
     with locked(out):
+        if out.exists() and not options.overwrite:  # a build that was killed just after its output took its name
+            shutil.rmtree(_partial_folder(out), ignore_errors=True)
         _refuse_existing(out, options)
         yield
 

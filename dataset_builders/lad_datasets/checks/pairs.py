@@ -83,8 +83,10 @@ def _open(file: Path) -> int:
     try:
         with pq.ParquetFile(file) as parquet:
             found, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(file, found=f"no readable parquet ({error})", expected="a pair parquet") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"no readable parquet ({error})", where=file) from error
+    if twice := sorted({name for name in found.names if found.names.count(name) > 1}):
+        raise DataError(f"the column {twice[0]!r} occurs twice", where=file, remedy="Build it with `lad build`")
     expected = pair_schema()
     wanted = EASYR1_COLUMNS if is_easyr1_only(found.names) else COLUMNS
     missing = [name for name in wanted if name not in found.names]
@@ -129,13 +131,20 @@ def _iter_checked(files: Sequence[Path], options: CheckOptions) -> Iterator[_Row
 
 
 def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
-        columns = EASYR1_COLUMNS if is_easyr1_only(parquet.schema_arrow.names) else COLUMNS
-        for group in range(parquet.num_row_groups):
-            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
-                yield from batch.to_pylist()
+    number = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            columns = EASYR1_COLUMNS if is_easyr1_only(parquet.schema_arrow.names) else COLUMNS
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
+                    for row in batch.to_pylist():
+                        yield row
+                        number += 1
+    except (pa.ArrowException, OSError, ValueError) as error:  # invalid UTF-8 is a ValueError
+        raise DataError(f"cannot read the row ({error})", where=f"{file}, row {number} or one of the next") from error
 
 
 def _complete(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -154,6 +163,8 @@ def _check_row(row: dict[str, Any], number: int, ruler: PromptRuler, guard: Guar
     absent = [name for name in COLUMNS if row[name] is None]
     if absent:
         return _Row([f"{where}: no value in {', '.join(absent)}"])
+    if hollow := _hollow(row):
+        return _Row([f"{where}: {hollow}"])
     result = _Row(provenance={name: row[name] for name in PROVENANCE_COLUMNS})
     result.faults += [f"{where}: {fault}" for fault in chain(_text_faults(row), _gold_faults(row))]
     sizes, digests = _check_images(row, where, guard, result.faults)
@@ -168,6 +179,16 @@ def _check_row(row: dict[str, Any], number: int, ruler: PromptRuler, guard: Guar
     if len(sizes) == len(row["images"]):
         result.tokens = ruler.measure(prompt_text(row["problem"]), sizes)
     return result
+
+
+def _hollow(row: dict[str, Any]) -> str:
+    """Return which nested value is missing, or an empty text."""
+    for number, image in enumerate(row["images"], start=1):
+        if image is None or (isinstance(image, dict) and image["bytes"] is None and image["path"] is None):
+            return f"column images: image {number} is null"
+    if any(turn is None or turn["content"] is None for turn in row["prompt"]):
+        return "column prompt: a turn without content"
+    return "column reward_model: no ground_truth" if row["reward_model"]["ground_truth"] is None else ""
 
 
 def _check_images(

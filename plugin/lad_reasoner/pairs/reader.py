@@ -229,6 +229,8 @@ def _open(file: Path) -> pq.ParquetFile:
 
 def _columns(file: Path, present: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], bool]:
     """Return the columns to read, and whether each row must be completed."""
+    if twice := sorted({name for name in present if present.count(name) > 1}):
+        raise DataError(f"the column {twice[0]!r} occurs twice", where=file, remedy=_BUILD)
     if is_easyr1_only(present):
         return [name for name in EASYR1_COLUMNS if name in wanted or name == "answer"], True
     if missing := [name for name in wanted if name not in present]:
@@ -253,7 +255,7 @@ def _iter_rows(path: str | Path, wanted: Sequence[str], batch_rows: int) -> Iter
                             where = f"{file}, row {total - first}"
                             yield where, _complete(row, total, where) if incomplete else row
                             total += 1
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:  # invalid UTF-8 is a ValueError
                 raise DataError(f"cannot read the row ({error})", where=f"{file}, row {total - first}") from error
 
 
@@ -274,9 +276,33 @@ def _truth(row: Mapping[str, Any], *, where: str) -> Truth:
     return Truth(**{name: row[name] for name in _TRUTH_COLUMNS})
 
 
+def _refuse_types(row: Mapping[str, Any], problem: object, stored: object, where: str) -> None:
+    """Raise if a column holds something else than a pair's.
+
+    Raises:
+        DataError: It does; the message names the column.
+    """
+    if not isinstance(problem, str):
+        raise DataError(f"{problem!r:.80} is not text", where=f"{where}, column problem")
+    if not isinstance(stored, list):
+        raise DataError(f"{stored!r:.80} is not a list of images", where=f"{where}, column images")
+    for image in stored:
+        if isinstance(image, str):
+            continue
+        if not isinstance(image, dict) or not {"bytes", "path"} <= image.keys():
+            problem = f"{image!r:.80} is not an image; use bytes and path, or a path"
+            raise DataError(problem, where=f"{where}, column images")
+        if not isinstance(image["bytes"], bytes | None) or not isinstance(image["path"], str | None):
+            raise DataError(f"{image!r:.80} is not an image", where=f"{where}, column images")
+    for name in ("reference_sha256", "query_sha256"):
+        if not isinstance(row[name], str | None):
+            raise DataError(f"{row[name]!r:.80} is not text", where=f"{where}, column {name}")
+
+
 def _pair(row: Mapping[str, Any], *, where: str) -> PairRecord:
     truth = _truth(row, where=where)
     problem, stored = row["problem"] or "", row["images"] or []
+    _refuse_types(row, problem, stored, where)
     markers = problem.count(IMAGE_MARKER)
     if markers != len(stored) or markers < 2:
         fault = f"the problem has {markers} {IMAGE_MARKER} for {len(stored)} images; use one per image, at least two"

@@ -97,12 +97,14 @@ class PairFile:
             # Mapped, because only the first images of some row groups are read.
             with pq.ParquetFile(path, memory_map=True) as file:
                 return cls._read(path, file, config)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # also invalid UTF-8 and other types
             return cls(path, problem=str(error).split("\n", 1)[0] or type(error).__name__)
 
     @classmethod
     def _read(cls, path: Path, file: pq.ParquetFile, config: EasyR1Config) -> PairFile:
         columns = tuple(file.schema_arrow.names)
+        if len(set(columns)) < len(columns):
+            raise ValueError("a column occurs twice")
         prompt, answer, image = (config[f"data.{name}_key"] for name in ("prompt", "answer", "image"))
         wanted = [name for name in (prompt, answer, "dataset") if name in columns]
         rows = file.read(columns=wanted).to_pydict()
