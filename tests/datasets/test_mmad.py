@@ -172,3 +172,35 @@ def test_no_mmad_json_says_so(lad, tmp_path) -> None:
     done = lad("build", "mmad", "--root", tmp_path, "--out", tmp_path / "m.parquet")
     assert done.exit_code == 1
     assert "no mmad.json" in done.stderr
+
+
+def test_a_link_out_of_a_dataset_s_folder_is_not_followed(lad, folder, tmp_path) -> None:
+    target = folder / "DS-MVTec/bottle/image/good/000.png"
+    draw(tmp_path / "outside.png", 7)
+    target.unlink()
+    target.symlink_to(tmp_path / "outside.png")
+    done = lad("build", "mmad", "--root", folder, "--out", tmp_path / "x.parquet", "--workers", 1)
+    assert "a link to outside" in done.stderr
+    assert all("outside" not in row.truth.query_path for row in iter_pairs(tmp_path / "x.parquet"))
+    assert len(read_truths(tmp_path / "x.parquet")) == 16
+
+
+def test_backslashes_in_keys_and_templates_are_slashes(lad, folder) -> None:
+    before = [truth.pair_id for truth in read_truths(build(lad, folder))]
+    text = (folder / "mmad.json").read_text()
+    (folder / "mmad.json").write_text(text.replace("/", "\\\\"))
+    assert [truth.pair_id for truth in read_truths(build(lad, folder))] == before
+
+
+def test_a_zero_shot_index_gets_a_remedy_that_works(lad, folder, tmp_path) -> None:
+    entries = json.loads((folder / "mmad.json").read_text())
+    entries = {key: {"conversation": value["conversation"]} for key, value in entries.items()}
+    (folder / "mmad.json").write_text(json.dumps(entries))
+    done = lad("build", "mmad", "--root", folder, "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert "zero-shot index. Use an mmad.json with similar_templates" in done.stderr
+
+
+def test_too_many_shots_name_how_many_there_are(lad, folder, tmp_path) -> None:
+    done = lad("build", "mmad", "--root", folder, "--out", tmp_path / "x.parquet", "--shots", 5)
+    assert "Use --shots 2 or fewer" in done.stderr

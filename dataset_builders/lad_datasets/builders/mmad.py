@@ -102,8 +102,10 @@ def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -
     """
     kept: dict[str, mmad.Asked] = {}
     templates: dict[str, Sequence[str]] = {}
+    most = 0
     for image in mmad.read_questions(root, findings):
         named = image.similar if options.reference == "nearest" else image.random
+        most = max(most, len(named))
         if len(named) < options.shots:
             findings.add("left out", f"{image.key}: {len(named)} templates, expected at least {options.shots}")
             continue
@@ -113,7 +115,10 @@ def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -
         for key, image in kept.items()
     )
     if not samples:
-        raise DataError(root, found="no image with enough templates", expected="one", remedy="lower --shots")
+        if not most:
+            remedy = "Use an mmad.json with similar_templates and random_templates: a pair needs a normal image"
+            raise DataError("no image names a template, as in MMAD's zero-shot index", where=root, remedy=remedy)
+        raise DataError(f"no image names {options.shots} templates", where=root, remedy=f"Use --shots {most} or fewer")
     tree = Tree(MULTIPLE_CHOICE, "mmad", root, CC_BY_NC_SA_4, samples)
     drawn = draw_limit([(tree, sample) for sample in samples], limit, options.seed)
     order = _Templates(templates)

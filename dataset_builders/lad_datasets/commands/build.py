@@ -17,6 +17,7 @@ from lad_datasets.commands import annotate as annotate_cli
 from lad_datasets.commands import filter as filter_cli
 from lad_datasets.commands import review as review_cli
 from lad_datasets.commands.pair_options import CORES, Defect, Images, Normal, takes_pair_options
+from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
@@ -202,7 +203,7 @@ def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
         return
     for count in manifest["counts"]:
-        typer.echo("\t".join(str(value) for value in count.values()))
+        typer.echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
     findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
     rows = sum(count["rows"] for count in manifest["counts"])
     print(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), file=sys.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from lad_datasets.checks.check import Report, Table
+from lad_reasoner.support.visible import visible
 
 __all__ = ["print_reports"]
 
@@ -22,19 +23,19 @@ def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
         for table in report.tables:
             typer.echo(_layout(table))
         for line in report.fixed:
-            print(f"fixed: {line}", file=sys.stderr)
+            print(visible(f"fixed: {line}", one_line=True), file=sys.stderr)
         for line in report.warnings:
-            print(f"warning: {line}", file=sys.stderr)
+            print(visible(f"warning: {line}", one_line=True), file=sys.stderr)
         for line in report.errors:
-            print(f"error: {line}", file=sys.stderr)
+            print(visible(f"error: {line}", one_line=True), file=sys.stderr)
         facts = "".join(f", {name} {value}" for name, value in report.facts.items())
         verdict = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
-        typer.echo(f"{report.path}: {report.kind}{facts}: {verdict}")
+        typer.echo(visible(f"{report.path}: {report.kind}{facts}: {verdict}", one_line=True))
 
 
 def _layout(table: Table) -> str:
     """Return a table as text: names to the left, figures to the right."""
-    cells = [table.columns, *(tuple(map(str, row)) for row in table.rows)]
+    cells = [table.columns, *(tuple(visible(str(value), one_line=True) for value in row) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     figures = [all(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
     lines = [

@@ -228,14 +228,14 @@ def read_questions(root: Path, findings: Findings) -> list[Asked]:
 
 def _parse_asked(root: Path, key: str, value: Any) -> Asked:
     parsed = _Value.model_validate(value)
-    # Its README lets a dataset's folder be a link: the links are the user's own, and only the words are not trusted.
-    for path in (key, *parsed.similar_templates, *parsed.random_templates):
-        _refuse_outside(root, path)
+    similar = tuple(_inside_dataset(root, path) for path in parsed.similar_templates)
+    drawn = tuple(_inside_dataset(root, path) for path in parsed.random_templates)
+    key = _inside_dataset(root, key)
     if len(PurePosixPath(key).parts) != 5:
         expected = "<dataset>/<class>/<split>/<defect>/<file>"
         raise DataError(key, found=f"{len(PurePosixPath(key).parts)} parts", expected=expected)
     choices = tuple(_parse_choice(question, key) for question in parsed.conversation)
-    return Asked(key, choices, tuple(parsed.similar_templates), tuple(parsed.random_templates))
+    return Asked(key, choices, similar, drawn)
 
 
 def _parse_choice(question: _Question, key: str) -> Choice:
@@ -263,6 +263,19 @@ def resolve_inside(root: Path, relative: str) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise DataError(root, found=f"{relative!r}, a link to outside", expected="a file inside this folder")
     return path
+
+
+def _inside_dataset(root: Path, relative: str) -> str:
+    """Return a path with forward slashes; it must stay in the folder of its dataset.
+
+    MMAD's README lets that folder be a link to the dataset, which is the user's own. No link below it may lead out.
+
+    Raises:
+        DataError: The path is absolute, climbs out, or follows a link out.
+    """
+    first, *rest = _refuse_outside(root, relative).parts
+    resolve_inside(root / first, "/".join(rest) or ".")
+    return "/".join((first, *rest))
 
 
 def _refuse_outside(root: Path, relative: str) -> PurePosixPath:
@@ -345,7 +358,8 @@ def _image_key(key: str) -> ImageKey:
 def _read_pairs(path: Path, findings: Findings) -> Iterator[tuple[str, Any]]:
     """Yield key and value of each entry; a key that occurs twice, which JSON readers drop silently, is told."""
     seen: set[str] = set()
-    for key, value in _read_json(path, object_pairs_hook=_Pairs):
+    for raw, value in _read_json(path, object_pairs_hook=_Pairs):
+        key = raw.replace("\\", "/")
         if key in seen:
             findings.add("duplicate", f"{path}: key {key!r} occurs twice; the first one is used")
         else:

@@ -10,6 +10,8 @@ Each prints as one or two sentences: where, what is wrong, what to do. No traceb
 
 from __future__ import annotations
 
+from lad_reasoner.support.visible import visible
+
 __all__ = ["DataError", "LadError", "RunError", "UsageError"]
 
 
@@ -45,9 +47,9 @@ class LadError(Exception):
 
     def __str__(self) -> str:
         if self._mould:
-            return " ".join(self._mould.split())
+            return visible(" ".join(self._mould.split()))
         line = f"{self.where}: {self.problem}" if self.where else self.problem
-        return " ".join((f"{line}. {self.remedy}." if self.remedy else line).split())
+        return visible(" ".join((f"{line}. {self.remedy}." if self.remedy else line).split()))
 
 
 class UsageError(LadError):

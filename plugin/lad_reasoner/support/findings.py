@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from lad_reasoner.support.visible import visible
+
 __all__ = ["Finding", "Findings", "error", "note", "warning"]
 
 _log = logging.getLogger("lad_reasoner.findings")
@@ -35,7 +37,8 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{self.severity}: {self.where}: {self.problem}"
-        return f"{line}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else line
+        line += f". {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else ""
+        return visible(line, one_line=True)
 
 
 def error(where: object, problem: str, *, expected: str = "", remedy: str = "") -> Finding:
@@ -78,7 +81,7 @@ class Findings:
 
     def add(self, kind: str, line: str) -> None:
         """Add a finding; one that was added before (a reference that is used twice) is ignored."""
-        if (told := f"{kind}: {line}") in self._told:
+        if (told := visible(f"{kind}: {line}", one_line=True)) in self._told:
             return
         self._told.add(told)
         self.counts[kind] += 1
