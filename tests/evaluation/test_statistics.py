@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.score import score_system
 from lad_reasoner.evaluation.statistics import (
-    exact_draws,
     exact_interval,
     holm,
     interval,
@@ -102,9 +102,19 @@ def test_the_exact_interval_is_clopper_and_pearsons(trials: int, right: bool) ->
     assert exact_interval(trials, right=right) == pytest.approx((bounds.low, bounds.high), abs=1e-12)
 
 
-def test_exact_draws_have_the_exact_bound_as_their_quantile() -> None:
-    drawn = exact_draws(30, right=True, resamples=400_000, rng=np.random.default_rng(0))
-    assert np.quantile(drawn, 0.025) == pytest.approx(exact_interval(30, right=True)[0], abs=2e-3)
+def test_the_interval_of_the_mean_of_categories_covers_with_categories_that_are_all_right() -> None:
+    """Five categories of 20 queries, two nearly always right: their bootstrap has no spread."""
+    rng, rates, covered, rounds = np.random.default_rng(9), (0.6, 0.7, 0.99, 0.99, 0.5), 0, 200
+    for _ in range(rounds):
+        rows = []
+        for place, rate in enumerate(rates):
+            for number in range(20):
+                row = _judged(100 * place + number, "yes" if number % 2 else "no", bool(rng.random() < rate))
+                rows.append(replace(row, truth=replace(row.truth, category=f"c{place}")))
+        found = score_system(System("m", tuple(rows)), "all", resamples=200, seed=0).macro["accuracy"]
+        assert found.low < found.value < found.high
+        covered += found.low <= np.mean(rates) <= found.high
+    assert covered / rounds >= 0.91
 
 
 def test_a_proportion_counts_queries_and_not_replies() -> None:

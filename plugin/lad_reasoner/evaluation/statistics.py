@@ -18,7 +18,6 @@ __all__ = [
     "Estimate",
     "Unanimous",
     "estimate",
-    "exact_draws",
     "exact_interval",
     "holm",
     "interval",
@@ -68,10 +67,6 @@ class Unanimous:
         """Return the metric with Clopper and Pearson's interval."""
         value, *bounds = self.shape(np.array([float(self.right), *exact_interval(self.trials, right=self.right)]))
         return Estimate(float(value), float(min(bounds)), float(max(bounds)))
-
-    def draws(self, *, resamples: int, rng: np.random.Generator) -> Floats:
-        """Return samples of the metric, in place of a bootstrap without spread."""
-        return self.shape(exact_draws(self.trials, right=self.right, resamples=resamples, rng=rng))
 
 
 def estimate(value: float, drawn: Floats | None = None) -> Estimate:
@@ -181,16 +176,6 @@ def exact_interval(trials: float, *, right: bool) -> tuple[float, float]:
     """
     bound = ((1 - LEVEL) / 2) ** (1 / trials)
     return (bound, 1.0) if right else (0.0, 1 - bound)
-
-
-def exact_draws(trials: float, *, right: bool, resamples: int, rng: np.random.Generator) -> Floats:
-    """Sample the distribution whose quantile is the bound of `exact_interval`, in place of a bootstrap without spread.
-
-    Returns:
-        ``(resamples,)``.
-    """
-    values = rng.random(resamples) ** (1 / trials)
-    return values if right else 1 - values
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
