@@ -308,7 +308,7 @@ def watch():
         time.sleep(0.005)
 thread = threading.Thread(target=watch)
 thread.start()
-merge_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), dtype="float32")
+merge_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), dtype="bfloat16")
 done = True
 thread.join()
 print(peak - before)

@@ -13,7 +13,7 @@ from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, TrainerPixels
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.preflight.context import Known
-from lad_reasoner.training.preflight.pair_file import PairFile, Sample
+from lad_reasoner.training.preflight.pair_file import PairFile, SampledPair
 from lad_reasoner.training.preflight.reward import is_ours
 
 __all__ = ["DATA_CHECKS", "prompt_tokens"]
@@ -233,7 +233,7 @@ def check_batches_of_data(known: Known) -> Iterator[Finding]:
         )
 
 
-def prompt_tokens(known: Known, sample: Sample, pixels: TrainerPixels) -> int:
+def prompt_tokens(known: Known, sample: SampledPair, pixels: TrainerPixels) -> int:
     """Return the tokens of a pair's prompt at these bounds."""
     return PromptRuler(pixels, known.processor).measure(known.render(sample.text), sample.sizes)
 

@@ -19,7 +19,7 @@ from lad_reasoner.training.easyr1.config import EasyR1Config
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["PairFile", "Sample"]
+__all__ = ["PairFile", "SampledPair"]
 
 #: How many pairs' images are looked at, spread over the file, beside one or more of each category. The text columns
 #: are read whole.
@@ -33,7 +33,7 @@ MOST_PLACES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampledPair:
     """A pair whose images were looked at.
 
     Attributes:
@@ -82,7 +82,7 @@ class PairFile:
     first_gold: str = ""
     bad_gold: str = ""
     nameless: int = 0
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[SampledPair, ...] = ()
     bad_image: str = ""
     hollow: bool = False
     features: frozenset[str] = frozenset()
@@ -161,7 +161,7 @@ def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
 
 def _sample(
     file: pq.ParquetFile, places: Mapping[int, int], image: str, prompt: str, root: Path
-) -> tuple[tuple[Sample, ...], str, bool]:
+) -> tuple[tuple[SampledPair, ...], str, bool]:
     """Read the headers of the images of some pairs.
 
     Args:
@@ -175,7 +175,7 @@ def _sample(
         The samples, the first unreadable image, and whether an image is a struct without bytes.
     """
     columns = [name for name in (image, prompt, "category") if name in file.schema_arrow.names]
-    samples: list[Sample] = []
+    samples: list[SampledPair] = []
     bad, hollow = "", False
     for group, count in places.items():
         for row in _iter_first(file, group, columns, count):
@@ -186,7 +186,7 @@ def _sample(
                     sizes.append(_size(value, root))
                 except DataError as error:
                     bad = bad or f"image {index + 1} of a pair of {row.get('category', '?')}: {error}"
-            samples.append(Sample(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
+            samples.append(SampledPair(str(row.get("category", "?")), str(row.get(prompt, "")), tuple(sizes)))
     return tuple(samples), bad, hollow
 
 

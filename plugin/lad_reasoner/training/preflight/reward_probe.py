@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from lad_reasoner.support.errors import LadError
 from lad_reasoner.training.easyr1.reward_file import load_reward
 
-__all__ = ["TIME_LIMIT", "Answer", "ask", "probe"]
+__all__ = ["TIME_LIMIT", "ProbeResult", "ask", "probe"]
 
 #: Seconds for loading the file and scoring the probes; a file that imports torch takes some.
 TIME_LIMIT: Final = 60
 
 
-class Answer(BaseModel):
+class ProbeResult(BaseModel):
     """The outcome of a probe.
 
     Attributes:
@@ -41,7 +41,7 @@ class Answer(BaseModel):
     scores: list[dict[str, float]] = []
 
 
-def ask(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> Answer:
+def ask(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> ProbeResult:
     """Probe a reward in a child process that is given `TIME_LIMIT` seconds."""
     with tempfile.TemporaryDirectory(prefix="lad-reward-") as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
@@ -53,46 +53,52 @@ def ask(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any
             done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT, check=False)
         except subprocess.TimeoutExpired:
             problem = f"it did not score {len(rows)} responses within {TIME_LIMIT} s"
-            return Answer(problem=problem, remedy="A reward must not loop or wait for ever")
+            return ProbeResult(problem=problem, remedy="A reward must not loop or wait for ever")
         if not answer.is_file():
             problem = f"it ended Python with exit code {done.returncode}"
-            return Answer(problem=problem, remedy="A reward must return scores; remove sys.exit and the like")
-        return Answer.model_validate_json(answer.read_bytes())
+            return ProbeResult(problem=problem, remedy="A reward must return scores; remove sys.exit and the like")
+        return ProbeResult.model_validate_json(answer.read_bytes())
 
 
-def probe(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> Answer:
+def probe(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> ProbeResult:
     """Load a reward, score the rows, and judge the scores as EasyR1 will use them."""
     try:
         scores = load_reward(reward).score(rows, **kwargs)
     except LadError as fault:
-        return Answer(problem=f"{fault.where}: {fault.problem}" if fault.where else fault.problem, remedy=fault.remedy)
+        return ProbeResult(
+            problem=f"{fault.where}: {fault.problem}" if fault.where else fault.problem, remedy=fault.remedy
+        )
     except Exception as fault:
         problem = f"{type(fault).__name__} on a probe: {fault}"
-        return Answer(
+        return ProbeResult(
             problem=problem, remedy="A reward must score any text; see reward_function_kwargs for its options"
         )
     if len(scores) != len(rows):
         problem = f"it returns {len(scores)} scores for {len(rows)} responses"
-        return Answer(problem=problem, remedy="Return one dict per row: EasyR1 gives the other rows a reward of zero")
+        return ProbeResult(
+            problem=problem, remedy="Return one dict per row: EasyR1 gives the other rows a reward of zero"
+        )
     for score in scores:
         if (unfit := _unfit(score)) is not None:
             return unfit
-    return Answer(scores=[{name: float(value) for name, value in score.items()} for score in scores])
+    return ProbeResult(scores=[{name: float(value) for name, value in score.items()} for score in scores])
 
 
-def _unfit(score: Any) -> Answer | None:
+def _unfit(score: Any) -> ProbeResult | None:
     """Return what makes a score one that EasyR1 cannot use, if anything; bool and numpy's float64 are accepted."""
     if not isinstance(score, dict) or "overall" not in score:
-        return Answer(problem=f"a score is {score!r:.80}, not a dict with overall")
+        return ProbeResult(problem=f"a score is {score!r:.80}, not a dict with overall")
     for name, value in score.items():
         if not isinstance(value, float | int):
-            return Answer(
+            return ProbeResult(
                 problem=f"{name} is of type {type(value).__name__}", remedy="Return plain floats: float(value)"
             )
         if not math.isfinite(value):
-            return Answer(problem=f"{name} is {value}", remedy="Return finite numbers: this would poison the weights")
+            return ProbeResult(
+                problem=f"{name} is {value}", remedy="Return finite numbers: this would poison the weights"
+            )
         if "/" in name:
-            return Answer(
+            return ProbeResult(
                 problem=f"the key {name} has a slash", remedy="Use an underscore: EasyR1's log would nest it"
             )
     return None
