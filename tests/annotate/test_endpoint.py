@@ -93,7 +93,8 @@ def test_a_passing_fault_is_waited_for(server: Server, subjects: list[Subject], 
     summary = annotate_with_model(subjects[:10], tmp_path, options(server, timeout=timeout, tries=8), findings)
     assert summary["counts"]["images"] == 10
     assert findings.counts["retry"] >= 1
-    assert timeout < 30 or max(server.delivered.values()) == 1
+    if fault not in {"hang", "drip"}:
+        assert max(server.delivered.values()) == 1
 
 
 def test_retry_after_is_obeyed_by_all(server: Server, subjects: list[Subject], tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from tests.pair_files import make_pair, write_pairs
 
 from lad_reasoner.evaluation.metrics import Confusion
-from lad_reasoner.pairs.schema import Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Image, Pair
 
 YES = "<think> a part is missing </think><answer> yes </answer>"
 NO = "<think> all parts match </think><answer> no </answer>"
@@ -19,9 +20,6 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     """Return a function that writes a parquet and predictions with the given confusion matrix for each category."""
 
     def write(matrices: Mapping[str, Confusion], *, name: str = "model", structural: int = 0) -> tuple[Path, Path]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         from lad_reasoner.inference.predictions import Prediction, PredictionStore
         from lad_reasoner.pairs.reader import data_sha256
 
@@ -39,7 +37,7 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         ]
         data, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.jsonl"
         pairs = [_pair(category, kind, number) for number, (category, kind, _, _) in enumerate(rows)]
-        pq.write_table(pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema()), data)
+        write_pairs(data, pairs)
         key = _key(name, data_sha256(data))
         with PredictionStore(out, key) as store:
             for pair, (_, _, _, text) in zip(pairs, rows, strict=True):
@@ -50,17 +48,8 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 
 def _pair(category: str, kind: str, number: int) -> Pair:
-    image = Image(data=b"", path=f"{category}/{kind}/{number}.png", sha256="")
-    return Pair(
-        pair_id=f"mvtec_loco/{image.path}",
-        dataset="mvtec_loco",
-        category=category,
-        label="no" if kind == "good" else "yes",
-        kind=kind,
-        defect="good" if kind == "good" else f"{kind}_defect",
-        references=[image],
-        query=image,
-    )
+    picture = Image(data=b"", path=f"{category}/{kind}/{number}.png", sha256="")
+    return make_pair(category, kind, [picture], picture, defect=f"{kind}_defect")
 
 
 def _key(model: str, digest: str):

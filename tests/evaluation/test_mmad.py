@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.pair_files import write_pairs
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.mmad import DETECTION, TYPES, read_letter, score_choices
-from lad_reasoner.pairs.schema import Choice, Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Choice, Image, Pair
 from lad_reasoner.support.errors import DataError
 
 OPTIONS = {"A": "Yes.", "B": "No.", "C": "Cannot be said.", "D": "A scratch at the top"}
@@ -63,8 +64,6 @@ def write_answers(tmp_path: Path) -> Callable[[Iterable[Asked]], tuple[Path, Pat
     """Return a function that writes questions and the replies to them."""
 
     def write(asked: Iterable[Asked], *, samples: int = 1) -> tuple[Path, Path]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
         from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, Sampling
         from lad_reasoner.pairs.reader import data_sha256
@@ -73,7 +72,7 @@ def write_answers(tmp_path: Path) -> Callable[[Iterable[Asked]], tuple[Path, Pat
         pairs = [_pair(number, *question[:4]) for number, question in enumerate(questions)]
         data, out = tmp_path / "mmad.parquet", tmp_path / "model.jsonl"
         out.unlink(missing_ok=True)
-        pq.write_table(pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema()), data)
+        write_pairs(data, pairs)
         sampling = Sampling(
             temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None
         )

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.pair_files import image, make_pair, png_of_squares, write_pairs
 
-from lad_reasoner.pairs.schema import Choice, Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Choice, Pair
 
 CATEGORIES = ("juice_bottle", "breakfast_box", "screw_bag", "splicing_connectors", "pushpins")
-
-
-def draw_png(rng: np.random.Generator, width: int = 84, height: int = 84) -> bytes:
-    """Return a PNG of coloured squares."""
-    from PIL import Image as Pillow
-
-    squares = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Pillow.fromarray(squares).resize((width, height), Pillow.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def draw_pairs(
@@ -37,7 +26,7 @@ def draw_pairs(
     """Return pairs over five categories, each with its own fixed reference(s)."""
     rng = np.random.default_rng(seed)
     shots = {
-        category: [_image(draw_png(rng), f"{category}/train/good/{k:03}.png") for k in range(references)]
+        category: [image(png_of_squares(rng), f"{category}/train/good/{k:03}.png") for k in range(references)]
         for category in CATEGORIES
     }
     pairs = []
@@ -45,34 +34,10 @@ def draw_pairs(
         category = CATEGORIES[index * len(CATEGORIES) // count]
         kind = ("good", "logical", "structural")[int(rng.integers(3))]
         path = f"{category}/test/{kind}/{index:03}.png"
-        pairs.append(
-            Pair(
-                pair_id=f"{dataset}/{path}",
-                dataset=dataset,
-                category=category,
-                label="no" if kind == "good" else "yes",
-                kind=kind,
-                defect="good" if kind == "good" else f"{kind}_{index % 3}",
-                references=shots[category],
-                query=_image(draw_png(rng, *sizes[index % len(sizes)]), path),
-                choice=choice,
-            )
-        )
+        query = image(png_of_squares(rng, *sizes[index % len(sizes)]), path)
+        defect = f"{kind}_{index % 3}"
+        pairs.append(make_pair(category, kind, shots[category], query, defect=defect, dataset=dataset, choice=choice))
     return pairs
-
-
-def _image(data: bytes, path: str) -> Image:
-    return Image(data=data, path=path, sha256=hashlib.sha256(data).hexdigest())
-
-
-def write_pairs(path: Path, pairs: list[Pair]) -> Path:
-    """Write a pair parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema())
-    pq.write_table(table, path, row_group_size=8)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +45,8 @@ def make_pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that draws a pair parquet."""
 
     def make(count: int = 20, **options: object) -> Path:
-        return write_pairs(tmp_path_factory.mktemp("pairs") / "loco.parquet", draw_pairs(count, **options))
+        path = tmp_path_factory.mktemp("pairs") / "loco.parquet"
+        return write_pairs(path, draw_pairs(count, **options), row_group_size=8)
 
     return make
 

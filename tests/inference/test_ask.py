@@ -14,6 +14,7 @@ from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.ask import Verdict, read_image_file
 from lad_reasoner.pairs.images import MAX_IMAGE_PIXELS
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.response import parse
 
 
 @pytest.fixture
@@ -86,6 +87,7 @@ def test_the_embedded_model_answers_without_colours_in_a_pipe(image: Path, repos
         check=True,
     )
     verdict = json.loads(as_json.stdout)
-    assert verdict["answer"] in {"yes", "no", None}
+    assert verdict["answer"] == parse(verdict["response"]).answer
+    assert verdict["well_formed"] == parse(verdict["response"]).well_formed
     assert 0 <= verdict["score"] <= 1
     assert verdict["reasoning"] in verdict["response"]

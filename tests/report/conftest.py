@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.pair_files import image, make_pair, png_of_squares, write_pairs
 
-from lad_reasoner.pairs.schema import Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Pair
 from lad_reasoner.task.task import LOCO_CATEGORIES
 
 WriteRuns = Callable[..., tuple[Path, list[Path]]]
@@ -27,13 +27,8 @@ SENTENCES = (
 
 
 def png(seed: int, size: int = 48) -> bytes:
-    """Return a PNG of coloured squares, other for each seed."""
-    from PIL import Image as Pillow
-
-    squares = np.random.default_rng(seed).integers(60, 220, (4, 4, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Pillow.fromarray(squares).resize((size, size), Pillow.Resampling.NEAREST).save(stream, "PNG")
-    return stream.getvalue()
+    """Return a PNG of coloured squares, different for each seed."""
+    return png_of_squares(np.random.default_rng(seed), size, size, cells=4, shades=(60, 220))
 
 
 def draw_pairs(count: int, *, shots: int = 1) -> list[Pair]:
@@ -47,33 +42,9 @@ def draw_pairs(count: int, *, shots: int = 1) -> list[Pair]:
         references = [
             image(png(10_000 + index % 5 + 7 * k), f"{category}/train/good/{k:03}.png") for k in range(shots)
         ]
-        pairs.append(
-            Pair(
-                pair_id=f"mvtec_loco/{path}",
-                dataset="mvtec_loco",
-                category=category,
-                label="no" if kind == "good" else "yes",
-                kind=kind,
-                defect="good" if kind == "good" else f"{kind}_{index // 15 % 3}",
-                references=references,
-                query=image(png(index), path),
-            )
-        )
+        defect = f"{kind}_{index // 15 % 3}"
+        pairs.append(make_pair(category, kind, references, image(png(index), path), defect=defect))
     return pairs
-
-
-def image(data: bytes, path: str) -> Image:
-    """Return an image with its digest."""
-    return Image(data=data, path=path, sha256=hashlib.sha256(data).hexdigest())
-
-
-def write_pairs(path: Path, pairs: Sequence[Pair]) -> Path:
-    """Write a pair parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist([pair.to_row() for pair in pairs], schema=pair_schema()), path)
-    return path
 
 
 def write_predictions(

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Picture
 from safetensors.numpy import save_file
+from tests.pair_files import write_rows
 
-from lad_reasoner.pairs.schema import Image, Pair, pair_schema
+from lad_reasoner.pairs.schema import Image, Pair
 
 
 def png(size: tuple[int, int], colour: int) -> Image:
@@ -39,11 +38,6 @@ def pair(index: int, *, size: tuple[int, int] = (84, 84), dataset: str = "mvtec_
 
 def write_pairs(path: Path, count: int = 40, **options: Any) -> Path:
     return write_rows(path, [pair(index, **options).to_row() for index in range(count)])
-
-
-def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
-    pq.write_table(pa.Table.from_pylist(rows, schema=pair_schema()), path)
-    return path
 
 
 def assert_parts_logged(row: Mapping[str, float], prefix: str = "") -> None:
