@@ -120,7 +120,7 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path) -> None:
 def test_a_foreign_file_of_one_line_is_left_alone(tmp_path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"notes.txt, line 1: found b.*choose another --out"):
+    with pytest.raises(DataError, match=r"notes.txt, line 1: not a prediction: b.*Choose another --out"):
         PredictionStore(path, KEY)
     assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
@@ -143,7 +143,7 @@ def test_what_is_no_file_is_refused_unopened(tmp_path, name: str) -> None:
     path = tmp_path / name
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for a reader
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match=r"[Cc]hoose another --out"):
         PredictionStore(path, KEY)
 
 
@@ -248,3 +248,22 @@ def test_a_broken_run_card_is_named_and_an_absent_one_is_empty(tmp_path) -> None
     run_card_path(path).write_text(json.dumps([1]))
     with pytest.raises(DataError, match="found list"):
         read_run_card(path)
+
+
+@pytest.mark.parametrize("more", [b"", b',"language":"de"'], ids=["same fields", "a new field"])
+def test_predictions_of_a_newer_release_are_refused_and_left_alone(tmp_path, more: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    line = write(path, "a").replace(b'"schema_version":1', b'"schema_version":2' + more)
+    path.write_bytes(line)
+    for refused in (lambda: read_predictions(path), lambda: PredictionStore(path, KEY)):
+        with pytest.raises(DataError, match=r"schema version 2; this release reads 1.*Upgrade lad-reasoner"):
+            refused()
+    assert path.read_bytes() == line
+
+
+def test_predictions_without_a_version_are_read(tmp_path) -> None:
+    path = tmp_path / "out.jsonl"
+    line = write(path, "a")
+    path.write_bytes(line.replace(b',"schema_version":1', b""))
+    with PredictionStore(path, KEY) as store:
+        assert store.done == {("a", 0)}

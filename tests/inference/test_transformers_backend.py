@@ -11,7 +11,7 @@ import pytest
 
 from lad_reasoner.inference.answer_score import answer_step, forced_text, spelling_tokens
 from lad_reasoner.inference.backends.load import load_backend
-from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
+from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.protocol import Answer, BackendOptions, Question
 from lad_reasoner.pairs.reader import PairRecord, iter_pairs
 from lad_reasoner.support.errors import DataError, UsageError
@@ -24,9 +24,8 @@ pytestmark = pytest.mark.frameworks
 def ask(
     model: Path, pairs: list[PairRecord], *, samples: tuple[int, ...] = (0,), **options: object
 ) -> dict[tuple[str, int], Answer]:
-    backend = load_backend(
-        "transformers", BackendOptions(model=str(model), device="cpu", max_new_tokens=24, **options)
-    )
+    options = {"max_new_tokens": 64 if options.get("structured") else 24} | options
+    backend = load_backend("transformers", BackendOptions(model=str(model), device="cpu", **options))
     questions = [Question(pair.pair_id, prompt_text(pair.problem), pair.images, samples) for pair in pairs]
     return {(answer.pair_id, answer.sample): answer for answer in backend.answer(questions)}
 
@@ -109,7 +108,7 @@ def test_structured_responses_keep_to_the_template_even_from_random_weights(tiny
         for answer in answers.values():
             assert parse(answer.response).well_formed, answer.response
             assert parse(answer.response).answer in {"yes", "no"}
-            assert re.fullmatch(TEMPLATE_REGEX, answer.response)
+            assert re.fullmatch(template_regex(64), answer.response)
             assert answer.score_source == "answer_token"
             assert answer.finish_reason == "stop"
 
@@ -117,6 +116,27 @@ def test_structured_responses_keep_to_the_template_even_from_random_weights(tiny
 def test_a_template_that_cannot_fit_is_refused(tiny_model) -> None:
     with pytest.raises(UsageError, match="--max-new-tokens"):
         load_backend("transformers", BackendOptions(model=str(tiny_model), structured=True, max_new_tokens=6))
+
+
+@pytest.mark.parametrize("room", [40, 41, 48])
+def test_the_answer_fits_however_short_the_response_must_be(tiny_model, make_pairs, room) -> None:
+    pairs = list(iter_pairs(make_pairs(8)))
+    answers = ask(tiny_model, pairs, structured=True, temperature=1.0, max_new_tokens=room).values()
+    assert all(answer.finish_reason == "stop" and parse(answer.response).well_formed for answer in answers)
+
+
+def test_a_prompt_that_is_too_long_costs_only_its_pair(tiny_model, make_pairs, monkeypatch) -> None:
+    sound, wordy = list(iter_pairs(make_pairs(2)))
+    backend = load_backend("transformers", BackendOptions(model=str(tiny_model), device="cpu", max_new_tokens=8))
+    prompt = prompt_text(sound.problem)
+    questions = [
+        Question(wordy.pair_id, prompt + " word" * 5000, wordy.images, (0, 1)),
+        Question(sound.pair_id, prompt, sound.images),
+    ]
+    *failed, answer = backend.answer(questions)
+    assert [(failure.pair_id, failure.sample) for failure in failed] == [(wordy.pair_id, 0), (wordy.pair_id, 1)]
+    assert all("tokens; the model allows" in failure.reason for failure in failed)
+    assert answer.pair_id == sound.pair_id
 
 
 def expected_score(reference, pair: PairRecord, begun: list[int]) -> float:

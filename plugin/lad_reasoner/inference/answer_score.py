@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from lad_reasoner.task.response import parse
-from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
+from lad_reasoner.task.task import ANOMALOUS, LABELS, NORMAL, Label
 
 __all__ = [
     "answer_begin",
     "answer_step",
     "forced_text",
     "score_from_alternatives",
+    "score_from_chances",
     "score_from_logs",
     "spelling_tokens",
     "spellings",
@@ -64,8 +65,17 @@ def score_from_alternatives(alternatives: Iterable[tuple[str, float]]) -> float 
         word = text.strip().lower()
         if word in chances:
             chances[word] += math.exp(log)
-    total = sum(chances.values())
-    return chances[ANOMALOUS] / total if total else None
+    return score_from_chances(chances[ANOMALOUS], chances[NORMAL])
+
+
+def score_from_chances(yes: float, no: float) -> float | None:
+    """Return P(yes) / (P(yes) + P(no)); None if both are 0.
+
+    Example:
+        >>> score_from_chances(0.3, 0.1), score_from_chances(0.0, 0.0)
+        (0.7499999999999999, None)
+    """
+    return yes / (yes + no) if yes + no else None
 
 
 def answer_begin(text: str) -> int | None:

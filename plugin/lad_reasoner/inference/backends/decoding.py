@@ -111,9 +111,9 @@ def decode(
     if guide:
         guide.begin(len(rows))
     for index in range(max_new_tokens):
-        evidence = spelling_evidence(state.logits, spellings).tolist()
         if guide:
             guide.constrain(state.logits, rows)
+        evidence = spelling_evidence(state.logits, spellings).tolist()
         taken = _take(state.logits, draws[rows, index] if draws is not None else None, temperature)
         for row, token, logs in zip(rows, taken.tolist(), evidence, strict=True):
             if not results[row].finished:

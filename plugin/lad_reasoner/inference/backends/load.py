@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
+from lad_reasoner.support.errors import UsageError
 
 __all__ = ["load_backend"]
+
+#: The extra that brings what a backend needs.
+_EXTRAS: Final[dict[BackendName, str]] = {"transformers": "predict", "openai": "annotate", "vllm": "vllm"}
 
 
 def load_backend(name: BackendName, options: BackendOptions) -> Backend:
@@ -14,14 +21,24 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
         UsageError: An option that the backend does not know, or a package that is not installed.
         DataError: The model cannot be loaded.
     """
+    try:
+        return _backend_class(name)(options)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("lad_reasoner"):
+            raise
+        problem = f"--backend {name} needs the package {error.name}, which is not installed"
+        raise UsageError(problem, remedy=f"Run: pip install 'lad-reasoner[{_EXTRAS[name]}]'") from error
+
+
+def _backend_class(name: BackendName) -> Callable[[BackendOptions], Backend]:
     if name == "transformers":
         from lad_reasoner.inference.backends.transformers import TransformersBackend
 
-        return TransformersBackend(options)
+        return TransformersBackend
     if name == "openai":
         from lad_reasoner.inference.backends.openai import OpenAIBackend
 
-        return OpenAIBackend(options)
+        return OpenAIBackend
     from lad_reasoner.inference.backends.vllm import VllmBackend
 
-    return VllmBackend(options)
+    return VllmBackend

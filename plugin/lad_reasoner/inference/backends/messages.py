@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from lad_reasoner.inference.protocol import BackendOptions, Question
-from lad_reasoner.pairs.images import data_url
+from lad_reasoner.pairs.images import data_url, decode
 from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels
 from lad_reasoner.task.task import IMAGE_MARKER
 
-__all__ = ["chat_content", "request_seed"]
+__all__ = ["chat_content", "chat_pictures", "request_seed"]
 
 
 def chat_content(question: Question, options: BackendOptions) -> list[dict[str, Any]]:
-    """Return the parts of the user's turn: texts, and images where the markers stand.
+    """Return the parts of the user's turn for a server: texts, and images as data URLs where the markers stand.
 
     Raises:
         DataError: An image cannot be read.
@@ -24,17 +26,30 @@ def chat_content(question: Question, options: BackendOptions) -> list[dict[str, 
     pixels = None
     if low or high:
         pixels = ProcessorPixels(QWEN2_5_VL.factor, low or QWEN2_5_VL.min_pixels, high or QWEN2_5_VL.max_pixels)
-    content: list[dict[str, Any]] = []
+
+    def as_url(data: bytes, where: str) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": data_url(data, pixels=pixels, where=where)}}
+
+    return list(_parts(question, options.image_root, as_url))
+
+
+def chat_pictures(question: Question, root: Path) -> list[dict[str, Any]]:
+    """Return the parts of the user's turn for vLLM in this process: texts, and decoded images.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    return list(_parts(question, root, lambda data, where: {"type": "image_pil", "image_pil": decode(data, where)}))
+
+
+def _parts(question: Question, root: Path, make: Callable[[bytes, str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     images = iter(question.images)
     for index, text in enumerate(question.prompt.split(IMAGE_MARKER)):
         if index:
             image = next(images)
-            where = f"{question.where}, image {image.path}"
-            url = data_url(read_image(image, options.image_root), pixels=pixels, where=where)
-            content.append({"type": "image_url", "image_url": {"url": url}})
+            yield make(read_image(image, root), f"{question.where}, image {image.path}")
         if text:
-            content.append({"type": "text", "text": text})
-    return content
+            yield {"type": "text", "text": text}
 
 
 def request_seed(seed: int, pair_id: str, sample: int) -> int:

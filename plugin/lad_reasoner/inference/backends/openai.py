@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.answer_score import answer_begin, score_from_alternatives
 from lad_reasoner.inference.backends.messages import chat_content, request_seed
-from lad_reasoner.inference.backends.structured import TEMPLATE_REGEX
+from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.predictions import Failure, Sampling
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.support.errors import RunError, UsageError
@@ -120,8 +120,14 @@ class OpenAIBackend:
     async def _connect(self) -> ChatServer:
         server = self._open_server()
         extra = _PLAIN_VLLM if await server.is_vllm() else {}
-        self._plain = {**_PLAIN, **extra}
+        self._plain = {**_PLAIN, **extra, **self._pixels(is_vllm=bool(extra))}
         return server
+
+    def _pixels(self, *, is_vllm: bool) -> dict[str, Any]:
+        """Return the limits for the server's own processor, which would undo those above its own."""
+        named = {"min_pixels": self._options.min_pixels, "max_pixels": self._options.max_pixels}
+        given = {name: value for name, value in named.items() if value}
+        return {"mm_processor_kwargs": given} if given and is_vllm else {}
 
     async def _ask(self, server: ChatServer, question: Question, sample: int) -> Answer | Failure:
         from lad_reasoner.support.openai_client import NoReplyError
@@ -175,12 +181,13 @@ class OpenAIBackend:
         if options.scores and question.scored:
             request |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
         if options.structured:
-            request["structured_outputs"] = {"regex": TEMPLATE_REGEX}
+            request["structured_outputs"] = {"regex": template_regex(options.max_new_tokens)}
         return request
 
     def _read(self, question: Question, sample: int, reply: Reply, seconds: float) -> Answer:
         text = reply.text or reply.refusal or ""
-        if self.sampling.structured and reply.finish_reason == "stop" and not re.fullmatch(TEMPLATE_REGEX, text):
+        template = template_regex(self.sampling.max_new_tokens) if self.sampling.structured else ""
+        if template and reply.finish_reason == "stop" and not re.fullmatch(template, text):
             remedy = "Ask a server that supports structured_outputs.regex (vLLM does), or leave out --structured"
             raise RunError(f"the response is not in the template: {text[:60]!r}", where=question.where, remedy=remedy)
         score = _score(text, reply)

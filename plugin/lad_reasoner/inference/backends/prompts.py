@@ -190,7 +190,7 @@ class Prompts:
         short = self._texts.take([prompt], lambda _: [tuple(self._tokenize(prompt))])[prompt]
         markers = short.count(self._image_token)
         if markers != len(grids):
-            raise DataError(where, found=f"{markers} image markers for {len(grids)} images", expected="one an image")
+            raise DataError(f"{markers} image markers for {len(grids)} images", where=where)
         merge_size = self._processor.image_processor.merge_size
         ids = expand_image_tokens(short, grids, image_token=self._image_token, merge_size=merge_size)
         prefix = 0

@@ -21,7 +21,7 @@ from lad_reasoner.inference.backends.decoding import Decoded, decode, sampling_d
 from lad_reasoner.inference.backends.prompts import Prompt, Prompts
 from lad_reasoner.inference.backends.shared_prefill import SharedPrefill
 from lad_reasoner.inference.backends.structured import TemplateGuide
-from lad_reasoner.inference.predictions import Sampling, ScoreSource
+from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.compatibility import require_loadable, unsupported_type
 from lad_reasoner.models.weights import model_digest
@@ -73,7 +73,6 @@ class TransformersBackend:
         if options.structured:
             self._guide = TemplateGuide(
                 self._tokenizer,
-                end_token=self._tokenizer.eos_token_id,
                 max_new_tokens=options.max_new_tokens,
                 vocabulary=self._network.lm_head.out_features,
             )
@@ -84,38 +83,52 @@ class TransformersBackend:
             sampling=self.sampling,
             root=options.image_root,
         )
+        self._longest = self._network.config.get_text_config().max_position_embeddings
         self._prefill = SharedPrefill(self._network, device=self._device, images=2 * options.batch_size)
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answer batch by batch."""
+    def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
+        """Answer batch by batch; a prompt that is longer than the model allows becomes a failure."""
         for batch in _batches(questions, self._batch_size):
+            start = time.perf_counter()
+            fitting, failures = [], []
+            for question, prompt in zip(batch, self._prompts.prepare(batch), strict=True):
+                length = len(prompt.encoded.ids)
+                if length < self._longest:
+                    fitting.append((question, prompt))
+                    continue
+                reason = f"the prompt has {length:,} tokens; the model allows {self._longest - 1:,}"
+                failures += [Failure(question.pair_id, sample, reason) for sample in question.samples]
             with torch.inference_mode():
-                answers = self._answer_batch(batch)
+                answers = self._answer_batch(fitting, start) if fitting else []
+            yield from failures
             yield from answers
 
-    def _answer_batch(self, batch: Sequence[Question]) -> list[Answer]:
-        start = time.perf_counter()
-        prompts = self._prompts.prepare(batch)
-        owners = [place for place, question in enumerate(batch) for _ in question.samples]
-        keys = [(question.pair_id, sample) for question in batch for sample in question.samples]
-        decoded = self._decode(prompts, owners, keys)
+    def _answer_batch(self, batch: Sequence[tuple[Question, Prompt]], start: float) -> list[Answer]:
+        asked = [(question, prompt, sample) for question, prompt in batch for sample in question.samples]
+        decoded = self._decode(
+            [prompt for _, prompt in batch],
+            owners=[place for place, (question, _) in enumerate(batch) for _ in question.samples],
+            keys=[(question.pair_id, sample) for question, _, sample in asked],
+        )
         texts = self._tokenizer.batch_decode([item.tokens for item in decoded], skip_special_tokens=True)
-        wanted = [batch[place].scored for place in owners]
-        scores = self._scores([prompts[place] for place in owners], decoded, texts, wanted)
-        seconds = round((time.perf_counter() - start) / len(keys), 6)
+        wanted = [question.scored for question, _, _ in asked]
+        scores = self._scores([prompt for _, prompt, _ in asked], decoded, texts, wanted)
+        seconds = round((time.perf_counter() - start) / len(asked), 6)
         return [
             Answer(
-                pair_id=keys[index][0],
-                sample=keys[index][1],
-                response=texts[index],
-                score=scores[index][0],
-                score_source=scores[index][1],
-                prompt_tokens=len(prompts[owners[index]].encoded.ids),
+                pair_id=question.pair_id,
+                sample=sample,
+                response=text,
+                score=score,
+                score_source=source,
+                prompt_tokens=len(prompt.encoded.ids),
                 response_tokens=len(item.tokens),
                 finish_reason="stop" if item.finished else "length",
                 seconds=seconds,
             )
-            for index, item in enumerate(decoded)
+            for (question, prompt, sample), item, text, (score, source) in zip(
+                asked, decoded, texts, scores, strict=True
+            )
         ]
 
     def _decode(
@@ -169,7 +182,7 @@ def _device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         found = f"{name!r} ({str(error).splitlines()[0]})"
-        raise UsageError("--device", found=found, expected="cpu, cuda or cuda:N") from error
+        raise UsageError(f"no such device: {found}", where="--device", remedy="Use cpu, cuda or cuda:N") from error
     return device
 
 
