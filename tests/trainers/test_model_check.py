@@ -90,22 +90,22 @@ def test_a_good_folder_is_left_alone(model):
 FAULTS: dict[str, tuple[Any, str, bool]] = {
     "special tokens as a list": (
         lambda m: change(m / "tokenizer_config.json", "extra_special_tokens", value=["<a>"]),
-        "tokenizer_config.json: extra_special_tokens: found a list, expected additional_special_tokens",
+        "extra_special_tokens: a list does not load in transformers 4",
         True,
     ),
     "a class of transformers 5": (
         lambda m: change(m / "tokenizer_config.json", "tokenizer_class", value="TokenizersBackend"),
-        "tokenizer_class: found TokenizersBackend, expected Qwen2Tokenizer",
+        "tokenizer_class: transformers 4 has no class TokenizersBackend; it needs Qwen2Tokenizer",
         True,
     ),
     "tied, said inside only": (
         lambda m: change(m / "config.json", "tie_word_embeddings", value=ABSENT),
-        "tie_word_embeddings: found top level absent, and no lm_head.weight, expected true: transformers 5",
+        "tie_word_embeddings: top level absent, and there is no lm_head.weight: transformers 5",
         True,
     ),
     "tied, said outside only": (
         lambda m: change(m / "config.json", "text_config", "tie_word_embeddings", value=ABSENT),
-        "found text_config absent, and no lm_head.weight, expected true: transformers 4",
+        "text_config absent, and there is no lm_head.weight: transformers 4",
         True,
     ),
     "a lost head": (
@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
                 m / "config.json", "text_config", "rope_parameters", value={"rope_theta": 7.0, "mrope_section": [2]}
             ),
         ),
-        "text_config.rope_theta: found it only in rope_parameters, expected 7.0 here too",
+        "text_config.rope_theta: 7.0 is only in rope_parameters",
         True,
     ),
     "two rope bases": (
@@ -142,12 +142,12 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             (m / "preprocessor_config.json").unlink(),
             write(m / "processor_config.json", {"processor_class": "P", "image_processor": IMAGES}),
         ),
-        "warning: processor_config.json: image_processor: found the processor's part here",
+        "image_processor: transformers below 4.57 does not load it from here; both versions read preprocessor",
         True,
     ),
     "two pixel bounds": (
         lambda m: write(m / "processor_config.json", {"image_processor": {"max_pixels": 5}}),
-        "preprocessor_config.json: found at most 401408 pixels, and 5 in processor_config.json",
+        "preprocessor_config.json: allows 401408 pixels, but processor_config.json allows 5",
         False,
     ),
     "no image processor": (
@@ -170,7 +170,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
         "warning: generation_config.json: found no eos_token_id",
         False,
     ),
-    "no config": (lambda m: (m / "config.json").unlink(), "config.json: found none", False),
+    "no config": (lambda m: (m / "config.json").unlink(), "config.json: the file is missing", False),
     "a config that is no JSON": (
         lambda m: (m / "config.json").write_text("{'a': 1}"),
         "config.json: found no JSON object",
@@ -208,7 +208,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             m / "model.safetensors.index.json",
             {"weight_map": {**dict.fromkeys(WEIGHTS, "model.safetensors"), "lm_head.weight": "b.safetensors"}},
         ),
-        "b.safetensors: found no such file, expected a shard",
+        "b.safetensors: the file is missing, but model.safetensors.index.json names it",
         False,
     ),
     "a weight missing from its shard": (
@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             m / "model.safetensors.index.json",
             {"weight_map": dict.fromkeys([*WEIGHTS, "visual.merger.weight"], "model.safetensors")},
         ),
-        "model.safetensors: found 1 weights missing (visual.merger.weight)",
+        "1 weights that model.safetensors.index.json names are missing (visual.merger.weight)",
         False,
     ),
     "files of two saves": (
@@ -224,32 +224,32 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             write(m / "model.safetensors.index.json", {"weight_map": dict.fromkeys(WEIGHTS, "model.safetensors")}),
             write_weights(m / "old.safetensors", {"model.norm.weight": [1, 4]}),
         ),
-        "old.safetensors: found 1 weights that the index does not name",
+        "old.safetensors: has 1 weights that the index does not name",
         False,
     ),
     "shards without an index": (
         lambda m: write_weights(m / "more.safetensors", {"model.norm.weight": [1, 4]}),
-        "model.safetensors.index.json: found none, expected the index of 2 files",
+        "model.safetensors.index.json: the index of the 2 weight files is missing",
         False,
     ),
     "a missing layer": (
         lambda m: write_weights(m / "model.safetensors", {k: v for k, v in WEIGHTS.items() if "layers.1" not in k}),
-        "num_hidden_layers: found weights of 1 layers (the first at odds: 1), expected 2",
+        "num_hidden_layers: is 2, but there are weights of 1 layers (first difference: layer 1)",
         False,
     ),
     "a missing vision layer": (
         lambda m: change(m / "config.json", "vision_config", "depth", value=2),
-        "vision_config.depth: found weights of 1 layers",
+        "vision_config.depth: is 2, but there are weights of 1 layers",
         False,
     ),
     "another vocabulary": (
         lambda m: change(m / "config.json", "text_config", "vocab_size", value=9),
-        "found (9, 4), expected (8, 4), as model.embed_tokens.weight",
+        "is (9, 4), but model.embed_tokens.weight is (8, 4)",
         False,
     ),
     "pixels of a trainer's folder": (
         lambda m: (m / "training_args.bin").write_bytes(b""),
-        "warning: preprocessor_config.json: max_pixels: found 401,408 pixels in a folder that a trainer wrote",
+        "warning: preprocessor_config.json: max_pixels: is 401,408 in a folder that a trainer wrote",
         False,
     ),
 }
@@ -292,7 +292,7 @@ def test_what_is_mended_is_what_the_other_version_reads(model):
 
 def test_the_pixels_of_training_are_written_where_they_are_asked_for(model):
     assert said(model, max_pixels=401408) == []
-    assert "max_pixels: found 401,408, expected 200,704, as in training" in said(model, max_pixels=200704)[0]
+    assert "max_pixels: is 401,408, but training used 200,704" in said(model, max_pixels=200704)[0]
     write(model / "processor_config.json", {"image_processor": {"max_pixels": 5, "size": {"longest_edge": 5}}})
     assert mend(model, max_pixels=200704)[2] == []
     assert ModelFolder(model).get("preprocessor_config.json", "size", "longest_edge") == 200704

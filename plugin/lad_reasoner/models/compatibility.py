@@ -121,11 +121,9 @@ def mend(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list
 
 def _unmerged(path: Path) -> Finding | None:
     if (path / "adapter_config.json").is_file() and not (path / CONFIG).is_file():
-        return error(
-            "adapter_config.json", "found a LoRA adapter", expected="a whole model", remedy="Run `easyr1 merge`"
-        )
+        return error("adapter_config.json", "this is a LoRA adapter, not a whole model", remedy="Run `easyr1 merge`")
     if not (path / CONFIG).is_file() and ((path / "actor").is_dir() or any(path.glob("model_world_size_*"))):
-        return error(str(path), "found a trainer's checkpoint", expected="a model folder", remedy="Run `easyr1 merge`")
+        return error(str(path), "this is a trainer's checkpoint, not a model folder", remedy="Run `easyr1 merge`")
     return None
 
 
@@ -137,7 +135,7 @@ def _text_path(folder: ModelFolder) -> tuple[str, ...]:
 def _check_config(folder: ModelFolder) -> Iterator[Fault]:
     """The config is there and says what the model is."""
     if not folder.has(CONFIG):
-        yield Fault(error(CONFIG, "found none", expected="a Hugging Face model folder"))
+        yield Fault(error(CONFIG, "the file is missing: this is not a Hugging Face model folder"))
     elif CONFIG not in folder.broken and folder.document(CONFIG):
         for key in ("model_type", "architectures"):
             if folder.get(CONFIG, key) is ABSENT:
@@ -153,7 +151,6 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
             error(
                 "*.safetensors",
                 f"found {found}",
-                expected="*.safetensors",
                 remedy="Run `easyr1 merge`, or save it again",
             )
         )
@@ -161,20 +158,20 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
     placed = folder.get(INDEX, "weight_map")
     if placed is ABSENT:
         if len(folder.weight_files) > 1:
-            yield Fault(error(INDEX, "found none", expected=f"the index of {len(folder.weight_files)} files"))
+            yield Fault(error(INDEX, f"the index of the {len(folder.weight_files)} weight files is missing"))
         return
     if not isinstance(placed, dict):
-        yield Fault(error(f"{INDEX}: weight_map", f"found {type(placed).__name__}", expected="an object"))
+        yield Fault(error(f"{INDEX}: weight_map", f"is a {type(placed).__name__}, not an object"))
         return
     for shard in sorted(set(map(str, placed.values())) - set(folder.weight_files)):
-        yield Fault(error(shard, "found no such file", expected=f"a shard that {INDEX} names", remedy="Copy it again"))
+        yield Fault(error(shard, f"the file is missing, but {INDEX} names it", remedy="Copy it again"))
     for shard, tensors in folder.shards.items():
         wanted = {name for name, file in placed.items() if file == shard}
         if lost := sorted(wanted - set(tensors)):
-            yield Fault(error(shard, f"found {len(lost)} weights missing ({lost[0]})", expected=f"what {INDEX} says"))
+            yield Fault(error(shard, f"{len(lost)} weights that {INDEX} names are missing ({lost[0]})"))
         if strange := sorted(set(tensors) - wanted):
-            found = f"{len(strange)} weights that the index does not name ({strange[0]})"
-            yield Fault(error(shard, f"found {found}", expected="none", remedy="Remove the files of another save"))
+            found = f"has {len(strange)} weights that the index does not name ({strange[0]})"
+            yield Fault(error(shard, found, remedy="Remove the files of another save"))
 
 
 def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
@@ -190,14 +187,14 @@ def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
         count = folder.get(CONFIG, *where)
         if isinstance(count, int) and there and (len(there), max(there)) != (count, count - 1):
             odd = next((layer for layer in range(len(there)) if layer not in there), len(there))
-            says = f"weights of {len(there)} layers (the first at odds: {min(odd, count)})"
-            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", f"found {says}", expected=str(count)))
+            says = (
+                f"is {count}, but there are weights of {len(there)} layers (first difference: layer {min(odd, count)})"
+            )
+            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", says))
     size = tuple(folder.get(CONFIG, *text, key) for key in ("vocab_size", "hidden_size"))
     for name, tensor in folder.tensors.items():
         if name.endswith("embed_tokens.weight") and ABSENT not in size and tensor.shape != size:
-            yield Fault(
-                error(f"{CONFIG}: vocab_size, hidden_size", f"found {size}", expected=f"{tensor.shape}, as {name}")
-            )
+            yield Fault(error(f"{CONFIG}: vocab_size, hidden_size", f"is {size}, but {name} is {tensor.shape}"))
 
 
 def _check_head(folder: ModelFolder) -> Iterator[Fault]:
@@ -220,8 +217,10 @@ def _check_head(folder: ModelFolder) -> Iterator[Fault]:
     elif edits := tuple(Edit(CONFIG, path, value=True) for path, value in says.items() if value is not True):
         found = ", ".join(f"{edit.path[0] if edit.path[1:] else 'top level'} {says[edit.path]}" for edit in edits)
         reader = "5" if says["tie_word_embeddings",] is not True else "4"
-        expected = f"true: transformers {reader} makes a random head otherwise"
-        yield Fault(error(where, f"found {found}, and no lm_head.weight", expected=expected), edits)
+        problem = (
+            f"{found}, and there is no lm_head.weight: transformers {reader} makes a random head unless it is true"
+        )
+        yield Fault(error(where, problem), edits)
 
 
 def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
@@ -239,16 +238,12 @@ def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
         )
     elif old is ABSENT and base is not ABSENT:
         edit = Edit(CONFIG, (*text, "rope_theta"), base)
-        yield Fault(
-            error(where, "found it only in rope_parameters", expected=f"{base} here too, for transformers 4"), (edit,)
-        )
+        yield Fault(error(where, f"{base} is only in rope_parameters, where transformers 4 does not read it"), (edit,))
     rest = {key: value for key, value in new.items() if key != "rope_theta"}
     if scaling in (ABSENT, None) and rest.keys() - {"rope_type", "type"}:
         edit = Edit(CONFIG, (*text, "rope_scaling"), rest)
         where = f"{CONFIG}: {'.'.join((*text, 'rope_scaling'))}"
-        yield Fault(
-            error(where, "found it only in rope_parameters", expected="it here too, for transformers 4"), (edit,)
-        )
+        yield Fault(error(where, "is only in rope_parameters, where transformers 4 does not read it"), (edit,))
 
 
 def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
@@ -266,14 +261,14 @@ def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
             Edit(TOKENIZER, ("additional_special_tokens",), kept),
             Edit(TOKENIZER, ("extra_special_tokens",), ABSENT),
         )
-        expected = "additional_special_tokens, which both versions read: transformers 4 does not load this"
-        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", "found a list", expected=expected), edits)
+        problem = "a list does not load in transformers 4; both versions read additional_special_tokens"
+        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", problem), edits)
     kind = folder.get(TOKENIZER, "tokenizer_class")
     if kind == "TokenizersBackend":
         better = TOKENIZERS.get(str(folder.get(CONFIG, "model_type")))
         named = (Edit(TOKENIZER, ("tokenizer_class",), better),) if better and folder.has("tokenizer.json") else ()
-        expected = f"{better or 'the class of the model'}: transformers 4 has no such class"
-        yield Fault(error(f"{TOKENIZER}: tokenizer_class", f"found {kind}", expected=expected), named)
+        problem = f"transformers 4 has no class {kind}; it needs {better or 'the class of the model'}"
+        yield Fault(error(f"{TOKENIZER}: tokenizer_class", problem), named)
 
 
 def _check_template(folder: ModelFolder) -> Iterator[Fault]:
@@ -305,14 +300,14 @@ def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
         if not isinstance(nested, dict):
             continue
         if folder.has(file) and (bound := _bound(nested)) != (other := _bound(folder.document(file))):
-            found = f"at most {other} pixels, and {bound} in {PROCESSOR}"
-            yield Fault(error(file, f"found {found}", expected="one bound", remedy="`--max-pixels N --fix` sets both"))
+            found = f"allows {other} pixels, but {PROCESSOR} allows {bound}"
+            yield Fault(error(file, found, remedy="`--max-pixels N --fix` sets both"))
             continue
         own = {**nested, "processor_class": folder.get(PROCESSOR, "processor_class")}
         made = Edit(file, (), {key: value for key, value in own.items() if value is not ABSENT})
         edits = (*(() if folder.has(file) else (made,)), Edit(PROCESSOR, (part,), ABSENT))
-        expected = f"it in {file}, which both versions read: transformers below 4.57 does not load this"
-        yield Fault(warning(f"{PROCESSOR}: {part}", "found the processor's part here", expected=expected), edits)
+        problem = f"transformers below 4.57 does not load it from here; both versions read {file}"
+        yield Fault(warning(f"{PROCESSOR}: {part}", problem), edits)
 
 
 def _bound(processor: dict[str, Any]) -> int | None:
@@ -333,16 +328,13 @@ def _check_pixels(folder: ModelFolder, wanted: int | None) -> Iterator[Fault]:
             keys: list[tuple[str, ...]] = [("max_pixels",)] if described.get("max_pixels") else []
             keys += [("size", "longest_edge")] if isinstance(described.get("size"), dict) else []
             edits = tuple(Edit(file, (*path, *key), wanted) for key in keys)
-            yield Fault(
-                error(f"{file}: max_pixels", f"found {bound:,}", expected=f"{wanted:,}, as in training"), edits
-            )
+            yield Fault(error(f"{file}: max_pixels", f"is {bound:,}, but training used {wanted:,}"), edits)
     if wanted is None and bounds and folder.has("training_args.bin"):
         yield Fault(
             warning(
                 f"{next(iter(bounds))}: max_pixels",
-                f"found {max(bounds.values()):,} pixels in a folder that a trainer wrote",
-                expected="what training used: image_max_pixels is not kept",
-                remedy="Run `lad check DIR --max-pixels N --fix` writes it",
+                f"is {max(bounds.values()):,} in a folder that a trainer wrote, which does not keep image_max_pixels",
+                remedy="Run `lad check DIR --max-pixels N --fix`",
             )
         )
 
