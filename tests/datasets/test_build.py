@@ -194,7 +194,7 @@ def test_a_broken_image_stops_the_build_and_is_named(lad, photographs, tmp_path)
     assert done.exit_code == 1
     lines = done.stderr.splitlines()
     assert f"unreadable: {photographs}/gear/test/dent/0.png: a file of zero bytes" in lines
-    assert any(line.startswith(f"unreadable: {broken}: found a truncated PNG") for line in lines)
+    assert any(line.startswith(f"unreadable: {broken}: a truncated PNG") for line in lines)
     assert "found 2 such images in all" in lines[-1]
     assert "--skip-bad" in lines[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]

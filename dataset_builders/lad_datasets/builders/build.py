@@ -230,7 +230,7 @@ def _refuse_bad(findings: Findings, rows: int, options: Options) -> None:
             bad[0],
             found=f"{len(bad)} such images in all",
             expected="images that decode",
-            remedy="mend them, or pass --skip-bad to leave their pairs out",
+            remedy="fix them, or pass --skip-bad to leave their pairs out",
         )
     if rows == 0:
         raise DataError("the build", found=f"no pair ({findings.summary()})", expected="at least one")

@@ -255,7 +255,7 @@ class _Checker:
                 bad[0].where,
                 found=f"{bad[0].found} ({len(bad)} unreadable images in all)",
                 expected="images that decode",
-                remedy="mend them, or pass --skip-bad to leave their annotations out",
+                remedy="fix them, or pass --skip-bad to leave their annotations out",
             )
 
     def _check(self, name: str) -> tuple[Path, str] | DataError:
