@@ -7,6 +7,7 @@ where that is not what is installed.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -17,7 +18,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lad_rehearsal.rehearse.trainer import find_rig
 from tests.trainers.conftest import assert_parts_logged, pair, write_pairs
 
 from lad_reasoner.pairs.schema import pair_schema
@@ -27,6 +27,7 @@ from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot, read_source
 from lad_rehearsal.demo.tiny import BASE
 from lad_rehearsal.easyr1_cpu.environment import easyr1_environment
+from lad_rehearsal.rehearse.runtime import find_runtime
 
 pytestmark = pytest.mark.easyr1
 
@@ -49,7 +50,7 @@ def easyr1_home() -> Path:
 def trainer_home(easyr1_home: Path) -> Path:
     """The checkout, where its trainer can run: it imports what transformers 5 has no more."""
     try:
-        find_rig("easyr1")
+        find_runtime("easyr1")
     except RunError as error:
         pytest.skip(f"EasyR1's trainer cannot run here: {error}")
     return easyr1_home
@@ -364,3 +365,16 @@ def test_adapters_reach_the_rollout(trainer_home, tmp_path):
     moved = [name for name in adapted if not whole[name.replace(".base_layer", "")].equal(frozen[name])]
     assert moved  # with the adapter folded in
     assert all(whole[name].equal(weight) for name, weight in frozen.items() if name not in adapted)
+
+
+def test_vllm_is_given_what_the_table_of_engine_settings_assumes(easyr1_home):
+    """`test_verl_config` compares verl's engine with these."""
+    source = (easyr1_home / "verl" / "workers" / "rollout" / "vllm_rollout_spmd.py").read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (engine,) = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "LLM"]
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in engine.keywords if keyword.arg}
+    assert given["max_model_len"] == "config.max_model_len or config.prompt_length + config.response_length"
+    assert given["load_format"] == "'dummy' if not self.lora_kwargs else 'safetensors'"
+    names = ("max_num_batched_tokens", "enable_chunked_prefill", "gpu_memory_utilization", "tensor_parallel_size")
+    for name in (*names, "enforce_eager", "disable_log_stats", "seed"):
+        assert given[name] == f"config.{name}"
