@@ -1,8 +1,8 @@
-"""The pair: reference image(s), query image, what is true of the query; and every column name of the pair parquet.
+"""The pair: reference images, query image and ground truth; and every column of the pair parquet.
 
 One file serves EasyR1 (``problem``, ``images``, ``answer``), verl (``data_source``, ``prompt``, ``images``,
 ``reward_model``, ``extra_info``) and people (the rest). Images are ``[reference, ..., query]``, each ``{bytes, path}``
-as Hugging Face datasets has it.
+as in Hugging Face datasets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "PROVENANCE_COLUMNS", "Choice", "Image", "Pair", "pair_schema"]
 
-#: What people, evaluation and the leakage guard read; each is a string.
+#: Read by people, evaluation and the leakage guard; each is a string.
 PROVENANCE_COLUMNS: Final = (
     "pair_id",
     "dataset",
@@ -51,9 +51,9 @@ class Image:
     """An image of a pair.
 
     Attributes:
-        data: The encoded file (PNG, JPEG or WebP), or None when only the path is stored.
+        data: The encoded file (PNG, JPEG or WebP); None if only the path is stored.
         path: The path; relative to the dataset root when the bytes are stored, absolute otherwise.
-        sha256: Hex digest of the ORIGINAL file, so that leakage is seen through any later resize.
+        sha256: Hex digest of the ORIGINAL file, so that leakage is found after any resize.
     """
 
     data: bytes | None
@@ -63,13 +63,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A multiple-choice question about a pair, asked in place of the task's own.
+    """A multiple-choice question about a pair, which replaces the task's question.
 
     Attributes:
-        type: What it asks about, such as "Defect Localization".
-        question: Its words.
-        options: Text by letter, in the order in which they are offered.
-        letter: Of the right option.
+        type: Its topic, such as "Defect Localization".
+        question: Its text.
+        options: Text by letter, in the order of the question.
+        letter: The letter of the right option.
     """
 
     type: str
@@ -79,13 +79,13 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """The question with its options, one a line."""
+        """The question with its options, one per line."""
         return "\n".join([self.question, *(f"{letter}. {text}" for letter, text in self.options.items())])
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One reference/query pair, ready to be written.
+    """One reference/query pair, ready to write.
 
     Attributes:
         pair_id: Unique and stable: ``<dataset>/<query path>``, and ``#<k>`` where a query is used several times.
@@ -94,9 +94,9 @@ class Pair:
         label: "yes" if the query is anomalous.
         kind: One of ``task.KINDS``.
         defect: The dataset's own defect name(s), ``+``-joined; ``good`` for a normal query.
-        references: One image, or k for k-shot.
+        references: One image; k images for k-shot.
         query: The image in question.
-        choice: The multiple-choice question that is asked; the task's own question by default.
+        choice: A multiple-choice question instead of the task's question.
     """
 
     pair_id: str
@@ -111,7 +111,7 @@ class Pair:
 
     @property
     def gold(self) -> str:
-        """The column ``answer``: all that EasyR1's reward function is given."""
+        """The column ``answer``; EasyR1 passes nothing else to its reward function."""
         gold: dict[str, Any] = {
             "label": self.label,
             "category": self.category,
@@ -130,7 +130,7 @@ class Pair:
             "problem": problem,
             "images": [{"bytes": image.data, "path": image.path} for image in (*self.references, self.query)],
             "answer": self.gold,
-            # verl reports validation metrics by data source: one a category.
+            # verl reports validation metrics by data source: one per category.
             "data_source": f"{self.dataset}/{self.category}",
             "prompt": [{"role": "user", "content": prompt_text(problem, template)}],
             "reward_model": {"style": "rule", "ground_truth": self.gold},

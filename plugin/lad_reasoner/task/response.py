@@ -1,7 +1,7 @@
-"""The one parser of model responses: rewards and evaluation both use it, so that what is trained is what is measured.
+"""The parser of model responses. Rewards and evaluation both use it, so training and measurement agree.
 
-It is total (any string gives a result, nothing raises), strict (docs/rewards.md lists every decision with its reason)
-and linear in the length of the response.
+It is total (every string gives a result), strict (docs/rewards.md lists every decision with its reason) and linear in
+the length of the response.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["Response", "parse", "read_outcome"]
 _TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
 _OPENING: Final = _TAGS[0]
 
-#: Longest text after the reasoning that is remembered: the tags, and room for an answer of a few words.
+#: Longest ending (the tags and an answer of a few words) that is cached.
 _LONGEST_ENDING: Final = 64
 
 _LABEL_OF: Final[dict[str, Label]] = {label: label for label in LABELS}
 _LONGEST_LABEL: Final = max(map(len, LABELS))
 
 
-# A tuple, because a frozen dataclass takes twice as long to make, and a training step makes thousands.
+# A tuple, because a frozen dataclass takes twice as long to create, and a training step creates thousands.
 class Response(NamedTuple):
-    """What a model's text says.
+    """A parsed response.
 
     Attributes:
-        reasoning: The text of the think block, stripped; empty where there is not exactly one.
-        answer: "yes", "no", or None where the text does not hold exactly one readable answer.
-        well_formed: Whether the text is one non-empty think block, one non-empty answer block, and nothing else.
+        reasoning: Stripped text of the think block; empty unless there is exactly one.
+        answer: "yes", "no", or None unless the text has exactly one readable answer.
+        well_formed: Whether the text is a non-empty think block, a non-empty answer block, and nothing else.
     """
 
     reasoning: str
@@ -40,10 +40,10 @@ class Response(NamedTuple):
     well_formed: bool
 
 
-#: Stands for words that nobody asked for.
+#: Placeholder for reasoning that the caller does not need.
 _WORDS: Final = "-"
 
-#: What a text without any tag says.
+#: The result for a text without any tag.
 _NOTHING: Final = Response("", None, False)
 
 
@@ -64,7 +64,7 @@ def parse(text: str) -> Response:
 
 
 def read_outcome(text: str) -> Response:
-    """Read a response as `parse` does, for who does not ask what the reasoning is: ``-`` may stand for it.
+    """Like `parse`, but faster: the reasoning may be a placeholder. Use it if only answer and format matter.
 
     Example:
         >>> read_outcome("<think> one pin is missing </think><answer> yes </answer>")
@@ -76,18 +76,18 @@ def read_outcome(text: str) -> Response:
         return _NOTHING
     if len(text) - end > _LONGEST_ENDING:
         return _read(text)
-    # Responses differ in the words before their first (other) tag, and end in one of a few ways.
+    # Responses differ in the words before their first (other) tag, but there are only a few endings.
     return _read_ending(start, end > start and not text[start:end].isspace(), text[end:])
 
 
 @lru_cache(maxsize=1024)
 def _read_ending(start: int, words: bool, ending: str) -> Response:
-    """Read a text of which only the ending matters, a dash standing for the words before it."""
+    """Parse an ending, with a placeholder for the words before it."""
     return _read(f"{_OPENING[:start]}{_WORDS * words}{ending}")
 
 
 def _next_tag(text: str, start: int) -> int:
-    """Return where the next tag of the template stands, -1 if there is none."""
+    """Return the position of the next tag of the template, -1 if there is none."""
     # find() skips to a letter many times faster than a regular expression does.
     place = text.find("<", start)
     while place >= 0 and not text.startswith(_TAGS, place):
@@ -96,7 +96,7 @@ def _next_tag(text: str, start: int) -> int:
 
 
 def _read(text: str) -> Response:
-    """Read any text."""
+    """Parse any text, without the cache."""
     places, tags = [], []
     place = _next_tag(text, 0)
     while place >= 0:
@@ -108,7 +108,7 @@ def _read(text: str) -> Response:
 
 
 def _block(text: str, places: Sequence[int], tags: Sequence[str], name: str) -> str:
-    """Return the text of the only block called ``name``; empty if none, several, or inside the other block."""
+    """Return the text of the only block called ``name``; empty if there are none or several, or it is nested."""
     opening, closing = f"<{name}>", f"</{name}>"
     if tags.count(opening) != 1 or tags.count(closing) != 1:
         return ""
@@ -129,5 +129,5 @@ def _is_template(text: str, places: Sequence[int], tags: Sequence[str]) -> bool:
 
 
 def _label(answer: str) -> Label | None:
-    # lower(), not casefold(): casefold would turn look-alikes such as "ye\u017f" into a label.
+    # lower(), not casefold(), which would turn look-alikes such as "ye\u017f" into a label.
     return _LABEL_OF.get(answer.lower()) if len(answer) <= _LONGEST_LABEL else None

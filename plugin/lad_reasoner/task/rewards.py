@@ -1,7 +1,7 @@
 """The rewards of GRPO (arXiv 2504.12749, eq. 7): structure and accuracy, weighted 0.5 and 0.5.
 
 The third term of eq. 7, the KL penalty, is the trainer's: ``algorithm.disable_kl=false`` with ``use_kl_loss=false``
-puts it in the reward as the paper writes it. Standard library only, so that any trainer can load this file.
+puts it in the reward, as in the paper. Standard library only, so any trainer can load this file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def rlad_reward(
         accuracy_weight: Weight of the accuracy reward in ``overall``.
 
     Returns:
-        What `combined_reward` gives.
+        The result of `combined_reward`.
 
     Raises:
         ValueError: ``gold`` has no label of yes or no.
@@ -81,17 +81,17 @@ def combined_reward(
     structure_weight: float = STRUCTURE_WEIGHT,
     accuracy_weight: float = ACCURACY_WEIGHT,
 ) -> dict[str, float]:
-    """Score a response that was parsed; its reasoning is not read.
+    """Score a parsed response; the reasoning does not matter.
 
     Args:
         response: The parsed response.
-        gold: As `rlad_reward` has it.
+        gold: As in `rlad_reward`.
         structure_weight: Weight of the structure reward in ``overall``.
         accuracy_weight: Weight of the accuracy reward in ``overall``.
 
     Returns:
-        ``overall`` (the weighted sum), ``structure``, ``accuracy`` and the confusion indicators ``tp fp tn fn``, each
-        0.0 or 1.0 but ``overall``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
+        ``overall`` (the weighted sum), and, each 0.0 or 1.0, ``structure``, ``accuracy`` and the confusion indicators
+        ``tp fp tn fn``. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``.
 
     Raises:
         ValueError: ``gold`` has no label of yes or no.

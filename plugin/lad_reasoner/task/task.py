@@ -1,7 +1,7 @@
 """The task, in one place: Reasoning Logical Anomaly Detection (RLAD), arXiv 2504.12749, sections 1 and 3.
 
-A model sees a normal reference image and a query image and says whether the query is anomalous, and why. Everything
-that training and evaluation must agree on is here: the question, the answer template, the labels, the categories.
+A model sees a normal reference image and a query image, decides whether the query is anomalous, and explains why. This
+module holds everything that training and evaluation must share: question, answer template, labels, categories.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NORMAL: Final[Label] = "no"
 #: The paper's words; "anomaly", deliberately not "logical anomaly".
 QUESTION: Final = "Can you find any anomaly in the query image compared to the reference?"
 
-#: What EasyR1, verl and LLaMA-Factory replace by an image.
+#: EasyR1, verl and LLaMA-Factory replace it by an image.
 IMAGE_MARKER: Final = "<image>"
 
 #: MVTec LOCO AD's categories with the abbreviations of the paper's Table 1, in its column order.
@@ -49,7 +49,7 @@ LOCO_CATEGORIES: Final[dict[str, str]] = {
     "pushpins": "PP",
 }
 
-#: Dataset id of multiple-choice questions (`lad build mmad`): they are asked and scored another way.
+#: Dataset id of multiple-choice questions (`lad build mmad`), which are asked and scored differently.
 MULTIPLE_CHOICE: Final = "mmad"
 
 #: Kinds of queries. The first three are MVTec LOCO AD's, the next five the paper's for the GRPO set; "own" is an
@@ -72,7 +72,7 @@ def problem_text(references: int = 1, question: str = QUESTION) -> str:
 
     Args:
         references: How many reference images come before the query, at least 1.
-        question: What is asked; the paper's question by default.
+        question: The question; the paper's by default.
 
     Example:
         >>> print(problem_text())
@@ -106,7 +106,7 @@ def prompt_text(problem: str, template: str | None = None) -> str:
 
 @cache
 def _compile_template(source: str) -> Template:
-    """Compile a format prompt once: compiling takes a millisecond, rendering some microseconds."""
+    """Compile a format prompt once: compiling takes a millisecond, rendering a few microseconds."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Plain text for a model, not HTML: escaping would change what it reads.
