@@ -82,15 +82,19 @@ def test_a_broken_photograph_is_named_and_left_out_on_request(
     refused = grpo(lad, real_tree, out, *words)
     assert refused.exit_code == 1
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("unreadable: ")]
-    assert line.startswith(f"unreadable: {photograph}: found ")
+    assert line.startswith(f"unreadable: {photograph}: ")
     assert found in line
     assert not out.exists()
     done = grpo(lad, real_tree, out, *words, "--skip-bad")
     assert done.exit_code == 0
     assert line in done.stderr.splitlines()
     assert f"left out: mvtec_ad/{QUERY}/{photograph.name}: its image cannot be used" in done.stderr.splitlines()
-    assert done.stderr.splitlines()[-1].endswith("findings: left out 1, unreadable 1")
-    assert json.loads((tmp_path / "x.manifest.json").read_text())["findings"] == {"left out": 1, "unreadable": 1}
+    assert done.stderr.splitlines()[-1].endswith("left out 1, unreadable 1")
+    assert json.loads((tmp_path / "x.manifest.json").read_text())["findings"] == {
+        "constant answer": 1,
+        "left out": 1,
+        "unreadable": 1,
+    }
     assert len(rows_of(out)) == 9
     assert lad("check", out).exit_code == 0
 
@@ -100,7 +104,7 @@ def test_a_broken_reference_is_named_once_and_the_next_is_taken(lad, real_tree, 
     first.write_bytes(first.read_bytes()[:5000])
     done = grpo(lad, real_tree, tmp_path / "x.parquet", "--skip-bad")
     assert done.exit_code == 0
-    assert [line.split(": found")[0] for line in done.stderr.splitlines() if line.startswith("unreadable")] == [
+    assert [line.rpartition(": ")[0] for line in done.stderr.splitlines() if line.startswith("unreadable")] == [
         f"unreadable: {first}"
     ]
     rows = rows_of(tmp_path / "x.parquet")
@@ -147,7 +151,7 @@ def test_a_misleading_photograph_is_put_right_and_named(
     done = grpo(lad, real_tree, tmp_path / "x.parquet")
     assert done.exit_code == 0
     assert f"repaired: {photograph}: {told}" in done.stderr.splitlines()
-    assert done.stderr.splitlines()[-1].endswith("findings: repaired 1")
+    assert done.stderr.splitlines()[-1].endswith("repaired 1")
     row = next(row for row in rows_of(tmp_path / "x.parquet") if row["query_path"] == f"{QUERY}/{photograph.name}")
     as_trainers_do = np.asarray(Image.open(BytesIO(row["images"][1]["bytes"])).convert("RGB"))
     seen, meant = (np.asarray(image.convert("L"), dtype=float) for image in (Image.fromarray(as_trainers_do), before))
@@ -176,7 +180,7 @@ def test_duplicates_and_contradictions_among_photographs(lad, real_tree, photogr
         line.startswith(f"conflicting label: the reference mvtec_ad/{REFERENCE}/{first.name} is") for line in lines
     )
     assert any(line.startswith("identical reference: mvtec_ad/transistor/test/misplaced/") for line in lines)
-    assert lines[-1].endswith("findings: conflicting label 2, duplicate 1, identical reference 1")
+    assert lines[-1].endswith("conflicting label 2, constant answer 1, duplicate 1, identical reference 1")
     assert len(rows_of(tmp_path / "x.parquet")) == 12  # kept: only the owner knows which label is right
 
 
