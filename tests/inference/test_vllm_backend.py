@@ -165,9 +165,9 @@ def test_pixel_limits_beyond_the_processor_are_in_force_and_recorded_and_the_com
 
 def test_a_killed_command_leaves_no_process(make_pairs, tmp_path) -> None:
     out = tmp_path / "killed.jsonl"
-    run = predict(make_pairs(3000), out, "--batch-size", "4")
+    run = predict(make_pairs(400), out, "--batch-size", "4")
     deadline = time.monotonic() + 600
-    while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
+    while not (out.exists() and out.stat().st_size) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     assert len(processes(out)) > 1
     os.kill(run.pid, signal.SIGKILL)
