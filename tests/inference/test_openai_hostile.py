@@ -241,7 +241,7 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> No
 
 
 PEAK = """
-import asyncio, resource, sys
+import asyncio, sys
 from lad_reasoner.support.openai_client import BadReplyError, ChatServer
 async def main():
     async with ChatServer(sys.argv[1], api_key="", timeout=60, tries=1, bad_tries=1) as server:
@@ -249,9 +249,12 @@ async def main():
             await server.ask({"seed": 1})
         except BadReplyError as error:
             print(error, file=sys.stderr)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.partition("VmHWM:")[2].split()[0])
+before = peak()
 asyncio.run(main())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
