@@ -91,7 +91,7 @@ def test_a_file_too_large_is_not_read(tmp_path, monkeypatch) -> None:
         read_image_bytes(tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16"])
 def test_a_mask_is_what_is_not_black(mode) -> None:
     mask = Image.new("L", (6, 4))
     mask.putpixel((5, 1), 255)

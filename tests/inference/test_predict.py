@@ -138,7 +138,7 @@ def test_the_command_predicts_resumes_and_refuses_to_mix(tmp_path, make_pairs, t
 
 BAD = [
     (["--data", "absent.parquet"], 1, "no such file"),
-    (["--samples", "3", "--temperature", "0"], 2, "a temperature above 0"),
+    (["--samples", "3", "--temperature", "0"], 2, "a --temperature above 0"),
     (["--out", "/dev/full"], 2, "/dev/full: this is a device or pipe"),
     (["--format-prompt", "absent.jinja"], 1, "absent.jinja"),
     (["--model", "no/such folder"], 1, "the model cannot be loaded"),
