@@ -27,9 +27,9 @@ def failing(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError("--seed", found="-1", expected="0 or more"), 2),
-        (DataError("a.parquet", found="no rows"), 1),
-        (RunError("verl", found="exit code 3"), 1),
+        (UsageError("-1 is below 0", where="--seed"), 2),
+        (DataError("no rows", where="a.parquet"), 1),
+        (RunError("exit code 3", where="verl"), 1),
         (KeyboardInterrupt(), 130),
         (SystemExit(2), 2),
         (SystemExit(None), 0),
@@ -49,9 +49,9 @@ def test_exit_codes(error, code, capfd, monkeypatch) -> None:
 
 
 def test_an_error_is_one_line(capsys) -> None:
-    error = DataError("a\nb.parquet", found="no\nrows", expected="one", remedy="widen the recipe")
+    error = DataError("there are no\nrows", where="a\nb.parquet", remedy="Widen the recipe")
     assert run_app(failing(error), debug=False) == 1
-    assert capsys.readouterr().err == "error: a b.parquet: found no rows, expected one; widen the recipe\n"
+    assert capsys.readouterr().err == "error: a b.parquet: there are no rows. Widen the recipe.\n"
 
 
 @pytest.mark.parametrize("command", ["lad", "easyr1"])
@@ -84,7 +84,7 @@ def test_an_unexpected_exception_is_one_line_that_asks_for_debug(capsys) -> None
 
 def test_debug_lets_the_traceback_through() -> None:
     with pytest.raises(DataError):
-        run_app(failing(DataError("a", found="b")), debug=True)
+        run_app(failing(DataError("b", where="a")), debug=True)
 
 
 def test_sigterm_is_an_interrupt_and_only_while_the_command_runs() -> None:

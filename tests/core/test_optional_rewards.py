@@ -174,12 +174,20 @@ def test_too_long_is_paid_for_by_right_and_wrong_alike():
         ({"naming_weight": float("inf")}, "naming_weight", "a number from 0 on"),
         ({"naming_weight": None}, "naming_weight", "a number from 0 on"),
         ({"overlong_weight": 1.0}, "overlong_limit", "data.max_response_length"),
-        ({"overlong_limit": 100}, "overlong_limit", "no overlong_weight"),
+        ({"overlong_limit": 100}, "overlong_limit", "without overlong_weight"),
         ({"overlong_weight": 1.0, "overlong_limit": 0}, "overlong_limit", "at least 1"),
         ({"overlong_weight": 1.0, "overlong_limit": 10.5}, "overlong_limit", "whole number"),
-        ({"overlong_weight": 1, "overlong_limit": 10, "overlong_buffer": 11}, "overlong_buffer", "at most"),
-        ({"soft_length_weight": 0.1, "soft_length_shortest": 400}, "soft_length_shortest", "at most"),
-        ({"soft_length_longest": 400}, "soft_length_longest", "no soft_length_weight"),
+        (
+            {"overlong_weight": 1, "overlong_limit": 10, "overlong_buffer": 11},
+            "overlong_buffer",
+            "above overlong_limit",
+        ),
+        (
+            {"soft_length_weight": 0.1, "soft_length_shortest": 400},
+            "soft_length_shortest",
+            "above soft_length_longest",
+        ),
+        ({"soft_length_longest": 400}, "soft_length_longest", "without soft_length_weight"),
     ],
 )
 def test_a_wrong_option_is_named(options, name, says):

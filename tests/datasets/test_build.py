@@ -195,7 +195,7 @@ def test_a_broken_image_stops_the_build_and_is_named(lad, photographs, tmp_path)
     lines = done.stderr.splitlines()
     assert f"unreadable: {photographs}/gear/test/dent/0.png: a file of zero bytes" in lines
     assert any(line.startswith(f"unreadable: {broken}: a truncated PNG") for line in lines)
-    assert "found 2 such images in all" in lines[-1]
+    assert "(such images: 2)" in lines[-1]
     assert "--skip-bad" in lines[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
 
@@ -267,7 +267,7 @@ def test_no_normal_image_is_named_for_each_query(lad, small_tree, tmp_path, rows
         path.unlink()
     done = grpo(lad, small_tree, tmp_path / "y.parquet")
     assert done.exit_code == 1
-    assert "found no normal training images to pair with" in done.stderr.splitlines()[-1]
+    assert "but there are none" in done.stderr.splitlines()[-1]
 
 
 def test_too_few_references_for_the_shots_and_votes_say_so(lad, tmp_path) -> None:
@@ -278,8 +278,8 @@ def test_too_few_references_for_the_shots_and_votes_say_so(lad, tmp_path) -> Non
     done = lad(*words, "--shots", 3, "--votes", 2)
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "screw_bag: found 2 normal training images to pair with, expected at least 6 in the category of a query "
-        "(--shots 3 x --votes 2); lower --shots or --votes"
+        "screw_bag: a query needs at least 6 normal training images of its category (--shots 3 x --votes 2), "
+        "but there are 2. Lower --shots or --votes."
     )
     assert lad(*words, "--shots", 2).exit_code == 0
 
@@ -288,10 +288,10 @@ def test_a_tree_without_test_images_is_not_told_to_take_all(lad, tmp_path) -> No
     photograph(tmp_path / "own/gear/train/good/0.png", 0)
     done = grpo(lad, tmp_path / "own", tmp_path / "x.parquet")
     assert done.exit_code == 1
-    assert "found no query for recipe all" in done.stderr.splitlines()[-1]
-    assert done.stderr.endswith("; put test images into <category>/test\n")
+    assert "there is no query for recipe all" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith(". Put test images into <category>/test.\n")
     done = lad("build", "grpo", "--folder", tmp_path / "own", "--recipe", "paper", "--out", tmp_path / "x.parquet")
-    assert done.stderr.endswith("mvtec_ad/transistor, visa/capsules; try --recipe all\n")
+    assert done.stderr.endswith("mvtec_ad/transistor, visa/capsules. Try --recipe all.\n")
 
 
 def test_both_builders_take_the_same_options() -> None:
@@ -327,10 +327,10 @@ def test_what_exists_is_kept_unless_told(lad, small_tree, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--out", "x.json"), "expected a name ending in .parquet"),
-        (("--out", "x.parquet", "--shard-mb", "1"), "expected a folder's name"),
-        (("--out", "x.parquet", "--images", "path", "--max-pixels", "1000"), "expected --images embed"),
-        (("--out", "x.parquet", "--recipe", "none"), "expected one of all, logical, paper"),
+        (("--out", "x.json"), "the name must end in .parquet"),
+        (("--out", "x.parquet", "--shard-mb", "1"), "Name a folder"),
+        (("--out", "x.parquet", "--images", "path", "--max-pixels", "1000"), "Pass --images embed"),
+        (("--out", "x.parquet", "--recipe", "none"), "Use one of all, logical, paper"),
     ],
 )
 def test_options_that_do_not_go_together(lad, small_tree, tmp_path, *, monkeypatch, words, message) -> None:

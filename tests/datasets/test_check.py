@@ -60,15 +60,15 @@ def grey(mode: str = "L") -> bytes:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"problem": "Query: <image> ?"}, "found 1 <image> and 2 images"),
+        ({"problem": "Query: <image> ?"}, "1 <image> for 2 images"),
         ({"prompt": [{"role": "user", "content": "?"}]}, "column prompt has other <image> than column problem"),
-        ({"label": "maybe"}, "label is 'maybe', expected yes or no"),
+        ({"label": "maybe"}, "label is 'maybe', not yes or no"),
         ({"label": "no"}, "column answer differs from the columns label"),
-        ({"kind": "strange"}, "kind is 'strange', expected one of good, logical"),
+        ({"kind": "strange"}, "kind is 'strange', not one of good, logical"),
         ({"kind": "good"}, "label 'yes' does not go with kind 'good'"),
         ({"answer": "perhaps"}, "column answer: gold answer 'perhaps': expected yes, no, or JSON"),
         ({"answer": "no"}, "column answer differs from the columns label"),
-        ({"answer": '{"label": "Yes"}'}, "label is 'Yes', expected one of yes, no"),
+        ({"answer": '{"label": "Yes"}'}, "label is 'Yes', not yes or no"),
         ({"reward_model": {"style": "rule", "ground_truth": "{}"}}, "column reward_model: gold answer"),
         ({"defect": "other"}, "column answer differs from the columns defect"),
         ({"category": None}, "no value in category"),
@@ -142,14 +142,14 @@ def test_images_by_path_that_changed_since(lad, small_tree, tmp_path) -> None:
         (lambda path: path.write_bytes(b"PAR1 no"), "no readable parquet"),
         (
             lambda path: pq.write_table(pa.table({"problem": ["x"]}), path),
-            "found no column images, answer, data_source, prompt and 12 more, expected the columns of a pair parquet",
+            "columns are missing: images, answer, data_source, prompt and 12 more. Build it with `lad build`",
         ),
-        (lambda path: pq.write_table(pair_schema().empty_table(), path), "found no rows"),
+        (lambda path: pq.write_table(pair_schema().empty_table(), path), "the file has no rows"),
         (
             lambda path: pq.write_table(
                 pair_schema().empty_table().set_column(2, "answer", pa.array([], pa.int8())), path
             ),
-            "column answer: found int8, expected string",
+            "column answer: the type is int8, not string",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_no_file_to_check(lad, tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     done = lad("check", tmp_path / "notes.txt")
     assert done.exit_code == 2
-    assert "found a file of no known kind, expected pair parquet" in done.stderr
+    assert "the kind of this file is unknown. Name one of: pair parquet" in done.stderr
 
 
 def test_a_renamed_parquet_is_known_by_its_first_bytes(lad, built, tmp_path) -> None:
@@ -173,7 +173,7 @@ def test_a_renamed_parquet_is_known_by_its_first_bytes(lad, built, tmp_path) -> 
         built = built.rename(tmp_path / name)
         assert lad("check", built).exit_code == 0
     (tmp_path / "empty").write_bytes(b"")
-    assert "no known kind" in lad("check", tmp_path / "empty").stderr
+    assert "the kind of this file is unknown" in lad("check", tmp_path / "empty").stderr
 
 
 @pytest.mark.slow

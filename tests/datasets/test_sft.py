@@ -141,10 +141,10 @@ def test_an_image_that_would_be_misread_is_copied_upright(lad, tmp_path) -> None
     [
         ({"question": "What?"}, "annotation r0: question: the text has 0 <image> for 1 images"),
         ({"answer": "<image>"}, "answer: trainers read the token <image> as control"),
-        ({"answer": ""}, "annotations.jsonl:1: found answer: String should have at least 1 character"),
-        ({"images": []}, "annotations.jsonl:1: found images: "),
-        ({"id": "r1"}, "found id 'r1' twice"),
-        ({"images": ["none.png"]}, "none.png: found no readable file"),
+        ({"answer": ""}, "annotations.jsonl:1: answer: String should have at least 1 character"),
+        ({"images": []}, "annotations.jsonl:1: images: "),
+        ({"id": "r1"}, "the id 'r1' occurs twice"),
+        ({"images": ["none.png"]}, "none.png: no readable file"),
         ({"dataset": "mvtec_loco", "images": ["a/test/good/0.png"]}, "r0: a/test/good/0.png is a test image"),
     ],
 )
@@ -181,7 +181,7 @@ def test_no_annotations(lad, tmp_path) -> None:
     assert sft(lad, tmp_path, tmp_path / "out").exit_code == 1
     (tmp_path / "annotations.jsonl").write_text("\n")
     done = sft(lad, tmp_path, tmp_path / "out")
-    assert "found no annotations, expected at least one; write some with `lad annotate`" in done.stderr
+    assert "the file has no annotations. Write some with `lad annotate`" in done.stderr
     assert sft(lad, tmp_path, tmp_path / "out", "--val-fraction", 1).exit_code == 2
 
 
@@ -189,4 +189,4 @@ def test_annotations_that_are_no_text_are_one_line(lad, tmp_path) -> None:
     (tmp_path / "annotations.jsonl").write_bytes(b"\xff\xfe\xfa")
     done = lad("build", "sft", "--annotations", tmp_path, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].endswith("expected JSON lines in UTF-8")
+    assert done.stderr.splitlines()[-1].endswith("it is not UTF-8 after line 0")

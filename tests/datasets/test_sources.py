@@ -65,7 +65,7 @@ def test_visa_names_what_its_tables_lack(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("table", "text", "found"),
     [
-        ("candle/image_anno.csv", "picture,label\n", "columns picture, label"),
+        ("candle/image_anno.csv", "picture,label\n", "columns are picture, label"),
         ("split_csv/1cls.csv", "object,split,label,image,mask\ncandle,test,normal,candle/none.JPG,\n", "no such file"),
     ],
 )

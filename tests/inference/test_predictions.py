@@ -91,7 +91,7 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path) -> None
     whole = write(path, "a", "b")
     first, second = whole.splitlines(keepends=True)
     path.write_bytes(first + b"garbage\n" + second)
-    with pytest.raises(DataError, match=r"out.jsonl, line 2: found b'garbage"):
+    with pytest.raises(DataError, match=r"out.jsonl, line 2: b'garbage"):
         PredictionStore(path, KEY)
     assert path.read_bytes() == first + b"garbage\n" + second
 
@@ -163,7 +163,7 @@ def test_numbers_that_cannot_be_are_refused_when_read(tmp_path, field: str, valu
     lines = [json.loads(line) for line in write(path, "a", "b").splitlines()]
     lines[1][field] = float(value) if field != "sample" else int(value)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(DataError, match=rf"out.jsonl, line 2: .* expected a prediction \({field}: "):
+    with pytest.raises(DataError, match=rf"out.jsonl, line 2: b.* is not a prediction \({field}: "):
         read_predictions(path)
 
 
@@ -246,7 +246,7 @@ def test_a_broken_run_card_is_named_and_an_absent_one_is_empty(tmp_path) -> None
     with pytest.raises(DataError, match=r"out.run.json.*unreadable JSON"):
         read_run_card(path)
     run_card_path(path).write_text(json.dumps([1]))
-    with pytest.raises(DataError, match="found list"):
+    with pytest.raises(DataError, match="it holds a list"):
         read_run_card(path)
 
 

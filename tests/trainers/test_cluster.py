@@ -53,27 +53,36 @@ def test_two_good_nodes_are_taken(two_by_eight):
     [
         (
             {"versions": VERSIONS | {"verl": "0.9.0"}},
-            "node b: found verl 0.9.0, expected 0.9.1; install the same verl",
+            "node b: verl is 0.9.0 here, but 0.9.1 on the launcher. Install the same verl",
         ),
-        ({"versions": {"python": "3.11.9", "verl": "0.9.1"}}, "node b: found lad_reasoner missing, expected 1.0"),
+        ({"versions": {"python": "3.11.9", "verl": "0.9.1"}}, "node b: lad_reasoner is missing here, but 1.0"),
         (
             {"versions": VERSIONS | {"lad_reasoner": "1.0 (sources 99ff)"}},
-            "node b: found lad_reasoner 1.0 (sources 99ff), expected 1.0 (sources 12ab); install the same package",
+            "node b: lad_reasoner is 1.0 (sources 99ff) here, but 1.0 (sources 12ab) on the launcher. Install",
         ),
-        ({"files": FILES | {"/data/rlad.jinja": "cc"}}, "node b: found another /data/rlad.jinja, expected the launch"),
-        ({"files": {"/data/train.parquet": "aa"}}, "node b: found /data/rlad.jinja missing, expected the launcher's"),
+        ({"files": FILES | {"/data/rlad.jinja": "cc"}}, "node b: /data/rlad.jinja differs from the launcher's"),
+        ({"files": {"/data/train.parquet": "aa"}}, "node b: /data/rlad.jinja is missing"),
         (
             {"files": FILES | {"/data/train.parquet": "unreadable: Permission denied"}},
-            "node b: found /data/train.parquet unreadable: Permission denied, expected the launcher's; put it into a",
+            "node b: /data/train.parquet is unreadable: Permission denied. Put it into a",
         ),
         (
             {"shares_run_folder": False},
-            "/run not shared with the launcher, or not writable; name a folder in trainer.",
+            "/run is not shared with the launcher, or not writable. Name a folder in trainer.",
         ),
-        ({"fault": "no answer in 120 s"}, "node b: found no answer in 120 s, expected an answer; see Ray's logs"),
-        ({"gpus": 4}, "cluster: found GPUs: 8 on a, 4 on b, expected 8 on 2 nodes; correct trainer.nnodes"),
-        ({"free_gpus": 7}, "cluster: found GPUs that are free: 8 on a, 7 on b, expected 8 on 2 nodes"),
-        ({"cpus": 23}, "cluster: found logical CPUs: 64 on a, 23 on b, expected 24 on 2 nodes"),
+        ({"fault": "no answer in 120 s"}, "node b: no answer (no answer in 120 s). See Ray's logs"),
+        (
+            {"gpus": 4},
+            "cluster: the run needs 8 GPUs on each of 2 nodes, but the cluster has 8 on a, 4 on b. Correct",
+        ),
+        (
+            {"free_gpus": 7},
+            "cluster: the run needs 8 GPUs that are free on each of 2 nodes, but the cluster has 8 on a, 7 on b",
+        ),
+        (
+            {"cpus": 23},
+            "cluster: the run needs 24 logical CPUs on each of 2 nodes, but the cluster has 64 on a, 23 on b",
+        ),
     ],
 )
 def test_a_node_that_cannot_take_part_is_named_with_the_reason(two_by_eight, seen, says):
@@ -84,7 +93,7 @@ def test_a_node_that_cannot_take_part_is_named_with_the_reason(two_by_eight, see
 
 def test_a_node_too_few_is_said_once_and_a_large_node_stands_for_two(two_by_eight):
     (fault,) = said(two_by_eight, node("a"))
-    assert fault.startswith("cluster: found GPUs: 8 on a, expected 8 on 2 nodes")
+    assert fault.startswith("cluster: the run needs 8 GPUs on each of 2 nodes, but the cluster has 8 on a")
     assert said(two_by_eight, node("a", gpus=16, free_gpus=16)) == []
     assert said(two_by_eight, node("a", gpus=12, free_gpus=12), node("b", gpus=4, free_gpus=4)) != []
 
@@ -116,7 +125,10 @@ def test_the_address_of_the_cluster(monkeypatch, value, found):
 @pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "ray://10.0.0.1:10001"])
 def test_an_address_that_is_not_a_head_nodes_is_told_apart(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UsageError, match=r"RAY_ADDRESS: found \S+, expected auto, or HOST:PORT .*`ray job submit"):
+    with pytest.raises(
+        UsageError,
+        match=r"RAY_ADDRESS: \S+ is not the address of the head node\. Set it to auto or HOST:PORT .*`ray job submit",
+    ):
         cluster_address()
 
 
@@ -141,7 +153,9 @@ def test_where_nobody_answers_it_is_said_at_once(good_words, closed_port, tmp_pa
     run = easyr1(*words, RAY_ADDRESS=f"127.0.0.1:{closed_port}")
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: cluster: found RAY_ADDRESS=127.0.0.1:{closed_port}: Connection refused, expected")
+    assert last.startswith(
+        f"error: no Ray cluster answers at RAY_ADDRESS=127.0.0.1:{closed_port} (Connection refused)"
+    )
     assert "unset RAY_ADDRESS" in last
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.glob("run/attempts/*"))
@@ -164,9 +178,9 @@ def test_all_faults_are_said_and_nothing_starts(monkeypatch, capsys, two_by_eigh
     bad = node("b", versions=VERSIONS | {"verl": "0.9.0"}, shares_run_folder=False)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(start, "probe", lambda *_, **__: Cluster(here=HERE, nodes=[node("a"), bad]))
-    with pytest.raises(LadError, match=r"node b: found verl 0\.9\.0"):
+    with pytest.raises(LadError, match=r"node b: verl is 0\.9\.0"):
         start.start_training(two_by_eight, VERL, KEYS, total_steps=None)
-    assert "error: node b: found" in capsys.readouterr().err
+    assert "error: node b: " in capsys.readouterr().err
     assert not (two_by_eight.run_dir / "attempts").exists()
 
 
@@ -178,7 +192,9 @@ def test_a_probe_that_dies_or_is_silent_is_said_with_its_last_words(monkeypatch,
         return lambda _command, **options: run([sys.executable, "-c", code], **options)
 
     monkeypatch.setattr(clusters.subprocess, "run", instead("raise SystemExit('ConnectionError: no such cluster')"))
-    with pytest.raises(LadError, match="cluster: found RAY_ADDRESS=auto: ConnectionError: no such cluster"):
+    with pytest.raises(
+        LadError, match=r"no Ray cluster answers at RAY_ADDRESS=auto \(ConnectionError: no such cluster"
+    ):
         clusters.probe(two_by_eight)
     monkeypatch.setattr(clusters, "PATIENCE", 0.2)
     monkeypatch.setattr(clusters.subprocess, "run", instead("import time; time.sleep(60)"))

@@ -188,19 +188,21 @@ def test_a_log_file_stands_for_its_folder_and_names_stay_apart(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"[1]\n3\n", b'{"step": 1, "da', b'{"step": "a"}\n'])
 def test_a_log_without_a_step_is_an_error_that_says_what_was_looked_for(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"no measured step, expected experiment_log\.jsonl or verl\.jsonl here"):
+    with pytest.raises(
+        DataError, match=r"no step was measured: there is no experiment_log\.jsonl or verl\.jsonl here"
+    ):
         read_runs([str(tmp_path)])
 
 
 @pytest.mark.parametrize("named", [["nowhere"], ["a=nowhere"], ["a="], [""], ["pyproject.toml"]])
 def test_what_is_no_run_is_named(named):
-    with pytest.raises(UsageError, match="no such folder, expected the checkpoint folder"):
+    with pytest.raises(UsageError, match=r"no such folder\. Name the checkpoint folder"):
         read_runs(named)
 
 
 def test_two_runs_need_two_names(tmp_path):
     folder = easyr1_run(tmp_path / "run")
-    with pytest.raises(UsageError, match="two runs of this name; name them"):
+    with pytest.raises(UsageError, match=r"two runs are named .* Name them"):
         read_runs([f"a={folder}", f"a={folder}"])
 
 
@@ -216,7 +218,7 @@ def test_the_command_prints_the_last_values_and_the_files(tmp_path):
     assert all(Path(file).is_file() for file in shown["files"])
     failed = subprocess.run([*words[:4], str(tmp_path)], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith(f"error: {tmp_path}: found no measured step")
+    assert failed.stderr.startswith(f"error: {tmp_path}: no step was measured")
     assert "Traceback" not in failed.stderr
 
 

@@ -113,12 +113,12 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             change(m / "config.json", "tie_word_embeddings", value=False),
             change(m / "config.json", "text_config", "tie_word_embeddings", value=False),
         ),
-        "tie_word_embeddings: found false, and no lm_head.weight. The head was lost",
+        "tie_word_embeddings: it is false, but there is no lm_head.weight. The head was lost",
         False,
     ),
     "a head beside a tie": (
         lambda m: write_weights(m / "model.safetensors", {**WEIGHTS, "lm_head.weight": [8, 4]}),
-        "warning: config.json: tie_word_embeddings: found true, and a head of its own",
+        "warning: config.json: tie_word_embeddings: it is true, but the weights include a separate head",
         False,
     ),
     "rope in the new form": (
@@ -134,7 +134,7 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     ),
     "two rope bases": (
         lambda m: change(m / "config.json", "text_config", "rope_parameters", value={"rope_theta": 7.0}),
-        "rope_theta: found 10.0, and 7.0 in rope_parameters",
+        "rope_theta: it is 10.0, but 7.0 in rope_parameters",
         False,
     ),
     "the processor in the new form": (
@@ -152,14 +152,18 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     ),
     "no image processor": (
         lambda m: (m / "preprocessor_config.json").unlink(),
-        "preprocessor_config.json: found none, nor an image_processor",
+        "preprocessor_config.json: the file is missing, and processor_config.json has no image_processor",
         False,
     ),
-    "no chat template": (lambda m: (m / "chat_template.jinja").unlink(), "chat_template.jinja: found none", False),
-    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json: found none", False),
+    "no chat template": (
+        lambda m: (m / "chat_template.jinja").unlink(),
+        "chat_template.jinja: there is no chat template",
+        False,
+    ),
+    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json: the file is missing", False),
     "no tokenizer config": (
         lambda m: (m / "tokenizer_config.json").unlink(),
-        "tokenizer_config.json: found none",
+        "tokenizer_config.json: the file is missing",
         False,
     ),
     "no end of an answer": (
@@ -167,25 +171,25 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
             (m / "generation_config.json").unlink(),
             change(m / "config.json", "text_config", "eos_token_id", value=ABSENT),
         ),
-        "warning: generation_config.json: found no eos_token_id",
+        "warning: generation_config.json: there is no eos_token_id",
         False,
     ),
     "no config": (lambda m: (m / "config.json").unlink(), "config.json: the file is missing", False),
     "a config that is no JSON": (
         lambda m: (m / "config.json").write_text("{'a': 1}"),
-        "config.json: found no JSON object",
+        "config.json: no JSON object",
         False,
     ),
-    "a config that is a list": (lambda m: write(m / "config.json", []), "found no JSON object: a list", False),
+    "a config that is a list": (lambda m: write(m / "config.json", []), "no JSON object: a list", False),
     "no model type": (
         lambda m: change(m / "config.json", "model_type", value=ABSENT),
-        "config.json: model_type: found none",
+        "config.json: model_type: the key is missing",
         False,
     ),
-    "no weights": (lambda m: (m / "model.safetensors").unlink(), "*.safetensors: found no weights", False),
+    "no weights": (lambda m: (m / "model.safetensors").unlink(), "*.safetensors: the folder has no weights", False),
     "pickled weights": (
         lambda m: (m / "model.safetensors").rename(m / "pytorch_model.bin"),
-        "found only pytorch_model.bin",
+        "the folder has only pytorch_model.bin",
         False,
     ),
     "truncated weights": (
@@ -195,12 +199,12 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     ),
     "a truncated header": (
         lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:60]),
-        "model.safetensors: found broken or incomplete",
+        "model.safetensors: broken or incomplete",
         False,
     ),
     "an empty weight file": (
         lambda m: (m / "model.safetensors").write_bytes(b""),
-        "model.safetensors: found broken or incomplete",
+        "model.safetensors: broken or incomplete",
         False,
     ),
     "a missing shard": (
@@ -383,4 +387,4 @@ def test_only_model_folders_can_be_mended(workshop):
     words = [sys.executable, "-m", "lad_reasoner.commands.lad", "check", str(workshop / "train.parquet"), "--fix"]
     run = subprocess.run(words, check=False, capture_output=True, text=True)
     assert run.returncode == 2
-    assert "--fix: found" in run.stderr
+    assert "only a model folder can be repaired" in run.stderr

@@ -146,11 +146,11 @@ def test_a_users_batch_and_sequential_files_are_called_as_easyr1_calls_them(tmp_
 @pytest.mark.parametrize(
     ("text", "function", "error", "match"),
     [
-        (None, "main", DataError, "no reward file"),
+        (None, "main", DataError, "no such reward file"),
         ("def main(rows): ...", "other", UsageError, "no function other"),
-        ("import nothing_of_the_kind", "main", DataError, "ModuleNotFoundError on import"),
-        ("from . import sibling\ndef main(rows): ...", "main", DataError, "ImportError on import"),
-        ("REWARD_TYPE = 'both'\ndef main(rows): ...", "main", UsageError, "REWARD_TYPE 'both'"),
+        ("import nothing_of_the_kind", "main", DataError, "the import fails with ModuleNotFoundError"),
+        ("from . import sibling\ndef main(rows): ...", "main", DataError, "the import fails with ImportError"),
+        ("REWARD_TYPE = 'both'\ndef main(rows): ...", "main", UsageError, "REWARD_TYPE is 'both'"),
     ],
 )
 def test_a_broken_reward_file(tmp_path, text, function, error, match):

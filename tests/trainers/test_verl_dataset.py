@@ -121,12 +121,12 @@ def test_long_prompts_are_left_out_and_counted(
 def test_wrong_number_of_markers_is_named(tmp_path: Path, processor: Any) -> None:
     row = pair(7)
     row["problem"] = "Only one: <image>"
-    with pytest.raises(DataError, match=r"drawn/7: found 1 <image> and 2 images"):
+    with pytest.raises(DataError, match=r"drawn/7: the text has 1 <image> for 2 images"):
         dataset(tmp_path, processor, [row], filter_overlong_prompts=False)[0]
 
 
 def test_a_column_that_is_no_text_is_named(tmp_path: Path, processor: Any) -> None:
-    with pytest.raises(DataError, match=r"column prompt: found list, .*data\.prompt_key"):
+    with pytest.raises(DataError, match=r"column prompt: it holds a list, not text .*data\.prompt_key"):
         dataset(tmp_path, processor, [pair(0)], prompt_key="prompt")
 
 

@@ -63,13 +63,11 @@ def claim_output(out: Path, options: Options) -> Iterator[None]:
 
 def _refuse_name(out: Path, options: Options) -> None:
     if options.shard_mb is None and out.suffix != ".parquet":
-        raise UsageError(
-            "--out", found=str(out), expected="a name ending in .parquet, by which trainers know the type"
-        )
+        raise UsageError("the name must end in .parquet, from which trainers infer the type", where=f"--out {out}")
     if options.shard_mb is not None and out.suffix == ".parquet":
-        raise UsageError("--out", found=str(out), expected="a folder's name, since --shard-mb makes several files")
+        raise UsageError("--shard-mb makes several files", where=f"--out {out}", remedy="Name a folder")
     if options.encoding.max_pixels is not None and not options.embed:
-        raise UsageError("--max-pixels", found="--images path", expected="--images embed, since files are left alone")
+        raise UsageError("--images path leaves files unchanged", where="--max-pixels", remedy="Pass --images embed")
     longest = max(len(os.fsencode(path.name)) for path in (out, *description_files(out)))
     if longest > _NAME_BYTES:
         problem = f"the name is {longest - _NAME_BYTES} bytes too long with its manifest and card"
@@ -78,11 +76,9 @@ def _refuse_name(out: Path, options: Options) -> None:
 
 def _refuse_existing(out: Path, options: Options) -> None:
     if out.exists() and not options.overwrite:
-        raise UsageError("--out", found=f"{out}, which exists", remedy="choose another name or pass --overwrite")
+        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name or pass --overwrite")
     if out.is_dir() and any(not path.name.endswith(".parquet") for path in out.iterdir()):
-        raise UsageError(
-            "--out", found=f"{out} with other files in it", expected="a folder that an earlier build made"
-        )
+        raise UsageError("the folder has files that no build made", where=f"--out {out}", remedy="Name another folder")
 
 
 def order_queries(
@@ -104,8 +100,8 @@ def order_queries(
         else:
             folder = tree.root / sample.category
             lacking.append(folder)
-            reason = f"{found} normal training images in {folder}, expected at least {wanted}{_asked(options)}"
-            findings.add("left out", f"{tree.dataset}/{sample.path}: found {reason}")
+            reason = f"{folder} has {found} of {wanted} normal training images{_asked(options)}"
+            findings.add("left out", f"{tree.dataset}/{sample.path}: {reason}")
     if not planned:
         raise _nothing_planned(lacking, trees, orders, options)
     return planned
@@ -123,14 +119,14 @@ def _nothing_planned(
 ) -> DataError:
     """Return why no query can be paired."""
     if not lacking:
-        return DataError(", ".join(str(tree.root) for tree in trees), found="no query", expected="at least one")
+        return DataError("there is no query", where=", ".join(str(tree.root) for tree in trees))
     most = max(orders[id(tree)].count(category) for tree in trees for category in tree.categories)
     wanted = options.shots * options.votes
     return DataError(
-        lacking[0],
-        found=f"{most or 'no'} normal training images to pair with",
-        expected=f"at least {wanted} in the category of a query{_asked(options)}",
-        remedy="lower --shots or --votes" if most else "put normal images into train/good",
+        f"a query needs at least {wanted} normal training images of its category{_asked(options)}, "
+        f"but there are {most or 'none'}",
+        where=lacking[0],
+        remedy="Lower --shots or --votes" if most else "Put normal images into train/good",
     )
 
 
@@ -227,13 +223,10 @@ def _refuse_bad(findings: Findings, rows: int, options: Options) -> None:
     bad = [*findings.of(UNREADABLE), *findings.of(MISREAD)]
     if bad and not options.skip_bad:
         raise DataError(
-            bad[0],
-            found=f"{len(bad)} such images in all",
-            expected="images that decode",
-            remedy="fix them, or pass --skip-bad to leave their pairs out",
+            f"{bad[0]} (such images: {len(bad)})", remedy="Fix them, or pass --skip-bad to leave their pairs out"
         )
     if rows == 0:
-        raise DataError("the build", found=f"no pair ({findings.summary()})", expected="at least one")
+        raise DataError(f"the build made no pair ({findings.summary()})")
 
 
 def _build_shards(

@@ -205,16 +205,16 @@ def choose_queries(
     found = Counter(f"{tree.layout}/{sample.category}" for tree, sample in queries)
     for name, expected in recipe.expected.items():
         if found[name] != expected:
-            findings.add("missing", f"recipe {recipe.name}: {name}: found {found[name]} of {expected} queries")
+            findings.add("missing", f"recipe {recipe.name}: {name}: {found[name]} of {expected} queries")
     if recipe.expected and len(queries) != (total := sum(recipe.expected.values())):
-        findings.add("note", f"recipe {recipe.name}: found {len(queries)} of {total} queries")
+        findings.add("note", f"recipe {recipe.name}: {len(queries)} of {total} queries")
     if not queries:
         roots = ", ".join(str(tree.root) for tree in trees)
+        needed = sorted({f"{entry.dataset}/{entry.category}" for entry in recipe.entries})
         raise DataError(
-            roots,
-            found=f"no query for recipe {recipe.name}",
-            expected=", ".join(sorted({f"{entry.dataset}/{entry.category}" for entry in recipe.entries})),
-            remedy="put test images into <category>/test" if recipe.name == ALL else "try --recipe all",
+            f"there is no query for recipe {recipe.name}, which needs {', '.join(needed)}",
+            where=roots,
+            remedy="Put test images into <category>/test" if recipe.name == ALL else "Try --recipe all",
         )
     return queries
 
@@ -229,7 +229,7 @@ def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int, fi
     normal = [replace(sample, kind=GOOD) for sample in own if sample.label == NORMAL]
     if recipe.normals == "balanced":
         if len(normal) < len(anomalous):
-            few = f"found {len(normal)} normal images for {len(anomalous)} anomalous ones"
+            few = f"only {len(normal)} normal images for {len(anomalous)} anomalous ones"
             findings.add("note", f"recipe {recipe.name}: {tree.layout}/{category}: {few}")
         normal = sorted(normal, key=lambda sample: draw_key(seed, "normals", tree.dataset, sample.path))[
             : len(anomalous)
@@ -273,9 +273,9 @@ def _tell_missing(recipe: Recipe, trees: Mapping[str, Tree], findings: Findings)
         categories = tree.categories if tree else []
         if entry.category != ALL and known and entry.category not in {*known, *categories}:
             raise DataError(
-                f"recipe {recipe.name}",
-                found=f"the unknown category {entry.dataset}/{entry.category}",
-                expected=", ".join(known),
+                f"{entry.dataset}/{entry.category} is not a known category",
+                where=f"recipe {recipe.name}",
+                remedy=f"Use one of {', '.join(known)}",
             )
         where = f"recipe {recipe.name}: {entry.dataset}/{entry.category}"
         if entry.dataset in sweeping:

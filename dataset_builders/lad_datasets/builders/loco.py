@@ -63,10 +63,10 @@ def _build(root: Path, out: Path, options: Options, *, subset: Subset, limit: in
         findings.add("note", note)
     queries = [(tree, sample) for sample in tree.queries() if sample.kind in SUBSETS[subset]]
     if not queries:
-        raise DataError(root, found=f"no test image of subset {subset}", expected="some", remedy="try --subset all")
+        raise DataError(f"there is no test image of subset {subset}", where=root, remedy="Try --subset all")
     _require_anomalies(root, [sample for _, sample in queries])
     if tree.dataset == "mvtec_loco" and len(queries) != PAIRS[subset]:
-        findings.add("note", f"{root}: found {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
+        findings.add("note", f"{root}: {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
     planned = order_queries([tree], draw_limit(queries, limit, options.seed), options, findings)
     shots = "a normal image" if options.shots == 1 else f"{options.shots} normal images"
     about = About(
@@ -88,4 +88,6 @@ def _require_anomalies(root: Path, samples: Sequence[Sample]) -> None:
     """
     if not any(sample.label == ANOMALOUS for sample in samples):
         where = "<category>/test/logical_anomalies"
-        raise DataError(root, found="no anomalous test image", expected=where, remedy="name an MVTec LOCO AD tree")
+        raise DataError(
+            f"there is no anomalous test image in {where}", where=root, remedy="Name an MVTec LOCO AD tree"
+        )

@@ -71,8 +71,11 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
         DataError: There is no question, or an image is unreadable.
     """
     if options.reference == "fixed":
-        found, expected = "fixed", "random or nearest: MMAD names the templates of each image"
-        raise UsageError("--reference", found=found, expected=expected)
+        raise UsageError(
+            "MMAD names the templates of each image, so they cannot be fixed",
+            where="--reference",
+            remedy="Use random or nearest",
+        )
     with claim_output(out, options):
         return _build(root, out, options, limit=limit)
 
@@ -107,7 +110,7 @@ def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -
         named = image.similar if options.reference == "nearest" else image.random
         most = max(most, len(named))
         if len(named) < options.shots:
-            findings.add("left out", f"{image.key}: {len(named)} templates, expected at least {options.shots}")
+            findings.add("left out", f"{image.key}: {len(named)} templates, but --shots is {options.shots}")
             continue
         kept[image.key], templates[image.key] = image, named
     samples = tuple(

@@ -135,7 +135,7 @@ def build_sft(
         DataError: An annotation does not fit, an image is unreadable, or a test image of MVTec LOCO AD is among them.
     """
     if not 0 <= val_fraction < 1:
-        raise UsageError("--val-fraction", found=str(val_fraction), expected="0 or more, below 1")
+        raise UsageError(f"{val_fraction} is not from 0 to below 1", where="--val-fraction")
     with locked(out):
         _refuse_existing(out, overwrite=overwrite)
         return _build(
@@ -168,7 +168,7 @@ def _build(
         if not skip_bad:
             checker.refuse_bad()
         if not turns:
-            raise DataError(annotations, found="no annotation to keep", expected="at least one")
+            raise DataError("there is no annotation to keep", where=annotations)
         turns, target = _keep(turns, rows, seed=seed, findings=findings, summary=folder / SUMMARY)
         train, val = split_by_image(turns, val_fraction=val_fraction, seed=seed)
         manifest = _write_folder(staging, {"train": train, "val": val}, findings, seed=seed, target=target)
@@ -219,10 +219,12 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise UsageError("--out", found=f"{out}, which exists", remedy="choose another folder or pass --overwrite")
+        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another folder or pass --overwrite")
     if not (out / DATASET_INFO).is_file() and any(out.iterdir()):
         raise UsageError(
-            "--out", found=f"{out} without a {DATASET_INFO}", expected="a folder that an earlier build made"
+            f"the folder has no {DATASET_INFO}, so no build made it",
+            where=f"--out {out}",
+            remedy="Name another folder",
         )
 
 
@@ -252,10 +254,9 @@ class _Checker:
         bad = [result for result in self.checked.values() if isinstance(result, DataError)]
         if bad:
             raise DataError(
-                bad[0].where,
-                found=f"{bad[0].found} ({len(bad)} unreadable images in all)",
-                expected="images that decode",
-                remedy="fix them, or pass --skip-bad to leave their annotations out",
+                f"{bad[0].problem} (unreadable images: {len(bad)})",
+                where=bad[0].where,
+                remedy="Fix them, or pass --skip-bad to leave their annotations out",
             )
 
     def _check(self, name: str) -> tuple[Path, str] | DataError:

@@ -171,14 +171,16 @@ def check_file(path: Path, options: CheckOptions) -> Report:
         DataError: It cannot even be read as what it is.
     """
     if not path.exists():
-        raise UsageError(path, found="no such file", expected="a file to check")
+        raise UsageError("no such file", where=path)
     for checker in CHECKERS:
         if checker.fits(path):
             if options.fix and checker.kind != MODEL:
                 raise UsageError(
-                    "--fix", found=f"{path}, {checker.kind}", expected=f"a {MODEL}", remedy="leave it out"
+                    f"{path} is a {checker.kind}, and only a {MODEL} can be repaired",
+                    where="--fix",
+                    remedy="Leave it out",
                 )
             module, function = checker.function.split(":")
             return cast(CheckFunction, getattr(import_module(module), function))(path, options)
     kinds = ", ".join(checker.kind for checker in CHECKERS)
-    raise UsageError(path, found="a file of no known kind", expected=kinds)
+    raise UsageError("the kind of this file is unknown", where=path, remedy=f"Name one of: {kinds}")

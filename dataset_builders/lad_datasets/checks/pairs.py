@@ -60,7 +60,7 @@ def check_pairs(path: Path, options: CheckOptions) -> Report:
     files = parquet_files(path)
     total = sum(_open(file) for file in files)
     if total == 0:
-        raise DataError(path, found="no rows", expected="at least one pair", remedy="widen the recipe")
+        raise DataError("the file has no rows", where=path, remedy="Widen the recipe")
     rows = list(track(_iter_checked(files, options), total=total, description="pairs"))
     report.errors += [fault for row in rows for fault in row.faults]
     provenance = [row.provenance for row in rows if row.provenance]
@@ -93,15 +93,12 @@ def _open(file: Path) -> int:
     if missing:
         more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
         raise DataError(
-            file,
-            found=f"no column {', '.join(missing[:_NAMES])}{more}",
-            expected="the columns of a pair parquet",
-            remedy="build it with `lad build`",
+            f"columns are missing: {', '.join(missing[:_NAMES])}{more}", where=file, remedy="Build it with `lad build`"
         )
     for name in wanted:
         types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
         if (spelt := _spell(found.field(name).type)) not in types:
-            raise DataError(f"{file}, column {name}", found=spelt, expected=" or ".join(sorted(types)))
+            raise DataError(f"the type is {spelt}, not {' or '.join(sorted(types))}", where=f"{file}, column {name}")
     return rows
 
 
@@ -223,16 +220,16 @@ def _read(image: dict[str, Any] | str) -> tuple[bytes, str]:
 def _text_faults(row: dict[str, Any]) -> Iterator[str]:
     markers = row["problem"].count(IMAGE_MARKER)
     if markers != len(row["images"]) or markers < 2:
-        yield f"found {markers} {IMAGE_MARKER} and {len(row['images'])} images, expected one for each, at least two"
+        yield f"{markers} {IMAGE_MARKER} for {len(row['images'])} images, not one for each of two or more"
     turns = [turn["content"] for turn in row["prompt"]]
     if "".join(turns).count(IMAGE_MARKER) != markers:
         yield f"column prompt has other {IMAGE_MARKER} than column problem"
     if token := find_control_token(row["problem"].replace(IMAGE_MARKER, " ")):
         yield f"column problem: trainers read the token {token} as control"
     if row["label"] not in LABELS:
-        yield f"label is {row['label']!r}, expected {' or '.join(LABELS)}"
+        yield f"label is {row['label']!r}, not {' or '.join(LABELS)}"
     if row["kind"] not in KINDS:
-        yield f"kind is {row['kind']!r}, expected one of {', '.join(KINDS)}"
+        yield f"kind is {row['kind']!r}, not one of {', '.join(KINDS)}"
     elif (row["kind"] == "good") != (row["label"] == NORMAL):
         yield f"label {row['label']!r} does not go with kind {row['kind']!r}"
     if row["query_sha256"] and row["query_sha256"] in row["reference_sha256"].split("\n"):
@@ -253,7 +250,7 @@ def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
             yield f"column {column} differs from the columns {', '.join(differing)}"
         reward = rlad_reward(f"<think> compared </think><answer> {truth.label} </answer>", gold)["overall"]
         if reward != 1.0:
-            yield f"column {column}: the right response earns {reward}, expected 1.0"
+            yield f"column {column}: the right response earns {reward}, not 1.0"
 
 
 def _check_whole(provenance: Sequence[dict[str, str]], report: Report) -> None:
@@ -302,5 +299,5 @@ def _add_token_budget(rows: Sequence[_Row], report: Report, options: CheckOption
     limit = options.max_prompt_length
     over = sum(length > limit for length in everything["all"]) if limit else 0
     if over:
-        remedy = f"set it to {round_up(longest)}, or lower max_pixels"
+        remedy = f"Set it to {round_up(longest)}, or lower max_pixels"
         report.errors.append(f"max_prompt_length {limit}: {over} prompts are longer, up to {longest}; {remedy}")

@@ -66,11 +66,11 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
     file = path / ANNOTATIONS if path.is_dir() else path
     annotations = list(read_lines(file, Annotation))
     if not annotations:
-        raise DataError(file, found="no annotations", expected="at least one", remedy="write some with `lad annotate`")
+        raise DataError("the file has no annotations", where=file, remedy="Write some with `lad annotate`")
     ids = [annotation.id for annotation in annotations]
     if len(set(ids)) != len(ids):
         twice = next(name for i, name in enumerate(ids) if name in ids[:i])
-        raise DataError(file, found=f"id {twice!r} twice", expected="ids that occur once")
+        raise DataError(f"the id {twice!r} occurs twice", where=file)
     decisions = _read_decisions(file.with_name(DECISIONS), set(ids), findings)
     kept = [_decide(annotation, decisions.get(annotation.id), findings) for annotation in annotations]
     result = [annotation for annotation in kept if annotation is not None]
@@ -110,7 +110,7 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
         DataError: It is absent, or a line does not fit.
     """
     if not path.is_file():
-        raise DataError(path, found="no such file", expected="JSON lines", remedy="write some with `lad annotate`")
+        raise DataError("no such file", where=path, remedy="Write one with `lad annotate`")
     number = 0
     try:
         with path.open(encoding="utf-8") as lines:
@@ -118,7 +118,7 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
                 if line.strip():
                     yield _read_line(f"{path}:{number}", line, model)
     except UnicodeDecodeError as error:
-        raise DataError(path, found=f"no UTF-8 after line {number}", expected="JSON lines in UTF-8") from error
+        raise DataError(f"it is not UTF-8 after line {number}", where=path) from error
 
 
 def _read_line(where: str, line: str, model: type[Model]) -> Model:
@@ -128,5 +128,5 @@ def _read_line(where: str, line: str, model: type[Model]) -> Model:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "the line"
         raise DataError(
-            where, found=f"{key}: {fault['msg']}", expected=f"keys {', '.join(model.model_fields)}"
+            f"{key}: {fault['msg']}", where=where, remedy=f"The keys are {', '.join(model.model_fields)}"
         ) from None

@@ -101,7 +101,7 @@ class Assembler:
             if len(references) == wanted:
                 break
         else:
-            reason = f"found {len(references)} usable references, expected {wanted}"
+            reason = f"only {len(references)} of {wanted} references are usable"
             outcome.findings.append(("left out", f"{query.pair_id}: {reason}"))
             return outcome
         image = self._image(query, query.sample, loaded)

@@ -120,11 +120,15 @@ def read_recipe(name: str) -> Recipe:
         return _parse(f"recipe {name}", (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8"))
     path = Path(name)
     if not path.is_file():
-        raise UsageError("--recipe", found=name, expected=f"one of {', '.join(shipped_recipes())}, or a YAML file")
+        raise UsageError(
+            f"there is no recipe {name}",
+            where="--recipe",
+            remedy=f"Use one of {', '.join(shipped_recipes())}, or a YAML file",
+        )
     try:
         return _parse(str(path), path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(path, found=f"no UTF-8 text ({error})", expected="a recipe in YAML") from error
+        raise DataError(f"it is not UTF-8 text ({error})", where=path, remedy="Write a recipe in YAML") from error
 
 
 def _parse(where: str, text: str) -> Recipe:
@@ -134,24 +138,20 @@ def _parse(where: str, text: str) -> Recipe:
         value = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DataError(f"{where}:{line}", found=f"{error.problem}", expected="YAML") from error
+        raise DataError(f"it is not YAML ({error.problem})", where=f"{where}:{line}") from error
     except RecursionError as error:
-        raise DataError(where, found="YAML that is nested too deeply", expected="a recipe") from error
+        raise DataError("the YAML is nested too deeply", where=where) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise DataError(
-            f"{where}:{line}", found=f"the character U+{int(error.character):04X}", expected="YAML"
-        ) from error
+        raise DataError(f"YAML forbids the character U+{int(error.character):04X}", where=f"{where}:{line}") from error
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
         # An unknown key first: it is often why a known one is missing.
         fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in fault["loc"]) or "the file"
-        expected = "keys " + ", ".join(Entry.model_fields if len(fault["loc"]) > 1 else Recipe.model_fields)
-        raise DataError(
-            f"{where}:{_line(node, fault['loc'])}", found=f"{key}: {fault['msg']}", expected=expected
-        ) from None
+        keys = "The keys are " + ", ".join(Entry.model_fields if len(fault["loc"]) > 1 else Recipe.model_fields)
+        raise DataError(f"{key}: {fault['msg']}", where=f"{where}:{_line(node, fault['loc'])}", remedy=keys) from None
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

@@ -112,7 +112,7 @@ class Entry:
         try:
             text = self.caption.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(self.caption, found=f"no readable text ({error})", expected="a caption") from error
+            raise DataError(f"it is not readable text ({error})", where=self.caption) from error
         return _without_marker(text, self.caption)
 
 
@@ -169,7 +169,7 @@ def read(root: Path, findings: Findings) -> Mmad:
         for key, value in _read_pairs(root / "mmad.json", findings):
             _take(found, root, key, value, findings)
     elif not found.knowledge:
-        raise DataError(root, found="neither mmad.json nor domain_knowledge.json", expected="MMAD's folder")
+        raise DataError("it has neither mmad.json nor domain_knowledge.json", where=root, remedy="Name MMAD's folder")
     for reason, count in sorted(found.passed_over.items()):
         findings.add("MMAD", f"{root / 'mmad.json'}: {count} entries passed over: {reason}")
     return found
@@ -213,7 +213,7 @@ def read_questions(root: Path, findings: Findings) -> list[Asked]:
         DataError: ``mmad.json`` is not there, is not JSON of this form, or holds no question.
     """
     if not (root / "mmad.json").is_file():
-        raise DataError(root, found="no mmad.json", expected="MMAD's folder")
+        raise DataError("it has no mmad.json", where=root, remedy="Name MMAD's folder")
     asked = []
     for key, value in _read_pairs(root / "mmad.json", findings):
         try:
@@ -222,7 +222,7 @@ def read_questions(root: Path, findings: Findings) -> list[Asked]:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             findings.add("refused", f"MMAD entry {key!r}: {reason}")
     if not any(image.choices for image in asked):
-        raise DataError(root / "mmad.json", found="no question", expected="at least one")
+        raise DataError("it has no question", where=root / "mmad.json")
     return [image for image in asked if image.choices]
 
 
@@ -233,7 +233,7 @@ def _parse_asked(root: Path, key: str, value: Any) -> Asked:
     key = _inside_dataset(root, key)
     if len(PurePosixPath(key).parts) != 5:
         expected = "<dataset>/<class>/<split>/<defect>/<file>"
-        raise DataError(key, found=f"{len(PurePosixPath(key).parts)} parts", expected=expected)
+        raise DataError(f"the path has {len(PurePosixPath(key).parts)} parts, not {expected}", where=key)
     choices = tuple(_parse_choice(question, key) for question in parsed.conversation)
     return Asked(key, choices, similar, drawn)
 
@@ -241,7 +241,7 @@ def _parse_asked(root: Path, key: str, value: Any) -> Asked:
 def _parse_choice(question: _Question, key: str) -> Choice:
     letter = _right_letter(question, key)
     if any(_LETTER.fullmatch(name) is None for name in question.options):
-        raise DataError(key, found=f"the options {', '.join(question.options)}", expected="letters from A to E")
+        raise DataError(f"the options are {', '.join(question.options)}, not letters from A to E", where=key)
     options = {name: _without_marker(text, key).strip() for name, text in question.options.items()}
     return Choice(question.type, _without_marker(question.question, key).strip(), options, letter)
 
@@ -249,7 +249,7 @@ def _parse_choice(question: _Question, key: str) -> Choice:
 def _right_letter(question: _Question, key: str) -> str:
     letter = question.answer.strip().rstrip(".").upper()
     if letter not in question.options:
-        raise DataError(key, found=f"answer {question.answer!r}", expected=f"one of {', '.join(question.options)}")
+        raise DataError(f"the answer {question.answer!r} is none of {', '.join(question.options)}", where=key)
     return letter
 
 
@@ -261,7 +261,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
     """
     path = root / _refuse_outside(root, relative)
     if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(root, found=f"{relative!r}, a link to outside", expected="a file inside this folder")
+        raise DataError(f"{relative!r} is a link to outside this folder", where=root)
     return path
 
 
@@ -287,7 +287,7 @@ def _refuse_outside(root: Path, relative: str) -> PurePosixPath:
     pure = PurePosixPath(relative.replace("\\", "/"))
     absolute = pure.is_absolute() or (bool(pure.parts) and pure.parts[0].endswith(":"))
     if not pure.parts or absolute or ".." in pure.parts or "\0" in relative:
-        raise DataError(root, found=f"the path {relative!r}", expected="a relative path that stays inside this folder")
+        raise DataError(f"{relative!r} is not a relative path that stays inside this folder", where=root)
     return pure
 
 
@@ -351,7 +351,7 @@ def _find_mask(root: Path, relative: str) -> Path:
 def _image_key(key: str) -> ImageKey:
     parts = PurePosixPath(key).parts
     if len(parts) != 5:
-        raise DataError(key, found=f"{len(parts)} parts", expected="<dataset>/<class>/<split>/<defect>/<file>")
+        raise DataError(f"the path has {len(parts)} parts, not <dataset>/<class>/<split>/<defect>/<file>", where=key)
     return DATASETS[parts[0]][0], parts[1], parts[3], PurePosixPath(key).stem
 
 
@@ -390,7 +390,7 @@ def _read_knowledge(path: Path) -> dict[str, dict[str, dict[str, str]]]:
         for classes in value.values()
     )
     if not nested:
-        raise DataError(path, found="JSON of another form", expected="dataset -> class -> defect -> text")
+        raise DataError("it does not have the form dataset -> class -> defect -> text", where=path)
     return {
         dataset: {name: {d: str(text) for d, text in defects.items()} for name, defects in classes.items()}
         for dataset, classes in value.items()
@@ -401,7 +401,7 @@ def _read_json(path: Path, **options: Any) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"), **options)
     except (OSError, ValueError) as error:
-        raise DataError(path, found=f"no readable JSON ({error})", expected="a file of MMAD") from error
+        raise DataError(f"it is not readable JSON ({error})", where=path) from error
     if not isinstance(value, dict | _Pairs):
-        raise DataError(path, found=type(value).__name__, expected="a JSON object")
+        raise DataError(f"it holds a {type(value).__name__}, not a JSON object", where=path)
     return value

@@ -118,7 +118,7 @@ def _read_defect_names(config: Path) -> dict[int, str]:
         return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            config, found=f"{error!r}", expected='a list of {"defect_name": ..., "pixel_value": ...}'
+            f'it is not a list of {{"defect_name": ..., "pixel_value": ...}} ({error!r})', where=config
         ) from error
 
 

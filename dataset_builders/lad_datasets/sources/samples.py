@@ -139,7 +139,7 @@ def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Lic
         return str(json.loads(marker.read_text(encoding="utf-8"))["dataset"]), APACHE_2
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            marker, found=f"no dataset id ({error})", expected='{"dataset": "synthetic_..."}', remedy="draw it again"
+            f'it is not {{"dataset": "synthetic_..."}} ({error})', where=marker, remedy="Render the images again"
         ) from error
 
 

@@ -81,7 +81,7 @@ def _scan_raw(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
         notes += (f"{root / SPLIT}: absent; every normal image serves as a reference and none as a query",)
         samples = [sample for folder in objects for sample in _iter_unsplit(root, folder, defects)]
     if not samples:
-        raise DataError(root, found="no images", expected="<object>/Data/Images/{Normal,Anomaly}/*.JPG")
+        raise DataError("there are no images in <object>/Data/Images/{Normal,Anomaly}/*.JPG", where=root)
     return tuple(samples), (*notes, *_note_unused(root, objects, samples))
 
 
@@ -108,7 +108,7 @@ def _iter_split(root: Path, category: str, rows: list[dict[str, str]], defects: 
             path = row["image"].strip()
             if not (root / path).is_file():
                 raise DataError(
-                    root / path, found="no such file", remedy=f"{root / SPLIT} names it: unpack VisA again"
+                    "no such file", where=root / path, remedy=f"{root / SPLIT} names it: unpack VisA again"
                 )
             defect = GOOD if row["label"].strip() == "normal" else defects.get(path, UNNAMED)
             yield Sample(path, category, "train" if split == "train" else "test", defect)
@@ -131,6 +131,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
             raise DataError(
-                path, found=f"columns {', '.join(reader.fieldnames or ()) or 'none'}", expected=", ".join(columns)
+                f"the columns are {', '.join(reader.fieldnames or ()) or 'missing'}, not {', '.join(columns)}",
+                where=path,
             )
         return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]

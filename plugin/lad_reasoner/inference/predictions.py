@@ -327,17 +327,16 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
                 continue
             prediction = _parse_line(line, f"{path}, line {number}")
             if prediction is None:
-                remedy = "a broken last line is repaired by running `lad predict` again"
+                remedy = "Running `lad predict` again repairs a broken last line"
                 raise DataError(
-                    f"{path}, line {number}",
-                    found=f"{line[:60]!r}",
-                    expected=f"a prediction{_fault(line)}",
-                    remedy=remedy,
+                    f"{line[:60]!r} is not a prediction{_fault(line)}", where=f"{path}, line {number}", remedy=remedy
                 )
             first = first or prediction
             if names := first.differences(prediction):
                 raise DataError(
-                    f"{path}, line {number}", found=f"another {', '.join(names)}", expected="one run per file"
+                    f"another {', '.join(names)} than on the first line",
+                    where=f"{path}, line {number}",
+                    remedy="Write one file per run",
                 )
             found.setdefault((prediction.pair_id, prediction.sample), prediction)
     if not found and not allow_empty:
@@ -379,7 +378,7 @@ def read_run_card(predictions: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"unreadable JSON ({error})", where=path) from error
     if not isinstance(card, dict):
-        raise DataError(f"found {type(card).__name__} where a JSON object belongs", where=path)
+        raise DataError(f"it holds a {type(card).__name__}, not a JSON object", where=path)
     return card
 
 

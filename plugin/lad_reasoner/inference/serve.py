@@ -109,7 +109,7 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
                 quiet=True,
             )
         except OSError as error:
-            raise RunError(str(error), where=f"{host}:{port}", remedy="choose another --port") from error
+            raise RunError(str(error), where=f"{host}:{port}", remedy="Choose another --port") from error
         try:
             yield str(address)
         finally:

@@ -62,9 +62,7 @@ def check_model_folder(path: Path, *, max_pixels: int | None = None) -> list[Fau
         return [Fault(unmerged)]
     faults = [fault for check in MODEL_CHECKS for fault in check(folder)]
     faults += _check_pixels(folder, max_pixels)
-    broken = [
-        Fault(error(name, f"found {reason}", remedy="Copy it again")) for name, reason in sorted(folder.broken.items())
-    ]
+    broken = [Fault(error(name, reason, remedy="Copy it again")) for name, reason in sorted(folder.broken.items())]
     return broken + faults
 
 
@@ -139,7 +137,9 @@ def _check_config(folder: ModelFolder) -> Iterator[Fault]:
     elif CONFIG not in folder.broken and folder.document(CONFIG):
         for key in ("model_type", "architectures"):
             if folder.get(CONFIG, key) is ABSENT:
-                yield Fault(error(f"{CONFIG}: {key}", "found none", remedy="Take it from the model that was trained"))
+                yield Fault(
+                    error(f"{CONFIG}: {key}", "the key is missing", remedy="Copy it from the model that was trained")
+                )
 
 
 def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
@@ -147,13 +147,7 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
     if not folder.weight_files:
         other = [file.name for file in folder.path.glob("pytorch_model*.bin")]
         found = f"only {other[0]}" if other else "no weights"
-        yield Fault(
-            error(
-                "*.safetensors",
-                f"found {found}",
-                remedy="Run `easyr1 merge`, or save it again",
-            )
-        )
+        yield Fault(error("*.safetensors", f"the folder has {found}", remedy="Run `easyr1 merge`, or save it again"))
         return
     placed = folder.get(INDEX, "weight_map")
     if placed is ABSENT:
@@ -208,12 +202,11 @@ def _check_head(folder: ModelFolder) -> Iterator[Fault]:
     where = f"{CONFIG}: tie_word_embeddings"
     if any(name.endswith("lm_head.weight") for name in folder.tensors):
         if True in says.values():
-            found = "true, and a head of its own in the weights"
             remedy = "Transformers reads the embedding in its place: are they the same?"
-            yield Fault(warning(where, f"found {found}", remedy=remedy))
+            yield Fault(warning(where, "it is true, but the weights include a separate head", remedy=remedy))
     elif False in says.values() and True not in says.values():
         remedy = "The head was lost: save or merge the model again"
-        yield Fault(error(where, "found false, and no lm_head.weight", remedy=remedy))
+        yield Fault(error(where, "it is false, but there is no lm_head.weight", remedy=remedy))
     elif edits := tuple(Edit(CONFIG, path, value=True) for path, value in says.items() if value is not True):
         found = ", ".join(f"{edit.path[0] if edit.path[1:] else 'top level'} {says[edit.path]}" for edit in edits)
         reader = "5" if says["tie_word_embeddings",] is not True else "4"
@@ -234,7 +227,7 @@ def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
     where = f"{CONFIG}: {'.'.join((*text, 'rope_theta'))}"
     if old is not ABSENT and base is not ABSENT and old != base:
         yield Fault(
-            error(where, f"found {old}, and {base} in rope_parameters", remedy="Correct the one that is wrong")
+            error(where, f"it is {old}, but {base} in rope_parameters", remedy="Correct the one that is wrong")
         )
     elif old is ABSENT and base is not ABSENT:
         edit = Edit(CONFIG, (*text, "rope_theta"), base)
@@ -249,9 +242,11 @@ def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
 def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
     """There is a tokenizer, with special tokens and a class that both versions know."""
     if not folder.has("tokenizer.json") and not (folder.has("vocab.json") and folder.has("merges.txt")):
-        yield Fault(error("tokenizer.json", "found none", remedy="Copy the tokenizer of the model that was trained"))
+        yield Fault(
+            error("tokenizer.json", "the file is missing", remedy="Copy the tokenizer of the model that was trained")
+        )
     if not folder.has(TOKENIZER):
-        yield Fault(error(TOKENIZER, "found none", remedy="Copy the tokenizer of the model that was trained"))
+        yield Fault(error(TOKENIZER, "the file is missing", remedy="Copy the tokenizer of the model that was trained"))
         return
     extra = folder.get(TOKENIZER, "extra_special_tokens")
     if isinstance(extra, list):
@@ -276,7 +271,7 @@ def _check_template(folder: ModelFolder) -> Iterator[Fault]:
     held = (folder.get(name, "chat_template") for name in (TOKENIZER, PROCESSOR, "chat_template.json"))
     if not folder.has("chat_template.jinja") and all(value in (ABSENT, None, "") for value in held):
         remedy = "Copy chat_template.jinja of the model that was trained"
-        yield Fault(error("chat_template.jinja", "found none", remedy=remedy))
+        yield Fault(error("chat_template.jinja", "there is no chat template", remedy=remedy))
 
 
 def _check_generation(folder: ModelFolder) -> Iterator[Fault]:
@@ -284,7 +279,7 @@ def _check_generation(folder: ModelFolder) -> Iterator[Fault]:
     inside = (folder.get(CONFIG, *path, "eos_token_id") for path in ((), _text_path(folder)))
     if folder.get("generation_config.json", "eos_token_id") is ABSENT and all(v in (ABSENT, None) for v in inside):
         yield Fault(
-            warning("generation_config.json", "found no eos_token_id", remedy="Answers may run to the length limit")
+            warning("generation_config.json", "there is no eos_token_id, so answers may run to the length limit")
         )
 
 
@@ -294,7 +289,9 @@ def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
         return
     if not folder.has(IMAGES) and folder.get(PROCESSOR, "image_processor") is ABSENT:
         remedy = "Copy preprocessor_config.json of the model that was trained"
-        yield Fault(error(IMAGES, "found none, nor an image_processor in processor_config.json", remedy=remedy))
+        yield Fault(
+            error(IMAGES, "the file is missing, and processor_config.json has no image_processor", remedy=remedy)
+        )
     for part, file in PARTS.items():
         nested = folder.get(PROCESSOR, part)
         if not isinstance(nested, dict):

@@ -105,7 +105,7 @@ def read_runs(named: Sequence[str]) -> list[Run]:
     for label, folder in parsed:
         name = label or (folder.name if bare.count(folder.name) == 1 else str(folder))
         if name in {run.label for run in runs}:
-            raise UsageError(name, found="two runs of this name", remedy="name them: LABEL=FOLDER")
+            raise UsageError(f"two runs are named {name}", remedy="Name them: LABEL=FOLDER")
         runs.append(Run(name, folder, _read(folder)))
     return runs
 
@@ -117,11 +117,13 @@ def _parse(text: str) -> tuple[str, Path]:
     try:
         place = Path(path).resolve()
     except (OSError, RuntimeError) as error:  # a link to itself
-        raise UsageError(text, found="a link that leads nowhere", expected="the checkpoint folder of a run") from error
+        raise UsageError("the link leads nowhere", where=text, remedy="Name the checkpoint folder of a run") from error
     if place.is_file() and place.name in LOGS:
         place = place.parent
     if not path or not place.is_dir():
-        raise UsageError(text, found="no such folder", expected="the checkpoint folder of a GRPO run, or LABEL=FOLDER")
+        raise UsageError(
+            "no such folder", where=text, remedy="Name the checkpoint folder of a GRPO run, or LABEL=FOLDER"
+        )
     return label, place
 
 
@@ -129,10 +131,9 @@ def _read(folder: Path) -> list[Row]:
     rows = read_metrics(folder)
     if not rows:
         raise DataError(
-            folder,
-            found="no measured step",
-            expected=f"{' or '.join(LOGS)} here or in attempts/*/",
-            remedy="name trainer.save_checkpoint_path; EasyR1 writes a log if trainer.logger has file",
+            f"no step was measured: there is no {' or '.join(LOGS)} here or in attempts/*/",
+            where=folder,
+            remedy="Name trainer.save_checkpoint_path; EasyR1 writes a log if trainer.logger has file",
         )
     return rows
 

@@ -22,8 +22,6 @@ class LadError(Exception):
         problem: What is wrong, as a sentence without its full stop.
         where: The path, option, key or stage at fault, if the sentence does not name it.
         remedy: What to do, as a sentence without its full stop.
-        found: Deprecated: what was there. ``problem`` is then the place.
-        expected: Deprecated: what should have been there.
 
     Example:
         >>> from lad_reasoner.support.errors import DataError
@@ -33,23 +31,17 @@ class LadError(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, problem: object, *, where: object = "", remedy: str = "", found: str = "", expected: str = ""
-    ) -> None:
+    def __init__(self, problem: object, *, where: object = "", remedy: str = "") -> None:
         self.where, self.problem, self.remedy = str(where), str(problem), remedy
-        self.found, self.expected = found or str(problem), expected
-        self._mould = ""
-        if found:
-            self.where, self.problem = str(problem), f"found {found}"
-            self._mould = f"{problem}: found {found}" + (f", expected {expected}" if expected else "")
-            self._mould += f"; {remedy}" if remedy else ""
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        if self._mould:
-            return visible(" ".join(self._mould.split()))
         line = f"{self.where}: {self.problem}" if self.where else self.problem
-        return visible(" ".join((f"{line}. {self.remedy}." if self.remedy else line).split()))
+        return visible(
+            " ".join(
+                (f"{line}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else line).split()
+            )
+        )
 
 
 class UsageError(LadError):

@@ -41,14 +41,14 @@ class Finding:
         return visible(line, one_line=True)
 
 
-def error(where: object, problem: str, *, expected: str = "", remedy: str = "") -> Finding:
-    """Return a finding that must stop the run; ``expected`` is deprecated, write it into the sentence."""
-    return Finding("error", str(where), f"{problem}, expected {expected}" if expected else problem, remedy)
+def error(where: object, problem: str, *, remedy: str = "") -> Finding:
+    """Return a finding that must stop the run."""
+    return Finding("error", str(where), problem, remedy)
 
 
-def warning(where: object, problem: str, *, expected: str = "", remedy: str = "") -> Finding:
-    """Return a finding about a likely mistake; ``expected`` is deprecated, write it into the sentence."""
-    return Finding("warning", str(where), f"{problem}, expected {expected}" if expected else problem, remedy)
+def warning(where: object, problem: str, *, remedy: str = "") -> Finding:
+    """Return a finding about a likely mistake."""
+    return Finding("warning", str(where), problem, remedy)
 
 
 def note(where: object, problem: str, *, remedy: str = "") -> Finding:

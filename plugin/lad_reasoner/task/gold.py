@@ -70,7 +70,7 @@ def _read_object(value: object, gold: object) -> Gold:
         raise _unreadable(gold)
     label = value["label"]
     if not isinstance(label, str) or label not in _LABEL_OF:
-        raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, expected one of {', '.join(LABELS)}")
+        raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, not {' or '.join(LABELS)}")
     category, kind, defect = (str(value.get(name) or "") for name in ("category", "kind", "defect"))
     return Gold(_LABEL_OF[label], category, kind, defect, value.get("choice"))
 

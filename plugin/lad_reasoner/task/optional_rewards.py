@@ -48,13 +48,12 @@ class OptionError(ValueError):
 
     Attributes:
         name: The option.
-        found: What it was.
-        expected: What it should have been.
+        problem: What is wrong, as a sentence without its full stop.
     """
 
-    def __init__(self, name: str, *, found: str, expected: str) -> None:
-        super().__init__(f"reward option {name}: found {found}, expected {expected}")
-        self.name, self.found, self.expected = name, found, expected
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"reward option {name}: {problem}")
+        self.name, self.problem = name, problem
 
 
 def soft_length_reward(length: int, *, shortest: int, longest: int) -> float:
@@ -175,14 +174,16 @@ class OptionalRewards:
         for name, value in options.items():
             if name not in known:
                 near = get_close_matches(name, [*known, "structure_weight", "accuracy_weight"], n=1, cutoff=0.0)
-                raise OptionError(name, found="no such option", expected=f"{near[0]}, if that was meant")
+                raise OptionError(name, f"there is no such option; the closest is {near[0]}")
             (check_weight if name.endswith("_weight") else _check_tokens)(name, value)
         for name in options:
             weight = f"{name.rpartition('_')[0]}_weight"
             if weight not in options:
-                raise OptionError(name, found=f"no {weight}", expected="both, or neither")
+                raise OptionError(name, f"it has no effect without {weight}; give both, or neither")
         if "overlong_weight" in options and "overlong_limit" not in options:
-            raise OptionError("overlong_limit", found="none", expected="data.max_response_length")
+            raise OptionError(
+                "overlong_limit", "it is missing, and overlong_weight needs it; set it to data.max_response_length"
+            )
         read = cls(**options)
         read._check_order()
         return read
@@ -192,14 +193,11 @@ class OptionalRewards:
         if self.soft_length_shortest > self.soft_length_longest:
             raise OptionError(
                 "soft_length_shortest",
-                found=str(self.soft_length_shortest),
-                expected=f"at most soft_length_longest, {self.soft_length_longest}",
+                f"{self.soft_length_shortest} is above soft_length_longest, {self.soft_length_longest}",
             )
         if self.overlong_limit and self.overlong_buffer and self.overlong_buffer > self.overlong_limit:
             raise OptionError(
-                "overlong_buffer",
-                found=str(self.overlong_buffer),
-                expected=f"at most overlong_limit, {self.overlong_limit}",
+                "overlong_buffer", f"{self.overlong_buffer} is above overlong_limit, {self.overlong_limit}"
             )
 
     @property
@@ -258,9 +256,9 @@ def check_weight(name: str, value: object) -> None:
         OptionError: It is not a finite number from 0 on.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise OptionError(name, found=repr(value), expected="a number from 0 on")
+        raise OptionError(name, f"{value!r} is not a number from 0 on")
 
 
 def _check_tokens(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise OptionError(name, found=repr(value), expected="a whole number of tokens, at least 1")
+        raise OptionError(name, f"{value!r} is not a whole number of tokens, at least 1")

@@ -71,9 +71,8 @@ def require_trainer() -> Trainer:
     trainer = find_trainer()
     if trainer is None:
         raise RunError(
-            "trainer",
-            found="neither EasyR1 nor verl installed",
-            remedy="install one: pip install 'lad-reasoner[cpu]' (verl, without a GPU), 'lad-reasoner[vllm]' or "
+            "neither EasyR1 nor verl is installed",
+            remedy="Run: pip install 'lad-reasoner[cpu]' (verl, without a GPU), 'lad-reasoner[vllm]' or "
             "'lad-reasoner[easyr1]' (with GPUs)",
         )
     return trainer

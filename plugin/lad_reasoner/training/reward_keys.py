@@ -94,7 +94,7 @@ def read_options(options: Mapping[str, Any]) -> OptionalRewards:
     optional = OptionalRewards.read({name: value for name, value in options.items() if name not in _BASE_WEIGHTS})
     paid = [value for name, value in options.items() if name.endswith("_weight") and value]
     if not paid and set(_BASE_WEIGHTS) <= set(options):
-        raise OptionError("accuracy_weight", found="0, as every weight", expected="a reward that pays for something")
+        raise OptionError("accuracy_weight", "every weight is 0, so no response earns anything")
     return optional
 
 

@@ -46,4 +46,4 @@ def cpu_runtime(trainer: str = "verl") -> CpuRuntime:
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=trainer):
         return cast("CpuRuntime", entry.load())
-    raise RunError(trainer, found="no CPU runtime installed", remedy="install lad-reasoner again, or use a GPU")
+    raise RunError(f"no CPU runtime for {trainer} is installed", remedy="Install lad-reasoner again, or use a GPU")

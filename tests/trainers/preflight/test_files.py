@@ -26,17 +26,17 @@ from lad_rehearsal.demo.tiny import BASE
 BROKEN = {
     "no training file": Broken(["data.train_files=~/none.parquet"], "error: data.train_files", "no such file"),
     "no validation file": Broken(["data.val_files=~/none.parquet"], "error: data.val_files", "no such file"),
-    "no training file named": Broken(["data.train_files=''"], "error: data.train_files", "found nothing"),
+    "no training file named": Broken(["data.train_files=''"], "error: data.train_files", "no file is named"),
     "not a parquet": Broken(
         ["data.train_files=!/text.parquet"],
         "error: !/text.parquet",
-        "no readable parquet",
+        "not a readable parquet",
         lambda f: (f / "text.parquet").write_text("no parquet"),
     ),
     "truncated parquet": Broken(
         ["data.train_files=!/cut.parquet"],
         "error: !/cut.parquet",
-        "no readable parquet",
+        "not a readable parquet",
         lambda f: (f / "cut.parquet").write_bytes(write_pairs(f / "whole.parquet").read_bytes()[:-200]),
     ),
     "stray README in the folder": Broken(
@@ -46,9 +46,11 @@ BROKEN = {
         lambda f: made(f / "folder", "README.md", "a.parquet"),
     ),
     "empty folder": Broken(
-        ["data.train_files=!/hollow"], "error: data.train_files", "an empty folder", lambda f: made(f / "hollow")
+        ["data.train_files=!/hollow"], "error: data.train_files", "hollow is empty", lambda f: made(f / "hollow")
     ),
-    "no format prompt": Broken(["data.format_prompt=null"], "warning: data.format_prompt", "never told the template"),
+    "no format prompt": Broken(
+        ["data.format_prompt=null"], "warning: data.format_prompt", "never asks for the template"
+    ),
     "missing format prompt": Broken(
         ["data.format_prompt=~/none.jinja"], "error: data.format_prompt", "only print this"
     ),
@@ -71,12 +73,14 @@ BROKEN = {
         lambda f: (f / "broken.jinja").write_text("{{ content"),
     ),
     "missing chat template": Broken(
-        ["data.override_chat_template=~/none"], "error: data.override_chat_template", "no such"
+        ["data.override_chat_template=~/none"], "error: data.override_chat_template", "does not exist"
     ),
-    "missing image folder": Broken(["data.image_dir=~/none"], "error: data.image_dir", "no such folder"),
-    "no model": Broken(["worker.actor.model.model_path=null"], "error: worker.actor.model.model_path", "found none"),
+    "missing image folder": Broken(["data.image_dir=~/none"], "error: data.image_dir", "the folder"),
+    "no model": Broken(
+        ["worker.actor.model.model_path=null"], "error: worker.actor.model.model_path", "no model is named"
+    ),
     "missing model": Broken(
-        ["worker.actor.model.model_path=/no/such"], "error: worker.actor.model.model_path", "no such"
+        ["worker.actor.model.model_path=/no/such"], "error: worker.actor.model.model_path", "/no/such does not exist"
     ),
     "unmerged checkpoint": Broken(
         ["worker.actor.model.model_path=!/actor"],
@@ -100,11 +104,11 @@ BROKEN = {
     "a model without eyes": Broken(
         ["worker.actor.model.model_path=!/text_model"],
         "error: worker.actor.model.model_path",
-        "a qwen2 model, which sees no images",
+        "a qwen2 model reads no images",
         lambda f: model_config(f / "text_model", model_type="qwen2"),
     ),
     "missing tokenizer": Broken(
-        ["worker.actor.model.tokenizer_path=/no/such"], "error: worker.actor.model.tok", "no such"
+        ["worker.actor.model.tokenizer_path=/no/such"], "error: worker.actor.model.tok", "/no/such does not exist"
     ),
 }
 
@@ -131,7 +135,7 @@ def test_a_model_that_cannot_be_fetched_is_found(good_words, tmp_path, monkeypat
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     words = [*good_words, "worker.actor.model.model_path=owner/model"]
     (line,) = alarms(words)
-    assert line.startswith("error: worker.actor.model.model_path: found owner/model, which ")
+    assert line.startswith(f"error: worker.actor.model.model_path: {tmp_path} has no owner/model, and HF_HUB_OFFLINE")
     (tmp_path / "models--owner--model").mkdir()
     assert alarms(words) == []
 

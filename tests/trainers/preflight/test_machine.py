@@ -25,7 +25,7 @@ def test_without_a_trainer_the_machine_checks_say_so(good_words):
     config = load_config(good_words, KEYS)
     known = Known(config=config, trainer=None, keys=KEYS, gpu=False)
     lines = [str(found) for check in CHECKS for found in check(known)]
-    assert [line for line in lines if "neither EasyR1 nor verl installed" in line]
+    assert [line for line in lines if "neither EasyR1 nor verl is installed" in line]
 
 
 #: Releases with which EasyR1 at REQUIRED_EASYR1 works.
@@ -44,17 +44,21 @@ FIT = {
 @pytest.mark.parametrize(
     ("name", "release", "says"),
     [
-        ("omegaconf", "2.4.0.dev3", "error: omegaconf: found 2.4.0.dev3, expected omegaconf<2.4. Run: pip install"),
+        (
+            "omegaconf",
+            "2.4.0.dev3",
+            "error: omegaconf: version 2.4.0.dev3 is installed, but omegaconf<2.4 is needed. Run: pip install",
+        ),
         (
             "transformers",
             "5.5.4",
-            "error: transformers: found 5.5.4, expected transformers<5,>=4.54. Run: pip install",
+            "error: transformers: version 5.5.4 is installed, but transformers<5,>=4.54 is needed. Run: pip install",
         ),
-        ("transformers", "4.52.0", "error: transformers: found 4.52.0"),
-        ("vllm", "0.7.3", "error: vllm: found 0.7.3, expected vllm>=0.8"),
-        ("flash-attn", None, "error: flash-attn: found it not installed, expected flash-attn. Run: pip install"),
-        ("einops", None, "error: einops: found it not installed"),
-        ("msgspec", None, "error: msgspec: found it not installed"),
+        ("transformers", "4.52.0", "error: transformers: version 4.52.0 is"),
+        ("vllm", "0.7.3", "error: vllm: version 0.7.3 is installed, but vllm>=0.8 is"),
+        ("flash-attn", None, "error: flash-attn: it is not installed. Run: pip install"),
+        ("einops", None, "error: einops: it is not installed"),
+        ("msgspec", None, "error: msgspec: it is not installed"),
         ("torch", "2.8.0", ""),
     ],
 )
@@ -87,18 +91,18 @@ MEMORY = [
     (
         ["worker.actor.model.model_path=x/Qwen2.5-VL-7B"],
         80,
-        "warning: worker.actor.model.model_path: found GPUs of 80.0 GiB",
+        "but the GPUs have 80.0 GiB",
     ),
-    (["worker.actor.model.model_path=x/Qwen2.5-VL-3B"], 80, "at most 0.39, what the trained model leaves of 80.0 GiB"),
+    (["worker.actor.model.model_path=x/Qwen2.5-VL-3B"], 80, "the trained model leaves 0.39 of 80.0 GiB"),
     (
         ["worker.actor.model.model_path=x/Qwen2.5-VL-7B", "worker.rollout.gpu_memory_utilization=0.1"],
         141,
-        "more than 15.4 GiB, the weights of the rollout engine",
+        "cannot hold the rollout engine's weights, about 15.4 GiB",
     ),
     (
         ["worker.actor.model.model_path=x/Qwen2.5-VL-7B", "worker.actor.fsdp.enable_cpu_offload=true"],
         80,
-        "found 64.0 GiB of memory, expected about 139.0 GiB",
+        "need about 139.0 GiB (estimated), but this machine has 64.0 GiB of memory",
     ),
 ]
 
@@ -139,9 +143,9 @@ def test_activations_are_estimated_within_15_percent_of_what_a_gpu_took(prompt, 
 @pytest.mark.parametrize(
     ("gpu", "here", "asked", "says"),
     [
-        (True, 2, 4, "error: trainer.n_gpus_per_node: found 4, expected at most 2"),
+        (True, 2, 4, "error: trainer.n_gpus_per_node: 4 is more than the 2 GPUs"),
         (True, 4, 4, ""),
-        (False, 0, 4, "warning: trainer.n_gpus_per_node: found 4 and no GPU here. Verl would run 4 ranks on the CPU"),
+        (False, 0, 4, "warning: trainer.n_gpus_per_node: this machine has no GPU: verl would run 4 ranks on the CPU"),
         (False, 0, 1, ""),
     ],
 )
@@ -167,7 +171,7 @@ def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     known = Known(config=load_config(good_words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)
     (found,) = machine.check_cpus(known)
-    assert "3 CPUs here, expected at least 4" in str(found)
+    assert "this machine has 3 CPUs, and EasyR1 waits forever for 4:" in str(found)
 
 
 def test_qwen3_vl_needs_later_releases(good_words, monkeypatch):

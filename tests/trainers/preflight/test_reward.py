@@ -20,9 +20,11 @@ def main(rows):
 """
 
 BROKEN = {
-    "no reward": Broken(["worker.reward.reward_function=null"], "error: worker.reward.reward_function", "found none"),
+    "no reward": Broken(
+        ["worker.reward.reward_function=null"], "error: worker.reward.reward_function", "no reward is named"
+    ),
     "missing reward file": Broken(
-        ["worker.reward.reward_function=~/none.py:f"], "error: worker.reward", "no reward file"
+        ["worker.reward.reward_function=~/none.py:f"], "error: worker.reward", "no such reward file"
     ),
     "missing reward function": Broken(
         ["worker.reward.reward_function=!/list.py:f"],
@@ -33,7 +35,7 @@ BROKEN = {
     "reward import fails": Broken(
         ["worker.reward.reward_function=!/import.py"],
         "error: worker.reward",
-        "on import",
+        "the import fails",
         lambda f: (f / "import.py").write_text("import nothing_of_the_kind"),
     ),
     "too few scores": Broken(
@@ -84,12 +86,12 @@ BROKEN = {
     "reward option mistyped": Broken(
         ["worker.reward.reward_function_kwargs={structure_wieght: 0.5}"],
         "error: worker.reward.reward_function_kwargs.structure_wieght",
-        "expected structure_weight",
+        "the closest is structure_weight",
     ),
     "weight as text": Broken(
         ["worker.reward.reward_function_kwargs={naming_weight: 'a fifth'}"],
         "error: worker.reward.reward_function_kwargs.naming_weight",
-        "found 'a fifth', expected a number",
+        "'a fifth' is not a number",
     ),
     "negative weight": Broken(
         ["worker.reward.reward_function_kwargs={accuracy_weight: -0.5}"],
@@ -99,7 +101,7 @@ BROKEN = {
     "weights all zero": Broken(
         ["worker.reward.reward_function_kwargs={structure_weight: 0, accuracy_weight: 0}"],
         "error: worker.reward.reward_function_kwargs.accuracy_weight",
-        "pays for something",
+        "every weight is 0",
     ),
     "overlong without a limit": Broken(
         ["worker.reward.reward_function_kwargs={overlong_weight: 1.0}"],
@@ -109,12 +111,12 @@ BROKEN = {
     "overlong limit out of reach": Broken(
         ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 1024}"],
         "error: worker.reward.reward_function_kwargs.overlong_limit",
-        "No response would reach the penalty",
+        "no response reaches the penalty",
     ),
     "overlong limit before the cut": Broken(
         ["worker.reward.reward_function_kwargs={overlong_weight: 1.0, overlong_limit: 256}"],
         "warning: worker.reward.reward_function_kwargs.overlong_limit",
-        "data.max_response_length, 512",
+        "data.max_response_length is 512",
     ),
     "too short to be long enough": Broken(
         [
@@ -122,12 +124,12 @@ BROKEN = {
             "worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_shortest: 200}",
         ],
         "error: worker.reward.reward_function_kwargs.soft_length_shortest",
-        "at most data.max_response_length, 100",
+        "above data.max_response_length, 100",
     ),
     "never too long": Broken(
         ["worker.reward.reward_function_kwargs={soft_length_weight: 0.1, soft_length_longest: 600}"],
         "warning: worker.reward.reward_function_kwargs.soft_length_longest",
-        "No response would ever be too long",
+        "so no response is too long",
     ),
     "nothing to name": Broken(
         ["worker.reward.reward_function_kwargs={naming_weight: 0.1}", "data.train_files=!/nameless.parquet"],
@@ -168,7 +170,7 @@ BROKEN = {
     "reward with a relative import": Broken(
         ["worker.reward.reward_function=!/relative.py"],
         "error: worker.reward",
-        "on import",
+        "the import fails",
         lambda f: (f / "relative.py").write_text("from . import list\ndef main(rows): ..."),
     ),
     "reward trips over line breaks": Broken(

@@ -22,11 +22,11 @@ from lad_reasoner.training.preflight.run import check_disk
 BROKEN = {
     "logger in a list": Broken(["trainer.logger=[[file]]"], "error: trainer.logger", "file"),
     "unknown logger": Broken(["trainer.logger=[consol]"], "error: trainer.logger", "'consol'"),
-    "no steps": Broken(["trainer.max_steps=0"], "error: trainer.max_steps", "at least one step"),
+    "no steps": Broken(["trainer.max_steps=0"], "error: trainer.max_steps", "Train at least one step"),
     "saves after the end": Broken(["trainer.save_freq=100"], "warning: trainer.save_freq", "4 steps"),
     "validates after the end": Broken(["trainer.val_freq=100"], "warning: trainer.val_freq", "4 steps"),
     "validate only, but do not": Broken(
-        ["trainer.val_only=true", "trainer.val_before_train=false"], "error: trainer.val_only", "set both"
+        ["trainer.val_only=true", "trainer.val_before_train=false"], "error: trainer.val_only", "Set both"
     ),
     "given checkpoint is the actor": Broken(
         ["trainer.load_checkpoint_path=!/actor"],
@@ -66,7 +66,7 @@ BROKEN = {
     ),
     "swanlab without a key": Broken(["trainer.logger=[file,swanlab]"], "warning: trainer.logger", "SWANLAB_API_KEY"),
     "warm-up beyond the end": Broken(
-        ["worker.actor.optim.lr_warmup_steps=4"], "warning: worker.actor.optim.lr_warmup_steps", "less than 4"
+        ["worker.actor.optim.lr_warmup_steps=4"], "warning: worker.actor.optim.lr_warmup_steps", "not below 4"
     ),
     "wandb without a key": Broken(["trainer.logger=[console,wandb]"], "warning: trainer.logger", "WANDB_API_KEY"),
     "two nodes, no cluster": Broken(["trainer.nnodes=2"], "error: trainer.nnodes", "RAY_ADDRESS"),
@@ -104,5 +104,5 @@ def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):
         return [str(finding) for finding in check_disk(known)]
 
     (line,) = found()
-    assert "100.0 GiB free on the disk, expected about 125.7 GiB for 3 checkpoints" in line
+    assert "3 checkpoints need about 125.7 GiB (estimated), and 100.0 GiB are free" in line
     assert found("trainer.save_model_only=true") == []

@@ -27,28 +27,34 @@ BROKEN = {
     "negative KL": Broken(["algorithm.kl_coef=-1"], "error: algorithm.kl_coef", "at least 0"),
     "no GPU asked for": Broken(["trainer.n_gpus_per_node=0"], "error: trainer.n_gpus_per_node", "at least 1"),
     "zero learning rate": Broken(["worker.actor.optim.lr=0"], "error: worker.actor.optim.lr", "above zero"),
-    "one sample a prompt": Broken(["worker.rollout.n=1"], "error: worker.rollout.n", "at least 2 with grpo"),
-    "greedy training": Broken(["worker.rollout.temperature=0"], "error: worker.rollout.temperature", "no advantage"),
+    "one sample a prompt": Broken(["worker.rollout.n=1"], "error: worker.rollout.n", "grpo needs at least 2"),
+    "greedy training": Broken(
+        ["worker.rollout.temperature=0"], "error: worker.rollout.temperature", "none has an advantage"
+    ),
     "mini batch": Broken(["worker.actor.global_batch_size=5"], "error: data.rollout_batch_size", "a multiple of"),
     "experience micro batch": Broken(
         ["worker.actor.micro_batch_size_per_device_for_experience=5"],
         "error: worker.actor.micro_batch_size_per_device_for_experience",
-        "a divisor of rollout_batch_size x n, 32",
+        "5 does not divide rollout_batch_size x n, 32",
     ),
     "update micro batch": Broken(
         ["worker.actor.micro_batch_size_per_device_for_update=5"],
         "error: worker.actor.micro_batch_size_per_device_for_update",
-        "a divisor of 32",
+        "does not divide 32",
     ),
     "more GPUs than samples divide into": Broken(
-        ["trainer.n_gpus_per_node=3"], "error: trainer.n_gpus", "a divisor of 32"
+        ["trainer.n_gpus_per_node=3"], "error: trainer.n_gpus", "cannot share 32"
     ),
     "offload with accumulation": Broken(
         ["worker.actor.fsdp.enable_cpu_offload=true"], "error: worker.actor.fsdp.enable_cpu_offload", "offload_params"
     ),
-    "mini rollouts": Broken(["data.mini_rollout_batch_size=3"], "error: data.mini_rollout_batch_size", "a divisor"),
+    "mini rollouts": Broken(
+        ["data.mini_rollout_batch_size=3"], "error: data.mini_rollout_batch_size", "3 does not divide"
+    ),
     "too few batched tokens": Broken(
-        ["worker.rollout.max_num_batched_tokens=600"], "error: worker.rollout.max_num_batched_tokens", "at least 1024"
+        ["worker.rollout.max_num_batched_tokens=600"],
+        "error: worker.rollout.max_num_batched_tokens",
+        "up to 1024 tokens",
     ),
     "short model length": Broken(["worker.rollout.max_model_len=600"], "error: worker.rollout.max_model_len", "1024"),
     "tensor parallel": Broken(
@@ -65,7 +71,7 @@ BROKEN = {
     "KL on and off": Broken(
         ["algorithm.disable_kl=true", "algorithm.use_kl_loss=true"],
         "warning: algorithm.use_kl_loss",
-        "No KL is applied",
+        "it has no effect",
     ),
     "KL of weight zero": Broken(["algorithm.kl_coef=0"], "warning: algorithm.kl_coef", "disable_kl=true"),
     "empty filter": Broken(
@@ -79,21 +85,21 @@ BROKEN = {
         "error: worker.rollout.val_override_config.top_q",
         "Did you mean top_",
     ),
-    "ulysses": Broken(["worker.actor.ulysses_size=2"], "error: worker.actor.ulysses_size", "a divisor of 1"),
+    "ulysses": Broken(["worker.actor.ulysses_size=2"], "error: worker.actor.ulysses_size", "2 does not divide 1"),
     "ulysses with padding": Broken(
         ["worker.actor.ulysses_size=2", "trainer.n_gpus_per_node=2", "worker.actor.padding_free=false"],
         "error: worker.actor.padding_free",
-        "Set it to true",
+        "it must be true",
     ),
     "shards": Broken(
         ["worker.actor.fsdp.fsdp_size=3", "trainer.n_gpus_per_node=4"],
         "error: worker.actor.fsdp.fsdp_size",
-        "a divisor of 4",
+        "3 does not divide 4",
     ),
     "critic micro batch": Broken(
         ["algorithm.adv_estimator=gae", "worker.critic.micro_batch_size_per_device_for_experience=5"],
         "error: worker.critic.micro_batch_size_per_device_for_experience",
-        "a divisor of rollout_batch_size x n, 32",
+        "5 does not divide rollout_batch_size x n, 32",
     ),
     "experience micro batch of a GPU": Broken(
         [
@@ -102,20 +108,22 @@ BROKEN = {
             "worker.actor.dynamic_batching=false",
         ],
         "error: worker.actor.micro_batch_size_per_device_for_experience",
-        "a divisor of 8, the samples of a step on one GPU",
+        "16 does not divide 8, the samples per step on one GPU",
     ),
     "update that GPUs do not share": Broken(
         ["data.rollout_batch_size=12", "worker.actor.global_batch_size=3", "trainer.n_gpus_per_node=8"],
         "error: worker.actor.global_batch_size",
-        "found 12 samples an update, expected a multiple of 8 ranks",
+        "12 samples per update are not a multiple of 8 ranks",
     ),
     "unknown precision": Broken(
         ["worker.actor.fsdp.torch_dtype=bf"], "error: worker.actor.fsdp.torch_dtype", "bfloat16"
     ),
-    "empty validation batch": Broken(["data.val_batch_size=0"], "error: data.val_batch_size", "or -1 for all"),
+    "empty validation batch": Broken(
+        ["data.val_batch_size=0"], "error: data.val_batch_size", "nor -1, which means all"
+    ),
     "top_k": Broken(["worker.rollout.top_k=-2"], "error: worker.rollout.top_k", "at least -1"),
     "learning rate that falls too low": Broken(
-        ["worker.actor.optim.min_lr_ratio=1.5"], "error: worker.actor.optim.min_lr_ratio", "0 to 1"
+        ["worker.actor.optim.min_lr_ratio=1.5"], "error: worker.actor.optim.min_lr_ratio", "between 0 and 1"
     ),
     "rank of LoRA": Broken(
         ["worker.actor.model.lora.rank=12"], "error: worker.actor.model.lora.rank", "one of 8, 16, 32"
@@ -127,24 +135,24 @@ BROKEN = {
             "trainer.n_gpus_per_node=8",
         ],
         "error: worker.rollout.tensor_parallel_size",
-        "a divisor of 28, the model's attention heads",
+        "does not divide 28, the number of the model's attention heads",
     ),
     "heads of a model folder": Broken(
         ["worker.actor.model.model_path=!/small", "worker.actor.ulysses_size=2", "trainer.n_gpus_per_node=2"],
         "error: worker.actor.ulysses_size",
-        "a divisor of 3, the model's attention heads",
+        "does not divide 3, the number of the model's attention heads",
         lambda f: model_config(f / "small", num_attention_heads=3, max_position_embeddings=600),
     ),
     "engine longer than the model's positions": Broken(
         ["worker.actor.model.model_path=!/small", "worker.rollout.max_model_len=2048"],
         "error: worker.rollout.max_model_len",
-        "found 2048 tokens, expected at most 600",
+        "2048 tokens exceed the model's max_position_embeddings, 600",
         lambda f: model_config(f / "small", num_attention_heads=3, max_position_embeddings=600),
     ),
     "critic batch": Broken(
         ["algorithm.adv_estimator=gae", "worker.critic.global_batch_size=5"],
         "error: worker.critic.global_batch_size",
-        "a divisor of rollout_batch_size, 8",
+        "does not divide rollout_batch_size, 8",
     ),
     "adaptive KL without a horizon": Broken(
         ["algorithm.kl_type=adaptive", "algorithm.kl_horizon=0"], "error: algorithm.kl_horizon", "above zero"

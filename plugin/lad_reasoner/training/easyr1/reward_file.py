@@ -58,20 +58,20 @@ def load_reward(value: str) -> RewardFile:
     """
     path, name = split_reward(value)
     if not path.is_file():
-        raise DataError(path, found="no reward file", remedy="correct worker.reward.reward_function")
+        raise DataError("there is no such reward file", where=path, remedy="Correct worker.reward.reward_function")
     spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
     if spec is None or spec.loader is None:
-        raise DataError(path, found="no Python file", expected="a name ending in .py")
+        raise DataError("the name of a reward file must end in .py", where=path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE_NAME] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file raises
-        raise DataError(path, found=f"{type(error).__name__} on import: {error}") from error
+        raise DataError(f"the import fails with {type(error).__name__}: {error}", where=path) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise UsageError(path, found=f"no function {name}", remedy="name it as path.py:function")
+        raise UsageError(f"it has no function {name}", where=path, remedy="Name it as path.py:function")
     kind: object = getattr(module, "REWARD_TYPE", "batch")
     if kind == "batch" or kind == "sequential":  # noqa: PLR1714 - mypy narrows this form only
         return RewardFile(function, kind)
-    raise UsageError(path, found=f"REWARD_TYPE {kind!r}", expected="'batch' or 'sequential'")
+    raise UsageError(f"REWARD_TYPE is {kind!r}", where=path, remedy="Set it to 'batch' or 'sequential'")

@@ -81,7 +81,7 @@ def check_choices(known: Known) -> Iterator[Finding]:
     """Names are ones that EasyR1 knows."""
     for key, names in CHOICES.items():
         if known[key] not in names:
-            yield error(key, f"found {known[key]!r}", expected=" or ".join(names))
+            yield error(key, f"{known[key]!r} is not supported", remedy=f"Set it to {' or '.join(names)}")
 
 
 def check_precisions(known: Known) -> Iterator[Finding]:
@@ -89,7 +89,9 @@ def check_precisions(known: Known) -> Iterator[Finding]:
     for role in ("actor", "ref"):
         key = f"worker.{role}.fsdp.torch_dtype"
         if known[key] is not None and known[key] not in PRECISIONS:
-            yield error(key, f"found {known[key]!r}", expected=f"null or one of {', '.join(PRECISIONS)}")
+            yield error(
+                key, f"{known[key]!r} is not a precision", remedy=f"Set it to null or one of {', '.join(PRECISIONS)}"
+            )
 
 
 def check_bounds(known: Known) -> Iterator[Finding]:
@@ -97,17 +99,17 @@ def check_bounds(known: Known) -> Iterator[Finding]:
     for key, (low, high) in BOUNDS.items():
         value = known[key]
         if not low <= value <= high:
-            expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-            yield error(key, f"found {value}", expected=expected)
+            allowed = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+            yield error(key, f"{value} is out of range", remedy=f"Set it to {allowed}")
     if known["worker.actor.optim.lr"] <= 0:
-        yield error("worker.actor.optim.lr", "found " + str(known["worker.actor.optim.lr"]), expected="above zero")
+        yield error("worker.actor.optim.lr", f"{known['worker.actor.optim.lr']} is not above zero")
     if known["data.val_batch_size"] < 1 and known["data.val_batch_size"] != -1:
         yield error(
-            "data.val_batch_size", "found " + str(known["data.val_batch_size"]), expected="at least 1, or -1 for all"
+            "data.val_batch_size", f"{known['data.val_batch_size']} is neither positive nor -1, which means all"
         )
     ratio = known["worker.actor.optim.min_lr_ratio"]
     if ratio is not None and not 0 <= ratio <= 1:
-        yield error("worker.actor.optim.min_lr_ratio", f"found {ratio}", expected="0 to 1")
+        yield error("worker.actor.optim.min_lr_ratio", f"{ratio} is not between 0 and 1")
 
 
 def check_group(known: Known) -> Iterator[Finding]:
@@ -116,13 +118,14 @@ def check_group(known: Known) -> Iterator[Finding]:
     if known["trainer.val_only"]:
         return
     if estimator in {"grpo", "grpo_passk", "rloo"} and n < 2:
-        yield error("worker.rollout.n", f"found {n}", expected=f"at least 2 with {estimator}", remedy="8 is usual")
+        yield error(
+            "worker.rollout.n", f"{n} is too few: {estimator} needs at least 2 samples per prompt", remedy="8 is usual"
+        )
     elif known["worker.rollout.temperature"] == 0:
         yield error(
             "worker.rollout.temperature",
-            "found 0",
-            expected="above zero: equal samples have no advantage",
-            remedy="1.0",
+            "0 makes all samples of a prompt equal, so none has an advantage",
+            remedy="Set it to 1.0",
         )
 
 
@@ -134,17 +137,16 @@ def check_batch_sizes(known: Known) -> Iterator[Finding]:
     if min(prompts, mini, n, world, experience, known["worker.actor.ulysses_size"]) < 1:
         return  # said by check_bounds
     if prompts % mini:
-        yield error("data.rollout_batch_size", f"found {prompts}", expected=f"a multiple of global_batch_size, {mini}")
+        yield error(
+            "data.rollout_batch_size", f"{prompts} is not a multiple of worker.actor.global_batch_size, {mini}"
+        )
     if prompts * n % experience:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_experience",
-            f"found {experience}",
-            expected=f"a divisor of rollout_batch_size x n, {prompts * n}",
+            f"{experience} does not divide rollout_batch_size x n, {prompts * n}",
         )
     if prompts * n % world:
-        yield error(
-            "trainer.n_gpus_per_node", f"found {world} GPUs", expected=f"a divisor of {prompts * n} samples a step"
-        )
+        yield error("trainer.n_gpus_per_node", f"{world} GPUs cannot share {prompts * n} samples per step equally")
     yield from _check_experience(known, prompts * n)
     yield from _check_update(known, mini * n)
 
@@ -158,9 +160,8 @@ def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
     if samples // ranks % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_experience",
-            f"found {micro}",
-            expected=f"a divisor of {samples // ranks}, the samples of a step on one GPU",
-            remedy="Or set worker.actor.dynamic_batching=true",
+            f"{micro} does not divide {samples // ranks}, the samples per step on one GPU",
+            remedy="Change it, or set worker.actor.dynamic_batching=true",
         )
 
 
@@ -169,25 +170,20 @@ def _check_update(known: Known, samples: int) -> Iterator[Finding]:
     ranks = known.world_size // known["worker.actor.ulysses_size"]
     per_device = samples // ranks if ranks else 0
     if not per_device:
-        yield error(
-            "worker.actor.global_batch_size", f"found {samples} samples", expected=f"at least one for {ranks} ranks"
-        )
+        yield error("worker.actor.global_batch_size", f"{samples} samples are fewer than {ranks} ranks")
     elif samples % ranks:
         yield error(
-            "worker.actor.global_batch_size",
-            f"found {samples} samples an update",
-            expected=f"a multiple of {ranks} ranks",
+            "worker.actor.global_batch_size", f"{samples} samples per update are not a multiple of {ranks} ranks"
         )
     elif micro >= 1 and per_device % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_update",
-            f"found {micro}",
-            expected=f"a divisor of {per_device}, the samples of an update on one GPU",
+            f"{micro} does not divide {per_device}, the samples per update on one GPU",
         )
     elif known["worker.actor.fsdp.enable_cpu_offload"] and per_device != micro:
         yield error(
             "worker.actor.fsdp.enable_cpu_offload",
-            "found true with gradient accumulation",
+            "it does not work with gradient accumulation",
             remedy="Use worker.actor.offload.offload_params instead",
         )
 
@@ -198,21 +194,17 @@ def check_critic(known: Known) -> Iterator[Finding]:
         return
     prompts, size = known["data.rollout_batch_size"], known["worker.critic.global_batch_size"]
     if size < 1 or prompts % size:
-        yield error(
-            "worker.critic.global_batch_size", f"found {size}", expected=f"a divisor of rollout_batch_size, {prompts}"
-        )
+        yield error("worker.critic.global_batch_size", f"{size} does not divide rollout_batch_size, {prompts}")
     key, samples = "worker.critic.micro_batch_size_per_device_for_experience", prompts * known["worker.rollout.n"]
     if known[key] < 1 or samples % known[key]:
-        yield error(key, f"found {known[key]}", expected=f"a divisor of rollout_batch_size x n, {samples}")
+        yield error(key, f"{known[key]} does not divide rollout_batch_size x n, {samples}")
 
 
 def check_mini_rollouts(known: Known) -> Iterator[Finding]:
     """A step is generated in whole parts."""
     part, prompts = known["data.mini_rollout_batch_size"], known["data.rollout_batch_size"]
     if part is not None and (part < 1 or prompts % part):
-        yield error(
-            "data.mini_rollout_batch_size", f"found {part}", expected=f"a divisor of rollout_batch_size, {prompts}"
-        )
+        yield error("data.mini_rollout_batch_size", f"{part} does not divide rollout_batch_size, {prompts}")
 
 
 def check_lengths(known: Known) -> Iterator[Finding]:
@@ -220,11 +212,11 @@ def check_lengths(known: Known) -> Iterator[Finding]:
     total = known["data.max_prompt_length"] + known["data.max_response_length"]
     for key in ("worker.rollout.max_num_batched_tokens", "worker.rollout.max_model_len"):
         if known[key] is not None and known[key] < total:
-            yield error(key, f"found {known[key]}", expected=f"at least {total}, prompt and response together")
+            yield error(key, f"{known[key]} is too small: prompt and response together have up to {total} tokens")
     length, most = known["worker.rollout.max_model_len"] or total, context_length(known)
     if most is not None and length > most:
         key = "worker.rollout.max_model_len" if known["worker.rollout.max_model_len"] else "data.max_response_length"
-        yield error(key, f"found {length} tokens", expected=f"at most {most}, the model's max_position_embeddings")
+        yield error(key, f"{length} tokens exceed the model's max_position_embeddings, {most}")
 
 
 def check_parallelism(known: Known) -> Iterator[Finding]:
@@ -233,17 +225,16 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
     if size > known.world_size or (size > 0 and known.world_size % size):
         yield error(
             "worker.rollout.tensor_parallel_size",
-            f"found {size}",
-            expected=f"a divisor of {known.world_size}, the number of GPUs",
+            f"{size} does not divide {known.world_size}, the number of GPUs",
             remedy="1 is right for models up to 7B",
         )
     for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
         size = known[key]
         # As many shards as GPUs, or more, is what is done without the key.
         if size > 1 and known.world_size % size and (key.endswith("ulysses_size") or size < known.world_size):
-            yield error(key, f"found {size}", expected=f"a divisor of {known.world_size}, the number of GPUs")
+            yield error(key, f"{size} does not divide {known.world_size}, the number of GPUs")
     if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
-        yield error("worker.actor.padding_free", "found false with ulysses_size above 1", remedy="Set it to true")
+        yield error("worker.actor.padding_free", "it must be true with ulysses_size above 1")
 
 
 def check_heads(known: Known) -> Iterator[Finding]:
@@ -251,38 +242,36 @@ def check_heads(known: Known) -> Iterator[Finding]:
     heads = attention_heads(known)
     for key in ("worker.rollout.tensor_parallel_size", "worker.actor.ulysses_size"):
         if heads is not None and known[key] > 1 and heads % known[key]:
-            yield error(key, f"found {known[key]}", expected=f"a divisor of {heads}, the model's attention heads")
+            yield error(key, f"{known[key]} does not divide {heads}, the number of the model's attention heads")
 
 
 def check_validation_sampling(known: Known) -> Iterator[Finding]:
     """Validation says how many samples it draws: without n, the training's number meets single prompts."""
     key, own = "worker.rollout.val_override_config", known["worker.rollout.val_override_config"]
     if "n" not in own and known["worker.rollout.n"] > 1:
-        yield error(
-            key, "found no n", expected="n: 1", remedy="Add it: EasyR1 stops at its first validation otherwise"
-        )
+        yield error(key, "n is missing, and EasyR1 stops at its first validation without it", remedy="Add n: 1")
     for name in own:
         if name not in SAMPLING:
             near = next(iter(get_close_matches(name, SAMPLING, n=1)), "")
             remedy = f"Did you mean {near}?" if near else "EasyR1 would silently ignore it"
-            yield error(f"{key}.{name}", "found no sampling parameter of vLLM", remedy=remedy)
+            yield error(f"{key}.{name}", "vLLM has no such sampling parameter", remedy=remedy)
     if "temperature" not in own:
-        yield warning(key, "found no temperature", expected="temperature: 0.0", remedy="Validation would be sampled")
+        yield warning(
+            key, "temperature is missing, so validation samples its responses", remedy="Add temperature: 0.0"
+        )
 
 
 def check_kl(known: Known) -> Iterator[Finding]:
     """The KL keys do not contradict each other."""
     if known["algorithm.disable_kl"] and known["algorithm.use_kl_loss"]:
         yield warning(
-            "algorithm.use_kl_loss", "found true with disable_kl=true", remedy="No KL is applied: set one of them"
+            "algorithm.use_kl_loss", "it has no effect with algorithm.disable_kl=true", remedy="Set only one of them"
         )
     if known["algorithm.kl_type"] == "adaptive" and known["algorithm.kl_horizon"] <= 0:
-        yield error(
-            "algorithm.kl_horizon", "found " + str(known["algorithm.kl_horizon"]), expected="above zero with adaptive"
-        )
+        yield error("algorithm.kl_horizon", f"{known['algorithm.kl_horizon']} is not above zero, as adaptive KL needs")
     if not known["algorithm.disable_kl"] and known["algorithm.kl_coef"] == 0:
         yield warning(
-            "algorithm.kl_coef", "found 0", remedy="The reference model is run for nothing: set disable_kl=true"
+            "algorithm.kl_coef", "0 runs the reference model for nothing", remedy="Set algorithm.disable_kl=true"
         )
 
 
@@ -294,7 +283,7 @@ def check_kl_in_reward(known: Known) -> Iterator[Finding]:
             "algorithm.use_kl_loss",
             "KL in the reward (equation 7): in a group whose rewards are all equal only the KL term differs, and "
             "GRPO's division by the spread makes it a full-strength advantage, whatever kl_coef is",
-            remedy="adv_estimator=rloo does not divide, and use_kl_loss=true keeps KL out of the reward",
+            remedy="With adv_estimator=rloo nothing is divided; use_kl_loss=true keeps KL out of the reward",
         )
 
 
@@ -310,11 +299,7 @@ def check_verl_differences(known: Known) -> Iterator[Finding]:
 def check_online_filtering(known: Known) -> Iterator[Finding]:
     """The bounds of the filter leave something."""
     if known["algorithm.online_filtering"] and known["algorithm.filter_low"] >= known["algorithm.filter_high"]:
-        yield error(
-            "algorithm.filter_low",
-            "found " + str(known["algorithm.filter_low"]),
-            expected="less than algorithm.filter_high",
-        )
+        yield error("algorithm.filter_low", f"{known['algorithm.filter_low']} is not less than algorithm.filter_high")
 
 
 def check_lora(known: Known) -> Iterator[Finding]:
@@ -322,8 +307,8 @@ def check_lora(known: Known) -> Iterator[Finding]:
     lora = "worker.actor.model.lora"
     rank, with_verl = known[f"{lora}.rank"], known.trainer is not None and known.trainer.name == "verl"
     if rank > max(LORA_RANKS) or (rank > 0 and rank not in LORA_RANKS and not with_verl):
-        expected = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
-        yield error(f"{lora}.rank", f"found {rank}", expected=expected, remedy="VLLM has kernels for no other")
+        allowed = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
+        yield error(f"{lora}.rank", f"vLLM has no kernel for rank {rank}", remedy=f"Use {allowed}")
     named = {name.strip() for name in str(known[f"{lora}.target_modules"]).split(",")}
     if known[f"{lora}.rank"] > 0 and named & VISION_MODULES and known[f"{lora}.exclude_modules"] is None:
         yield warning(

@@ -35,7 +35,7 @@ def check_not_empty(known: Known) -> Iterator[Finding]:
     """Both files have rows."""
     for key, file in _files(known):
         if file.rows == 0:
-            yield error(key, f"found no rows in {file.path}", expected="at least one pair", remedy="Widen the recipe")
+            yield error(key, f"{file.path} has no rows", remedy="Widen the recipe")
 
 
 def check_columns(known: Known) -> Iterator[Finding]:
@@ -45,9 +45,7 @@ def check_columns(known: Known) -> Iterator[Finding]:
             text_only = name == "data.image_key" and not any(file.markers)  # both trainers read such a file as text
             if known[name] not in file.columns and not text_only:
                 names = ", ".join(file.columns[:12])
-                yield error(
-                    name, f"found {known[name]!r}, which {file.path} lacks ({key})", expected=f"one of: {names}"
-                )
+                yield error(name, f"{file.path} ({key}) has no column {known[name]!r}", remedy=f"Use one of: {names}")
 
 
 def check_verl_columns(known: Known) -> Iterator[Finding]:
@@ -58,8 +56,8 @@ def check_verl_columns(known: Known) -> Iterator[Finding]:
         if missing := [name for name in ("reward_model", "data_source") if name not in file.columns]:
             yield error(
                 key,
-                f"found no column {' and '.join(missing)} in {file.path}",
-                remedy="Build it with `lad build`: verl needs it",
+                f"{file.path} lacks the columns that verl needs: {', '.join(missing)}",
+                remedy="Build it with `lad build`",
             )
 
 
@@ -78,7 +76,7 @@ def check_images_readable(known: Known) -> Iterator[Finding]:
     """The sampled images have readable headers."""
     for key, file in _files(known):
         if file.bad_image:
-            yield error(key, f"found in {file.path}, {file.bad_image}", expected="PNG, JPEG or WebP")
+            yield error(key, f"{file.path} has an unreadable image ({file.bad_image})", remedy="Use PNG, JPEG or WebP")
 
 
 def check_aspect_ratio(known: Known) -> Iterator[Finding]:
@@ -108,15 +106,14 @@ def check_image_storage(known: Known) -> Iterator[Finding]:
         if file.hollow and easyr1 and not file.bad_image:
             yield error(
                 key,
-                f"found images of {file.path} that are a path without bytes",
-                expected="bytes, or paths as plain strings",
-                remedy="EasyR1 reads the bytes only: build the file with `lad build`, with --images embed or path",
+                f"the images of {file.path} are paths without bytes, and EasyR1 reads only the bytes",
+                remedy="Build the file with `lad build`, with --images embed or path",
             )
         if "Image" in file.features:
             yield warning(
                 key,
-                f"found {file.path} with Image features",
-                remedy="Decoded images travel through Ray, some ten times larger: build it with `lad build`",
+                f"{file.path} has Image features: decoded images travel through Ray, some ten times larger",
+                remedy="Build it with `lad build`",
             )
 
 
@@ -130,8 +127,8 @@ def check_features(known: Known) -> Iterator[Finding]:
         if "List" in file.features and installed < Version("4.0"):
             yield error(
                 key,
-                f"found {file.path} written by datasets 4 or later, and datasets {installed} installed",
-                remedy="Build it with `lad build`, which both read",
+                f"datasets {installed} cannot read {file.path}, which datasets 4 or later wrote",
+                remedy="Build it with `lad build`, whose files both read",
             )
 
 
@@ -141,7 +138,9 @@ def check_limit_images(known: Known) -> Iterator[Finding]:
     limit = known["worker.rollout.limit_images"]
     if 0 < limit < most:
         yield error(
-            "worker.rollout.limit_images", f"found {limit}", expected=f"at least {most}", remedy=f"Set it to {most}"
+            "worker.rollout.limit_images",
+            f"{limit} is too few: a prompt has {most} images",
+            remedy=f"Set it to {most}",
         )
 
 
@@ -152,7 +151,9 @@ def check_gold(known: Known) -> Iterator[Finding]:
     for key, file in _files(known):
         if file.bad_gold:
             yield error(
-                key, f"found in {file.path}, {file.bad_gold}", remedy="Set data.answer_key, or build the file again"
+                key,
+                f"{file.path} has an unreadable gold answer ({file.bad_gold})",
+                remedy="Set data.answer_key, or build the file again",
             )
         elif len(file.labels) == 1 and file.rows > 1:
             (label,) = file.labels
@@ -170,16 +171,18 @@ def check_gold(known: Known) -> Iterator[Finding]:
 def check_leakage(known: Known) -> Iterator[Finding]:
     """No MVTec LOCO AD image is trained on: the paper's evaluation would mean nothing."""
     if known.train is not None and (rows := known.train.datasets.get("mvtec_loco", 0)):
-        yield error("data.train_files", f"found {rows} pairs of mvtec_loco", expected="none: it is the evaluation set")
+        yield error(
+            "data.train_files", f"{rows} pairs are from mvtec_loco, the evaluation set", remedy="Train on other data"
+        )
     if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
-        yield warning("data.val_files", "found the training file", remedy="Validate on pairs that are not trained on")
+        yield warning("data.val_files", "it is the training file", remedy="Validate on pairs that are not trained on")
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:
     """The pixel bounds are in order, and small images are not blown up."""
     low, high = known["data.min_pixels"], known["data.max_pixels"]
     if low is not None and high is not None and low > high:
-        yield error("data.min_pixels", f"found {low}", expected=f"at most data.max_pixels, {high}")
+        yield error("data.min_pixels", f"{low} is above data.max_pixels, {high}")
         return
     for key, file in _files(known):
         sizes = [size for sample in file.samples for size in sample.sizes]
@@ -188,7 +191,7 @@ def check_pixels(known: Known) -> Iterator[Finding]:
             width, height = small[0]
             yield warning(
                 "data.min_pixels",
-                f"found {low}: most images of {key} are smaller ({width} x {height}) and would be enlarged",
+                f"{low} would enlarge most images of {key}, which are smaller ({width} x {height})",
                 remedy=f"Set it to {56 * 56}, or to null",
             )
 
@@ -207,13 +210,13 @@ def check_prompt_length(known: Known) -> Iterator[Finding]:
         remedy = f"Set it to {round_up(longest)}"
         if pixels := _pixels_that_fit(known, file):
             remedy += f", or data.max_pixels to {pixels}"
-        found = f"{limit}: {count} of {len(file.samples)} sampled prompts of {key} are longer (tokens: {worst})"
+        problem = f"{count} of {len(file.samples)} sampled prompts of {key} exceed {limit} tokens ({worst})"
         if not known["data.filter_overlong_prompts"]:
-            yield error("data.max_prompt_length", f"found {found}", expected="room for every prompt", remedy=remedy)
+            yield error("data.max_prompt_length", problem, remedy=remedy)
         elif count == len(file.samples):
-            yield error("data.max_prompt_length", f"found {found}, so none is left", remedy=remedy)
+            yield error("data.max_prompt_length", f"{problem}, so no pair is left", remedy=remedy)
         else:
-            yield warning("data.max_prompt_length", f"found {found} and would be dropped", remedy=remedy)
+            yield warning("data.max_prompt_length", f"{problem} and would be dropped", remedy=remedy)
 
 
 def check_batches_of_data(known: Known) -> Iterator[Finding]:
@@ -222,13 +225,13 @@ def check_batches_of_data(known: Known) -> Iterator[Finding]:
     if known.train is None or known.train.problem or not known.train.rows or size < 1:
         return
     if known.train.rows < size:
-        yield error(key, f"found {size}", expected=f"at most {known.train.rows}, the pairs of data.train_files")
+        yield error(key, f"{size} is more than the {known.train.rows} pairs of data.train_files")
         return
     lost = known.train.rows % size
     if lost > LOST_SHARE_WORTH_SAYING * known.train.rows:
         yield warning(
             key,
-            f"found {size}: {lost} of {known.train.rows} pairs are dropped in every epoch",
+            f"{size} drops {lost} of {known.train.rows} pairs in every epoch",
             remedy="Choose a size that divides the number of pairs more closely",
         )
 

@@ -27,34 +27,33 @@ def check_data_files(known: Known) -> Iterator[Finding]:
         name, _, split = value.partition("@")
         path = Path(name)
         if not value:
-            yield error(key, "found nothing", expected="a parquet file", remedy="Build one with `lad build`")
+            yield error(key, "no file is named", remedy="Build one with `lad build`")
         elif file is not None and file.problem:
             yield error(
-                str(path), f"found no readable parquet ({file.problem})", remedy="Build it again with `lad build`"
+                str(path), f"it is not a readable parquet ({file.problem})", remedy="Build it again with `lad build`"
             )
         elif path.is_dir():
             yield from _check_folder(key, path)
         elif not path.exists() and _looks_local(value):
-            yield error(key, f"found no such file: {path}", remedy="Build it with `lad build`, or correct the path")
+            yield error(key, f"there is no such file: {path}", remedy="Build it with `lad build`, or correct the path")
         elif file is None:
             yield note(key, f"{value} was not looked into: only a parquet file on this machine is")
         if path.exists() and split not in {"", "train"}:
             yield error(
-                key, f"found split {split!r} of {path}", expected="no @, or @train", remedy="A file has no other split"
+                key, f"{path} has no split {split!r}", remedy="A file has only the split train: leave out the @"
             )
 
 
 def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
-        yield error(key, f"found an empty folder: {folder}", expected="parquet files")
+        yield error(key, f"{folder} is empty", remedy="Put parquet files there")
     endings = {Path(name).suffix for name in names}
     if len(endings) > 1:
         yield error(
             key,
-            f"found files of several kinds in {folder}: {', '.join(names[:4])}",
-            expected="data files only",
-            remedy="EasyR1 takes the type of the first file it lists; name the parquet file itself",
+            f"{folder} has files of several kinds: {', '.join(names[:4])}",
+            remedy="EasyR1 uses the type of the first file it lists; name the parquet file itself",
         )
 
 
@@ -69,16 +68,15 @@ def check_format_prompt(known: Known) -> Iterator[Finding]:
     if value is None:
         yield warning(
             "data.format_prompt",
-            "found none",
-            expected="plugin/lad_reasoner/task/prompts/rlad.jinja",
-            remedy="Without it the model is never told the template that the reward asks for",
+            "it is not set, so the prompt never asks for the template that is rewarded",
+            remedy="Set it to plugin/lad_reasoner/task/prompts/rlad.jinja",
         )
         return
     path = Path(value)
     if not path.is_file():
         yield error(
             "data.format_prompt",
-            f"found no such file: {path}",
+            f"{path} does not exist",
             remedy="Correct the path: EasyR1 would only print this and train without the template",
         )
         return
@@ -96,12 +94,12 @@ def _check_template(path: Path) -> Iterator[Finding]:
     if probe not in text:
         yield error(
             "data.format_prompt",
-            "found a template without {{ content }}",
+            "the template has no {{ content }}",
             remedy="Put {{ content }} where the problem goes",
         )
     elif text.count(IMAGE_MARKER) != 1:
         yield error(
-            "data.format_prompt", f"found {IMAGE_MARKER} in the template", remedy="Images belong to the problem"
+            "data.format_prompt", f"the template has {IMAGE_MARKER}", remedy="Remove it: images belong to the problem"
         )
 
 
@@ -110,16 +108,18 @@ def check_other_files(known: Known) -> Iterator[Finding]:
     for key, what in (("data.override_chat_template", "file"), ("data.image_dir", "folder")):
         value = known[key]
         if value is not None and not Path(value).exists():
-            yield error(key, f"found no such {what}: {value}", remedy="Correct the path: EasyR1 would only print this")
+            yield error(
+                key, f"the {what} {value} does not exist", remedy="Correct the path: EasyR1 would only print this"
+            )
 
 
 def check_model_is_there(known: Known) -> Iterator[Finding]:
     """The model is given, and if it is a path there is something at it."""
     key = "worker.actor.model.model_path"
     if not (value := known[key]):
-        yield error(key, "found none", expected="a model folder or hub name")
+        yield error(key, "no model is named", remedy="Name a model folder or a model on the Hub")
     elif not Path(value).exists() and _is_path(value):
-        yield error(key, f"found no such folder: {value}", expected="a model folder, or a hub name owner/model")
+        yield error(key, f"{value} does not exist", remedy="Name a model folder, or a model on the Hub as owner/model")
 
 
 def check_model(known: Known) -> Iterator[Finding]:
@@ -130,19 +130,17 @@ def check_model(known: Known) -> Iterator[Finding]:
         return  # said by check_model_is_there, or a name on the hub
     if not (path / "config.json").is_file():
         remedy = "Merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
-        yield error(key, f"found no config.json in {path}", expected="a Hugging Face model folder", remedy=remedy)
+        yield error(key, f"{path} has no config.json, so it is not a Hugging Face model folder", remedy=remedy)
         return
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        yield error(key, f"found no weights in {path}", expected="*.safetensors", remedy="Merge the checkpoint first")
+        yield error(key, f"{path} has no weights (*.safetensors)", remedy="Merge the checkpoint first")
     try:
         parameter_count(str(path))
     except (DataError, OSError) as fault:
-        yield error(key, f"found {fault}")
+        yield error(key, str(fault))
     processors = ("preprocessor_config.json", "processor_config.json")
     if known.has_images and not any((path / name).is_file() for name in processors):
-        yield error(
-            key, f"found no image processor in {path}", expected="preprocessor_config.json or processor_config.json"
-        )
+        yield error(key, f"{path} has no image processor (preprocessor_config.json or processor_config.json)")
 
 
 def check_model_type(known: Known) -> Iterator[Finding]:
@@ -151,9 +149,9 @@ def check_model_type(known: Known) -> Iterator[Finding]:
     if not kind or not known.has_images:
         return  # EasyR1 trains text-only models on text-only data
     if "vision_config" not in known.model_config and "vl" not in str(kind):
-        yield error(key, f"found a {kind} model, which sees no images", expected="a vision-language model")
+        yield error(key, f"a {kind} model reads no images", remedy="Use a vision-language model")
     elif known.trainer is not None and known.trainer.name == "easyr1" and kind not in EASYR1_MODELS:
-        yield error(key, f"found a {kind} model", expected=f"one that EasyR1 knows: {', '.join(EASYR1_MODELS)}")
+        yield error(key, f"EasyR1 does not support {kind} models", remedy=f"Use one of: {', '.join(EASYR1_MODELS)}")
 
 
 def check_handover(known: Known) -> Iterator[Finding]:
@@ -181,8 +179,8 @@ def check_offline(known: Known) -> Iterator[Finding]:
     if not Path(name).exists() and not (cache / f"models--{name.replace('/', '--')}").is_dir():
         yield error(
             "worker.actor.model.model_path",
-            f"found {name}, which {cache} lacks, and HF_HUB_OFFLINE",
-            remedy="Unset HF_HUB_OFFLINE, or fetch the model first",
+            f"{cache} has no {name}, and HF_HUB_OFFLINE forbids the download",
+            remedy="Unset HF_HUB_OFFLINE, or download the model first",
         )
 
 
@@ -191,7 +189,9 @@ def check_tokenizer(known: Known) -> Iterator[Finding]:
     value = str(known["worker.actor.model.tokenizer_path"] or "")
     if value != known["worker.actor.model.model_path"] and not Path(value).exists() and _is_path(value):
         yield error(
-            "worker.actor.model.tokenizer_path", f"found no such folder: {value}", expected="a folder or hub name"
+            "worker.actor.model.tokenizer_path",
+            f"{value} does not exist",
+            remedy="Name a folder or a model on the Hub",
         )
 
 

@@ -40,7 +40,7 @@ def check_trainer(known: Known) -> Iterator[Finding]:
     if known.trainer is None:
         yield error(
             "trainer",
-            "found neither EasyR1 nor verl installed",
+            "neither EasyR1 nor verl is installed",
             remedy="Run: pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
         )
 
@@ -75,10 +75,12 @@ def check_packages(known: Known) -> Iterator[Finding]:
         try:
             found = version(need.name)
         except PackageNotFoundError:
-            yield error(need.name, "found it not installed", expected=str(need), remedy=f"Run: pip install '{need}'")
+            yield error(need.name, "it is not installed", remedy=f"Run: pip install '{need}'")
             continue
         if not need.specifier.contains(found, prereleases=True):
-            yield error(need.name, f"found {found}", expected=str(need), remedy=f"Run: pip install '{need}'")
+            yield error(
+                need.name, f"version {found} is installed, but {need} is needed", remedy=f"Run: pip install '{need}'"
+            )
 
 
 def check_gpus(known: Known) -> Iterator[Finding]:
@@ -90,13 +92,9 @@ def check_gpus(known: Known) -> Iterator[Finding]:
         yield error("trainer", "EasyR1 needs a GPU, and this machine shows none", remedy="Without one, install verl")
         return
     if known.gpu and here < asked:
-        yield error("trainer.n_gpus_per_node", f"found {asked}", expected=f"at most {here}, the GPUs of this machine")
+        yield error("trainer.n_gpus_per_node", f"{asked} is more than the {here} GPUs of this machine")
     elif not known.gpu and asked > 1:
-        yield warning(
-            "trainer.n_gpus_per_node",
-            f"found {asked} and no GPU here",
-            remedy=f"Verl would run {asked} ranks on the CPU",
-        )
+        yield warning("trainer.n_gpus_per_node", f"this machine has no GPU: verl would run {asked} ranks on the CPU")
 
 
 def check_nodes(known: Known) -> Iterator[Finding]:
@@ -104,8 +102,7 @@ def check_nodes(known: Known) -> Iterator[Finding]:
     if known["trainer.nnodes"] > 1 and not joins_cluster():
         yield error(
             "trainer.nnodes",
-            "found " + str(known["trainer.nnodes"]),
-            expected="RAY_ADDRESS in the environment",
+            f"{known['trainer.nnodes']} nodes, but RAY_ADDRESS is not set",
             remedy="Start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`",
         )
 
@@ -119,9 +116,8 @@ def check_cpus(known: Known) -> Iterator[Finding]:
     if asked > here:
         yield error(
             "worker.reward.num_cpus",
-            f"found {here} CPUs here",
-            expected=f"at least {asked}: 1 for the runner, {rewards} for rewards, 1 a GPU",
-            remedy="EasyR1 would wait for them for ever",
+            f"this machine has {here} CPUs, and EasyR1 waits forever for {asked}: "
+            f"1 for the runner, {rewards} for rewards, and 1 per GPU",
         )
 
 
@@ -136,10 +132,10 @@ def check_memory(known: Known) -> Iterator[Finding]:
         return  # this machine may not be one that trains; the launch asks each node
     if not known.gpu:
         parts = sum(memory.update.values()) - memory.update["activations"]
-        yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "train on GPUs")
+        yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "Train on GPUs")
     elif (have := gpu_memory()) is not None:
         yield from _check_gpu_memory(known, memory, have)
-        yield from _check_host_memory(memory.host, "of memory", "use fewer GPUs of a host, or offload less")
+        yield from _check_host_memory(memory.host, "of memory", "Use fewer GPUs per host, or offload less")
 
 
 def describe_memory(memory: Memory) -> str:
@@ -157,22 +153,19 @@ def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Findi
     if need > have:
         yield warning(
             "worker.actor.model.model_path",
-            f"found GPUs of {gigabytes(have)}",
-            expected=f"about {gigabytes(need)} for an update (estimated)",
+            f"an update needs about {gigabytes(need)} (estimated), but the GPUs have {gigabytes(have)}",
             remedy="See the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
         )
     if share > free:
         yield warning(
             key,
-            f"found {share}",
-            expected=f"at most {max(free, 0):.2f}, what the trained model leaves of {gigabytes(have)} (estimated)",
+            f"{share} is too much: the trained model leaves {max(free, 0):.2f} of {gigabytes(have)} (estimated)",
             remedy="Lower it, or set worker.actor.offload.offload_params and offload_optimizer",
         )
     if share * have < memory.engine:
         yield warning(
             key,
-            f"found {share} of {gigabytes(have)}",
-            expected=f"more than {gigabytes(memory.engine)}, the weights of the rollout engine (estimated)",
+            f"{share} of {gigabytes(have)} cannot hold the rollout engine's weights, about {gigabytes(memory.engine)}",
             remedy="Raise it, or worker.rollout.tensor_parallel_size",
         )
 
@@ -184,8 +177,8 @@ def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]
     if need > have:
         yield warning(
             "worker.actor.model.model_path",
-            f"found {gigabytes(have)} {what}",
-            expected=f"about {gigabytes(need)} for weights, gradients and moments (estimated)",
+            f"weights, gradients and moments need about {gigabytes(need)} (estimated), "
+            f"but this machine has {gigabytes(have)} {what}",
             remedy=f"{remedy}, or train a smaller model",
         )
 

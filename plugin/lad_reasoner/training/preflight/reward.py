@@ -45,7 +45,7 @@ def is_ours(known: Known) -> bool:
 def check_reward(known: Known) -> Iterator[Finding]:
     """The reward file loads, has the function, and scores gold, wrong and malformed answers as EasyR1 needs."""
     if known[KEY] is None:
-        yield error(KEY, "found none", expected="path.py:function", remedy="EasyR1 stops without one")
+        yield error(KEY, "no reward is named, and EasyR1 stops without one", remedy="Set it to path.py:function")
         return
     try:
         options = read_options(known[OPTIONS]) if is_ours(known) else None
@@ -73,9 +73,7 @@ def check_options(known: Known) -> Iterator[Finding]:
     try:
         optional = read_options(known[OPTIONS])
     except OptionError as fault:
-        yield error(
-            f"{OPTIONS}.{fault.name}", f"found {fault.found}", expected=fault.expected, remedy="See docs/rewards.md"
-        )
+        yield error(f"{OPTIONS}.{fault.name}", fault.problem, remedy="See docs/rewards.md")
         return
     size = known[OPTIONS].get(GROUP_SIZE)
     if size is not None and size != known["worker.rollout.n"]:
@@ -89,9 +87,9 @@ def check_options(known: Known) -> Iterator[Finding]:
         report = error if rows == anomalous else warning
         yield report(
             f"{OPTIONS}.naming_weight",
-            f"found {rows} of {anomalous} anomalous pairs of data.train_files whose gold answer names no defect",
-            expected="kind or defect in the gold answer",
-            remedy="They earn nothing by it: build the file with a recipe that names kinds",
+            f"{rows} of {anomalous} anomalous pairs of data.train_files have gold answers that name no defect, "
+            "so they earn nothing by it",
+            remedy="Build the file with a recipe that names kinds",
         )
 
 
@@ -100,15 +98,12 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
     if optional.soft_length_weight and optional.soft_length_shortest > cut:
         yield error(
             f"{OPTIONS}.soft_length_shortest",
-            f"found {optional.soft_length_shortest}",
-            expected=f"at most data.max_response_length, {cut}",
+            f"{optional.soft_length_shortest} is above data.max_response_length, {cut}",
         )
     elif optional.soft_length_weight and optional.soft_length_longest >= cut:
         yield warning(
             f"{OPTIONS}.soft_length_longest",
-            f"found {optional.soft_length_longest}",
-            expected=f"less than data.max_response_length, {cut}",
-            remedy="No response would ever be too long",
+            f"{optional.soft_length_longest} is not below data.max_response_length, {cut}, so no response is too long",
         )
     limit = optional.overlong_limit
     if not optional.overlong_weight or limit is None or limit == cut:
@@ -116,11 +111,9 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
     report = error if limit - optional.buffer >= cut else warning
     yield report(
         f"{OPTIONS}.overlong_limit",
-        f"found {limit}",
-        expected=f"data.max_response_length, {cut}",
-        remedy="No response would reach the penalty"
-        if limit - optional.buffer >= cut
-        else "write overlong_limit: ${data.max_response_length}",
+        f"it is {limit}, but data.max_response_length is {cut}"
+        + (", so no response reaches the penalty" if limit - optional.buffer >= cut else ""),
+        remedy="Set it to ${data.max_response_length}",
     )
 
 

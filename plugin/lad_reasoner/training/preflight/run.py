@@ -44,17 +44,15 @@ def check_loggers(known: Known) -> Iterator[Finding]:
     """Loggers exist and their packages are installed."""
     for name in known["trainer.logger"]:
         if not isinstance(name, str) or name not in LOGGERS:
-            yield error("trainer.logger", f"found {name!r}", expected=f"a list of {', '.join(LOGGERS)}")
+            yield error("trainer.logger", f"there is no logger {name!r}", remedy=f"Use a list of {', '.join(LOGGERS)}")
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
-            yield error(
-                "trainer.logger", f"found {name}, which is not installed", remedy=f"Run: pip install {package}"
-            )
+            yield error("trainer.logger", f"{name} is not installed", remedy=f"Run: pip install {package}")
         elif name in {"wandb", "swanlab"} and not _has_key(name):
             variable = name.upper()
             yield warning(
                 "trainer.logger",
-                f"found {name}, but no {variable}_API_KEY",
-                remedy=f"Log in, or set {variable}_MODE=offline: a worker cannot ask for the key",
+                f"{name} needs {variable}_API_KEY, because a worker cannot ask for the key",
+                remedy=f"Log in, or set {variable}_MODE=offline",
             )
 
 
@@ -75,17 +73,15 @@ def check_steps(known: Known) -> Iterator[Finding]:
     if total is None:
         return
     if total < 1:
-        yield error(key, f"found {known[key]}, which makes {total} steps", expected="at least one step")
+        yield error(key, f"{known[key]} makes {total} steps", remedy="Train at least one step")
         return
     for name in ("trainer.save_freq", "trainer.val_freq"):
         if known[name] > total:
-            yield warning(name, f"found {known[name]}", remedy=f"The run has {total} steps: only the last one counts")
+            yield warning(name, f"{known[name]} exceeds the {total} steps of the run, so only the last step counts")
     if (warmup := known["worker.actor.optim.lr_warmup_steps"]) is not None and warmup >= total:
         yield warning(
             "worker.actor.optim.lr_warmup_steps",
-            f"found {warmup}",
-            expected=f"less than {total}, the steps of the run",
-            remedy="The learning rate is never reached",
+            f"the learning rate is never reached: {warmup} is not below {total}, the steps of the run",
         )
 
 
@@ -107,9 +103,7 @@ def check_epochs(known: Known) -> Iterator[Finding]:
 def check_val_only(known: Known) -> Iterator[Finding]:
     """A run that only validates does validate."""
     if known["trainer.val_only"] and not known["trainer.val_before_train"]:
-        yield error(
-            "trainer.val_only", "found true with val_before_train=false", remedy="EasyR1 would train: set both"
-        )
+        yield error("trainer.val_only", "EasyR1 would train: val_before_train is false", remedy="Set both")
 
 
 def check_resume(known: Known) -> Iterator[Finding]:
@@ -122,22 +116,20 @@ def check_resume(known: Known) -> Iterator[Finding]:
         if other != name and (run_dir / tracker).is_file():
             yield warning(
                 "trainer.save_checkpoint_path",
-                f"found checkpoints of {other} in {run_dir}",
-                remedy=f"{name} cannot resume from them: choose another folder",
+                f"{name} cannot resume from the checkpoints of {other} in {run_dir}",
+                remedy="Choose another folder",
             )
     last = find_last(run_dir, name)
     if last is None:
         return
     if not known["trainer.find_last_checkpoint"]:
-        yield warning(
-            "trainer.find_last_checkpoint", f"found false, but {last} exists", remedy="It may be overwritten"
-        )
+        yield warning("trainer.find_last_checkpoint", f"it is false, and {last} may be overwritten")
         return
     step, total = step_of(last), known.total_steps
     if total is not None and step >= total:
         yield error(
             "trainer.find_last_checkpoint",
-            f"found {last} of step {step}: nothing is left of {total} steps",
+            f"{last} is at step {step}, so nothing is left of {total} steps",
             remedy="Choose another trainer.save_checkpoint_path, or more trainer.max_steps",
         )
     yield from _check_unchanged(known, last)
@@ -148,10 +140,10 @@ def _check_given_checkpoint(path: Path) -> Iterator[Finding]:
     try:
         step_of(path)
     except ValueError:
-        yield error(key, f"found {path}", expected="a folder named global_step_<n>, not its actor folder")
+        yield error(key, f"{path} is not a checkpoint", remedy="Name a folder global_step_<n>, not its actor folder")
         return
     if not (path / "actor").is_dir():
-        yield error(key, f"found no actor folder in {path}", expected="a checkpoint of EasyR1 or verl")
+        yield error(key, f"{path} has no actor folder, so it is not a checkpoint of EasyR1 or verl")
 
 
 def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
@@ -167,7 +159,7 @@ def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
         if value is not None and value != known[key]:
             yield warning(
                 key,
-                f"found {known[key]!r}, but the run that {last} belongs to has {value!r}",
+                f"it is {known[key]!r}, but the run of {last} has {value!r}",
                 remedy="Choose another trainer.save_checkpoint_path for another run",
             )
 
@@ -177,7 +169,7 @@ def check_save_path(known: Known) -> Iterator[Finding]:
     folder = known.config.run_dir
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield error("trainer.save_checkpoint_path", f"found {existing}, which cannot be written to")
+        yield error("trainer.save_checkpoint_path", f"{existing} is not writable")
 
 
 def check_disk(known: Known) -> Iterator[Finding]:
@@ -194,8 +186,7 @@ def check_disk(known: Known) -> Iterator[Finding]:
     if size * kept > free:
         yield warning(
             "trainer.save_checkpoint_path",
-            f"found {gigabytes(free)} free on the disk",
-            expected=f"about {gigabytes(size * kept)} for {kept} checkpoints (estimated)",
+            f"{kept} checkpoints need about {gigabytes(size * kept)} (estimated), and {gigabytes(free)} are free",
             remedy="Lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true",
         )
 

@@ -56,9 +56,11 @@ def _read(path: Path) -> Config:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise DataError(path, found=f"no readable YAML ({fault})", expected="a LLaMA-Factory config") from fault
+        raise DataError(
+            f"it is not readable YAML ({fault})", where=path, remedy="Name a LLaMA-Factory config"
+        ) from fault
     if not isinstance(value, dict):
-        raise DataError(path, found=type(value).__name__, expected="keys and values")
+        raise DataError(f"it holds a {type(value).__name__}, not keys and values", where=path)
     return value
 
 
@@ -86,35 +88,33 @@ def _check_keys(config: Config) -> Iterator[Finding]:
     """Every key is one that LLaMA-Factory knows: it refuses others only after loading half a minute of imports."""
     known = known_keys()
     if not known:
-        yield warning("llamafactory", "found not installed here", remedy="Keys were not checked")
+        yield warning("llamafactory", "it is not installed here, so the keys were not checked")
         return
     for key in config:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            yield error(str(key), "found a key that LLaMA-Factory does not know", expected=near[0] if near else "")
+            yield error(str(key), "LLaMA-Factory has no such key", remedy=f"Did you mean {near[0]}?" if near else "")
 
 
 def _check_words(config: Config) -> Iterator[Finding]:
     """`no` without quotes is a boolean in YAML, and another value than the word."""
     for key in _WORDS:
         if isinstance(config.get(key), bool):
-            yield error(
-                key, f"found the boolean {config[key]}", expected="a word", remedy='Write it in quotes, as in "no"'
-            )
+            yield error(key, f"it is the boolean {config[key]}, not a word", remedy='Write it in quotes, as in "no"')
 
 
 def _check_stage(config: Config) -> Iterator[Finding]:
     """It trains, and only trains."""
     if config.get("stage") != "sft":
-        yield error("stage", "found " + repr(config.get("stage")), expected="sft")
+        yield error("stage", f"it is {config.get('stage')!r}", remedy="Set it to sft")
     if config.get("do_train") is not True:
         yield error(
-            "do_train", "found " + repr(config.get("do_train")), expected="true", remedy="Nothing would be trained"
+            "do_train", f"it is {config.get('do_train')!r}, so nothing would be trained", remedy="Set it to true"
         )
     if config.get("do_predict") or config.get("predict_with_generate"):
         key = "do_predict" if config.get("do_predict") else "predict_with_generate"
         remedy = "Predict with `lad predict`: on transformers 5, LLaMA-Factory generates wrong text for Qwen2.5-VL"
-        yield error(key, "found true", remedy=remedy)
+        yield error(key, "it must not be true", remedy=remedy)
 
 
 def _check_frozen(config: Config) -> Iterator[Finding]:
@@ -123,22 +123,26 @@ def _check_frozen(config: Config) -> Iterator[Finding]:
         return
     for key in _FROZEN:
         if key not in config:
-            yield error(key, "found nothing; the default may freeze it", expected="false, as in the paper, or true")
+            yield error(
+                key,
+                "it is not set, and the default may freeze this part",
+                remedy="Set it to false, as in the paper, or true",
+            )
         elif config[key]:
-            yield warning(key, "found true", remedy="The paper trains all parameters")
+            yield warning(key, "it is true, but the paper trains all parameters")
 
 
 def _check_template(config: Config) -> Iterator[Finding]:
     """The template is the model's."""
     name, template = str(config.get("model_name_or_path", "")), config.get("template")
     if not name:
-        yield error("model_name_or_path", "found nothing", expected="a folder or a name on the Hub")
+        yield error("model_name_or_path", "no model is named", remedy="Name a folder or a model on the Hub")
     if template is None:
-        yield error("template", "found nothing", expected="qwen2_vl for Qwen2.5-VL")
+        yield error("template", "it is not set", remedy="Use qwen2_vl for Qwen2.5-VL")
         return
     family = find_family(name)
     if family is not None and template not in family.templates:
-        yield error("template", f"found {template!r}", expected=f"{' or '.join(family.templates)} for {name}")
+        yield error("template", f"{template!r} does not fit {name}", remedy=f"Use {' or '.join(family.templates)}")
 
 
 def _check_resume(config: Config) -> Iterator[Finding]:
@@ -147,11 +151,11 @@ def _check_resume(config: Config) -> Iterator[Finding]:
         return
     if config.get("load_best_model_at_end"):
         remedy = "Choose a checkpoint by hand: loading it into a running Qwen2.5-VL loses the language model's weights"
-        yield error("load_best_model_at_end", "found true", remedy=remedy)
+        yield error("load_best_model_at_end", "it must not be true", remedy=remedy)
     model, checkpoint = config.get("model_name_or_path"), config.get("resume_from_checkpoint")
     if checkpoint and str(model).rstrip("/") != str(checkpoint).rstrip("/"):
         remedy = "Set model_name_or_path to the checkpoint too; resuming alone leaves the language model at its start"
-        yield error("resume_from_checkpoint", f"found {checkpoint} beside the model {model}", remedy=remedy)
+        yield error("resume_from_checkpoint", f"it is {checkpoint}, but model_name_or_path is {model}", remedy=remedy)
     last = _last_checkpoint(config)
     if last is None or checkpoint or config.get("overwrite_output_dir"):
         return
@@ -160,7 +164,7 @@ def _check_resume(config: Config) -> Iterator[Finding]:
             f"To go on, set model_name_or_path and resume_from_checkpoint to {last}; "
             "to start anew, set overwrite_output_dir or another output_dir"
         )
-        yield error("output_dir", f"found {last}, from which LLaMA-Factory resumes by itself", remedy=remedy)
+        yield error("output_dir", f"LLaMA-Factory would resume from {last} by itself", remedy=remedy)
 
 
 def _last_checkpoint(config: Config) -> Path | None:
@@ -176,29 +180,32 @@ def _last_checkpoint(config: Config) -> Path | None:
 def _check_output(config: Config) -> Iterator[Finding]:
     """There is a place for the result."""
     if not config.get("output_dir"):
-        yield error("output_dir", "found nothing", expected="a folder for the trained model")
+        yield error("output_dir", "it is not set", remedy="Name a folder for the trained model")
 
 
 def _check_pixels(config: Config) -> Iterator[Finding]:
     """Images are as large as in GRPO and evaluation; the saved processor does not remember."""
     if "image_max_pixels" not in config:
         remedy = "Set it to the max_pixels of GRPO and evaluation"
-        yield warning("image_max_pixels", "found nothing; the default is 589824", remedy=remedy)
+        yield warning("image_max_pixels", "it is not set, and the default is 589824", remedy=remedy)
     low, high = config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768)
     if isinstance(low, int) and isinstance(high, int) and low > high:
-        yield error("image_min_pixels", f"found {low}, above image_max_pixels {high}")
+        yield error("image_min_pixels", f"{low} is above image_max_pixels, {high}")
 
 
 def _check_batch(config: Config) -> Iterator[Finding]:
     """The batch can be the paper's on some number of GPUs."""
     each, steps = config.get("per_device_train_batch_size", 8), config.get("gradient_accumulation_steps", 1)
     if not (isinstance(each, int) and isinstance(steps, int) and each > 0 and steps > 0):
-        yield error("per_device_train_batch_size", f"found {each!r} x {steps!r}", expected="whole numbers from 1")
+        yield error(
+            "per_device_train_batch_size",
+            f"{each!r} x gradient_accumulation_steps {steps!r}: both must be whole numbers from 1",
+        )
     elif EFFECTIVE_BATCH % (each * steps):
         yield warning(
             "per_device_train_batch_size",
-            f"found {each} x gradient_accumulation_steps {steps}, which no number of GPUs makes {EFFECTIVE_BATCH}",
-            remedy=f"The paper's batch is {EFFECTIVE_BATCH}",
+            f"{each} x gradient_accumulation_steps {steps} makes the paper's batch, {EFFECTIVE_BATCH}, "
+            "on no number of GPUs",
         )
 
 
@@ -208,24 +215,24 @@ def _check_deepspeed(config: Config) -> Iterator[Finding]:
     if not name:
         return
     if find_spec("deepspeed") is None:
-        yield warning("deepspeed", "found a config, but no such package here", remedy="Run: pip install deepspeed")
+        yield warning("deepspeed", "the package is not installed here", remedy="Run: pip install deepspeed")
     path = Path(str(name))
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         stage = settings["zero_optimization"]["stage"]
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        yield error(
-            "deepspeed", f"found {path}: {type(fault).__name__}: {fault}", expected="JSON with zero_optimization.stage"
-        )
+        yield error("deepspeed", f"{path} is not JSON with zero_optimization.stage ({type(fault).__name__}: {fault})")
         return
     for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         if settings.get(key, "auto") != "auto":
-            yield error(f"{path}: {key}", f"found {settings[key]!r}", expected='"auto", so that the YAML decides')
+            yield error(
+                f"{path}: {key}", f"it is {settings[key]!r}", remedy='Set it to "auto", so that the YAML decides'
+            )
     if stage == 3 and not settings["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
         yield error(
             f"{path}: stage3_gather_16bit_weights_on_model_save",
-            "found false",
-            expected="true, or no whole model is saved",
+            "it is not true, so no whole model would be saved",
+            remedy="Set it to true",
         )
 
 
@@ -233,7 +240,7 @@ def _check_environment(_: Config) -> Iterator[Finding]:
     """Ray is not asked to start what torchrun starts better."""
     if os.environ.get("USE_RAY", "0").lower() in {"1", "true"}:
         remedy = "Unset it; on several GPUs FORCE_TORCHRUN=1. Ray asks for 10 CPUs a worker and waits for ever"
-        yield error("USE_RAY", "found " + str(os.environ["USE_RAY"]), remedy=remedy)
+        yield error("USE_RAY", f"it is {os.environ['USE_RAY']}", remedy=remedy)
 
 
 _CHECKS: Final[tuple[Callable[[Config], Iterator[Finding]], ...]] = (

@@ -52,14 +52,14 @@ def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Every dataset is registered, present, whole, and short enough."""
     names = [name.strip() for name in str(config.get("dataset") or "").split(",") if name.strip()]
     if not names:
-        yield error("dataset", "found nothing", expected="a name in dataset_info.json, such as lad_sft")
+        yield error("dataset", "no dataset is named", remedy="Name one of dataset_info.json, such as lad_sft")
         return
     folder = Path(str(config.get("dataset_dir", "data")))
     info_file = folder / "dataset_info.json"
     try:
         info = json.loads(info_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        yield error("dataset_dir", f"found no readable {info_file} ({fault})", remedy="Build it with `lad build sft`")
+        yield error("dataset_dir", f"{info_file} is not readable ({fault})", remedy="Build it with `lad build sft`")
         return
     for name in [*names, *(n.strip() for n in str(config.get("eval_dataset") or "").split(",") if n.strip())]:
         yield from _check_dataset(name, info, folder, config)
@@ -67,17 +67,17 @@ def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> Iterator[Finding]:
     if name not in info:
-        yield error("dataset", f"found {name}", expected=f"one of {', '.join(info)}")
+        yield error("dataset", f"dataset_info.json has no {name}", remedy=f"Use one of {', '.join(info)}")
         return
     entry = info[name]
     columns = entry.get("columns", {})
     if entry.get("formatting") != "sharegpt":
-        yield error(f"{name}: formatting", "found " + repr(entry.get("formatting")), expected="sharegpt")
+        yield error(f"{name}: formatting", f"it is {entry.get('formatting')!r}", remedy="Set it to sharegpt")
         return
     tags = entry.get("tags", {})
     missing = [tag for tag in _TAGS if tag not in tags]
     if missing:
-        yield error(f"{name}: tags", f"found no {', '.join(missing)}", expected="all of them: the defaults are others")
+        yield error(f"{name}: tags", f"{', '.join(missing)} must be given: the defaults differ")
         return
     dataset = _Dataset(
         name,
@@ -97,25 +97,28 @@ def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Map
 def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Iterator[Finding]:
     cutoff = int(config.get("cutoff_len", 2048))
     if not counts.rows:
-        yield error(str(dataset.file), "found no rows", expected="at least one")
+        yield error(str(dataset.file), "it has no rows")
     if counts.without_answer:
         remedy = "LLaMA-Factory would skip them with a warning and go on"
-        yield error(
-            str(dataset.file), f"found {counts.without_answer} rows without an assistant's turn", remedy=remedy
-        )
+        yield error(str(dataset.file), f"{counts.without_answer} rows have no assistant's turn", remedy=remedy)
     if counts.mismatched:
-        found = f"{counts.mismatched} rows whose number of {IMAGE_MARKER} is not that of images"
-        yield error(str(dataset.file), f"found {found}", remedy="Build it again with `lad build sft`")
+        yield error(
+            str(dataset.file),
+            f"{counts.mismatched} rows have more or fewer {IMAGE_MARKER} than images",
+            remedy="Build it again with `lad build sft`",
+        )
     if counts.images_over:
-        found = f"{cutoff}, which the images of {counts.images_over} rows alone exceed (up to {counts.longest} tokens)"
         yield error(
             "cutoff_len",
-            f"found {found}",
+            f"{cutoff} is too small for the images alone of {counts.images_over} rows (up to {counts.longest} tokens)",
             remedy=f"Raise it to {round_up(counts.longest, 128)} or lower image_max_pixels",
         )
     elif counts.over:
-        found = f"{cutoff}; {counts.over} rows may be longer (up to about {counts.longest} tokens) and lose their end"
-        yield warning("cutoff_len", f"found {found}", remedy=f"Raise it to {round_up(counts.longest, 128)}")
+        yield warning(
+            "cutoff_len",
+            f"{cutoff} may cut the end of {counts.over} rows (up to about {counts.longest} tokens)",
+            remedy=f"Raise it to {round_up(counts.longest, 128)}",
+        )
 
 
 def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Counts:
@@ -153,7 +156,7 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
 
 def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
     if not dataset.file.is_file():
-        raise DataError(dataset.file, found="no such file", remedy="Build it with `lad build sft`")
+        raise DataError("no such file", where=dataset.file, remedy="Build it with `lad build sft`")
     try:
         if dataset.file.suffix == ".parquet":
             import pyarrow.parquet as pq

@@ -101,10 +101,10 @@ def cluster_address() -> str | None:
     address = os.environ["RAY_ADDRESS"]
     if "://" in address:
         raise UsageError(
-            "RAY_ADDRESS",
-            found=address,
-            expected="auto, or HOST:PORT of the head node",
-            remedy="run on a node of the cluster, or send the command there: `ray job submit --address http://... --`",
+            f"{address} is not the address of the head node",
+            where="RAY_ADDRESS",
+            remedy="Set it to auto or HOST:PORT and run on a node of the cluster, "
+            "or send the command there: `ray job submit --address http://... --`",
         )
     return address
 
@@ -153,7 +153,7 @@ def faults_of(cluster: Cluster, config: EasyR1Config, trainer: Trainer) -> Itera
     for node in cluster.nodes:
         yield from _faults_of_node(node, cluster.here, config)
     nodes, each, cpus = config["trainer.nnodes"], config["trainer.n_gpus_per_node"], CPUS_PER_GPU[trainer.name]
-    remedy = "correct trainer.nnodes and trainer.n_gpus_per_node, or start Ray on more nodes"
+    remedy = "Correct trainer.nnodes and trainer.n_gpus_per_node, or start Ray on more nodes"
     if not cluster.has_gpu:
         remedy += "; without GPUs, `ray start --num-gpus N` on each node pretends as many as it may have ranks"
     sizes = (
@@ -166,36 +166,42 @@ def faults_of(cluster: Cluster, config: EasyR1Config, trainer: Trainer) -> Itera
         room = {name: min(count, have[name] // need) for name, count in room.items()}
         if sum(room.values()) < nodes:
             counts = ", ".join(f"{count} on {name}" for name, count in have.items())
-            yield RunError("cluster", found=f"{what}: {counts}", expected=f"{need} on {nodes} nodes", remedy=remedy)
+            yield RunError(
+                f"the run needs {need} {what} on each of {nodes} nodes, but the cluster has {counts}",
+                where="cluster",
+                remedy=remedy,
+            )
             return
 
 
 def _faults_of_node(node: Node, here: Look, config: EasyR1Config) -> Iterator[RunError]:
     where = f"node {node.name}"
     if node.fault:
-        yield RunError(where, found=node.fault, expected="an answer", remedy="see Ray's logs on that node")
+        yield RunError(f"no answer ({node.fault})", where=where, remedy="See Ray's logs on that node")
         return
     for package, wanted in here.versions.items():
         found = node.versions.get(package, "missing")
         if found != wanted:
-            yield RunError(where, found=f"{package} {found}", expected=wanted, remedy=_remedy_for(package))
+            yield RunError(
+                f"{package} is {found} here, but {wanted} on the launcher", where=where, remedy=_remedy_for(package)
+            )
     for path, wanted in here.files.items():
         found = node.files.get(path, "missing")
         if found != wanted:
-            what = f"{path} {found}" if found.startswith(("missing", "unreadable")) else f"another {path}"
-            yield RunError(where, found=what, expected="the launcher's", remedy="put it into a shared folder")
+            what = f"is {found}" if found.startswith(("missing", "unreadable")) else "differs from the launcher's"
+            yield RunError(f"{path} {what}", where=where, remedy="Put it into a shared folder")
     if not node.shares_run_folder:
         yield RunError(
-            where,
-            found=f"{config.run_dir} not shared with the launcher, or not writable",
-            remedy="name a folder in trainer.save_checkpoint_path that every node mounts: each rank saves its shard",
+            f"{config.run_dir} is not shared with the launcher, or not writable",
+            where=where,
+            remedy="Name a folder in trainer.save_checkpoint_path that every node mounts: each rank saves its shard",
         )
 
 
 def _remedy_for(package: str) -> str:
     if package == "lad_reasoner":
-        return "install the same package there, or send it along with `ray job submit`: see docs/easyr1.md"
-    return f"install the same {package} on every node"
+        return "Install the same package there, or send it along with `ray job submit`: see docs/easyr1.md"
+    return f"Install the same {package} on every node"
 
 
 def _reach(address: str) -> None:
@@ -219,8 +225,6 @@ def _gpus(config: EasyR1Config) -> int:
 
 def _unreachable(found: str) -> RunError:
     return RunError(
-        "cluster",
-        found=f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {found}",
-        expected="a running Ray cluster",
-        remedy="`ray status` must answer on this machine; unset RAY_ADDRESS to train on this machine alone",
+        f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} ({found})",
+        remedy="`ray status` must work on this machine; unset RAY_ADDRESS to train on this machine alone",
     )

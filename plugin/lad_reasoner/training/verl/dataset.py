@@ -49,9 +49,9 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         images = example.get(self.image_key) or []
         if len(parts) != len(images) + 1:
             raise DataError(
-                _name(example),
-                found=f"{len(parts) - 1} {IMAGE_MARKER} and {len(images)} images",
-                expected="one marker an image",
+                f"the text has {len(parts) - 1} {IMAGE_MARKER} for {len(images)} images",
+                where=_name(example),
+                remedy="Write one marker for each image",
             )
         content: list[dict[str, Any]] = []
         for index, part in enumerate(parts):
@@ -65,10 +65,9 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         problem = example[key]
         if not isinstance(problem, str):
             raise DataError(
-                f"{_name(example)}, column {key}",
-                found=type(problem).__name__,
-                expected="text with image markers",
-                remedy="set data.prompt_key to the column of the question, such as problem",
+                f"it holds a {type(problem).__name__}, not text with image markers",
+                where=f"{_name(example)}, column {key}",
+                remedy="Set data.prompt_key to the column of the question, such as problem",
             )
         return problem if self._template is None else prompt_text(problem, self._template)
 
