@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # LAD-Reasoner itself: GRPO after SFT (the paper's last row; qwen2_5_vl_3b_loco.yaml is the row GRPO).
 #
-# Needs:    data/grpo.parquet and data/loco.parquet (`lad build grpo`, `lad build loco`),
+# Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`),
 #           runs/sft/qwen2_5_vl_3b (examples/sft/qwen2_5_vl_3b.yaml), and
 #           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_sft_grpo.sh

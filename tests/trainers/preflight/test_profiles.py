@@ -35,7 +35,7 @@ def paper_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     pairs = [pair(index, size=size) for index, size in enumerate(SIZES)]
     images = [[{"bytes": image.data, "path": image.path} for image in (*one.references, one.query)] for one in pairs]
-    for name, count, dataset in (("grpo", 984, "mvtec_ad"), ("loco", 1136, "mvtec_loco")):
+    for name, count, dataset in (("grpo", 886, "mvtec_ad"), ("grpo_val", 98, "mvtec_ad")):
         rows = [
             {**pair(index, size=(8, 8), dataset=dataset).to_row(), "images": images[index % len(images)]}
             for index in range(count)
@@ -46,7 +46,7 @@ def paper_data(tmp_path_factory):
 
 
 def profile_words(path, data, *more):
-    files = [f"data.train_files={data}/grpo.parquet", f"data.val_files={data}/loco.parquet"]
+    files = [f"data.train_files={data}/grpo.parquet", f"data.val_files={data}/grpo_val.parquet"]
     return [f"config={path}", *files, f"trainer.save_checkpoint_path={data}/run", *more]
 
 
@@ -107,3 +107,10 @@ def test_every_profile_is_listed_and_has_a_whole_header(repository):
             f"easyr1 config=examples/grpo/{path.name}",
         ):
             assert word in header, f"{path.name} lacks {word}"
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_validates_on_held_out_training_pairs(path, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    config = load_config([f"config={path}"], KEYS)
+    assert config["data.val_files"] == config["data.train_files"].replace(".parquet", "_val.parquet")
