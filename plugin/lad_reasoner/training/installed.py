@@ -1,6 +1,6 @@
-"""Which GRPO trainer is installed: EasyR1 or verl. Both are imported as ``verl``, so there is one at most.
+"""Which GRPO trainer is installed: EasyR1 or verl. Both are imported as ``verl``, so at most one is.
 
-Found by looking at files and package metadata, without importing the trainer: that would cost seconds and torch.
+Files and package metadata tell them apart; importing the trainer would take seconds and load torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Trainer:
 
     Attributes:
         name: "easyr1" or "verl".
-        version: Of the package, or "unknown" for a checkout that was never installed.
+        version: The package's version, or "unknown" for a checkout that was never installed.
         package: The folder of its import package.
     """
 

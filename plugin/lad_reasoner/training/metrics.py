@@ -1,12 +1,11 @@
 """What a GRPO run measured, step by step, under one set of names for both trainers.
 
-EasyR1 writes a nested JSON line a step, verl a flat one, and `verl_sampler` the sums of the reward's parts. The names
-read from them:
+EasyR1 writes one nested JSON line per step, verl a flat one, and our reward for verl the sums of its parts. The names:
 
     step                                 1, 2, ...; 0 for the validation before training
     reward                               mean of ``overall``, without the KL penalty
     structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
-    accuracy_<category>, f1_<category>   the same by category
+    accuracy_<category>, f1_<category>   the same for each category
     soft_length, overlong, naming        optional rewards, where their weights are given
     unanimous_right, unanimous_wrong     shares of prompts whose responses are all right, or all wrong
     reward_spread                        standard deviation of the reward within a prompt's responses, mean
@@ -14,7 +13,7 @@ read from them:
     entropy                              of the policy, in nats per token (EasyR1: an estimate, minus log-probability)
     clip_share                           share of tokens whose ratio was clipped
     grad_norm                            of the gradient, before clipping
-    kl                                   against the reference model, mean, in nats a token
+    kl                                   against the reference model, mean, in nats per token
     seconds                              of the step
     val/<any of the reward's>            validation after the step
 """
@@ -36,10 +35,10 @@ EASYR1_LOG: Final = "experiment_log.jsonl"
 VERL_LOG: Final = "verl.jsonl"
 REWARD_LOG: Final = "rewards.jsonl"
 
-#: A step beyond this is none.
+#: Larger step numbers are treated as corrupt.
 _MOST_STEPS: Final = 1_000_000_000
 
-#: Metrics that say whether a run can still learn, with the titles of their panels.
+#: Metrics that show whether a run can still learn, with the titles of their panels.
 DIAGNOSTICS: Final[Mapping[str, str]] = {
     "unanimous_right": "prompts answered all right",
     "unanimous_wrong": "prompts answered all wrong",
@@ -52,7 +51,7 @@ DIAGNOSTICS: Final[Mapping[str, str]] = {
 #: The logs of the two trainers themselves.
 LOGS: Final = (EASYR1_LOG, VERL_LOG)
 
-#: Trainer's name to ours; the first that a line has is taken.
+#: The trainer's name to ours; the first that a line has is used.
 _RENAMED: Final[Mapping[str, str]] = {
     "critic/score/mean": "reward",
     "response_length/mean": "response_length",
@@ -76,14 +75,13 @@ def attempts_of(run_dir: Path) -> list[Path]:
 
 
 def read_metrics(run_dir: Path) -> list[Row]:
-    """Return a run's metrics, one row a step, in order; the module's docstring names the columns.
+    """Return a run's metrics, one row per step, in order; the module's docstring names the columns.
 
-    What an attempt measured after the checkpoint from which the next one resumed is left out: those steps were
-    trained again.
+    Steps after the checkpoint from which the next attempt resumed are left out: they were trained again.
 
     Args:
-        run_dir: The checkpoint folder, ``trainer.save_checkpoint_path``; a run that the trainer was given without the
-            `easyr1` command has a log there too.
+        run_dir: The checkpoint folder. A run started without the `easyr1` command has
+            its log there.
     """
     rows: dict[int, Row] = {}
     for folder in [*attempts_of(run_dir), run_dir]:
@@ -97,7 +95,7 @@ def read_metrics(run_dir: Path) -> list[Row]:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Return what one attempt measured, one row a step, in order.
+    """Return what one attempt measured, one row per step, in order.
 
     Args:
         folder: The attempt's folder, or for EasyR1 the checkpoint folder.
@@ -115,7 +113,7 @@ def _iter_values(folder: Path) -> Iterator[tuple[int, Row]]:
         yield line.pop("step"), _renamed(_flat(line))
     for line in _iter_lines(folder / VERL_LOG, "data"):
         logged.add(step := line["step"])
-        # Validation by data source is left aside: the reward log has every key of it, with counts.
+        # Validation by data source is ignored: the reward log has all of it, with counts.
         yield step, _renamed((name, value) for name, value in line["data"].items() if not name.startswith("val-"))
     sums: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
     counts: defaultdict[tuple[int, str], Row] = defaultdict(lambda: defaultdict(float))
@@ -125,7 +123,7 @@ def _iter_values(folder: Path) -> Iterator[tuple[int, Row]]:
             sums[place][key] += total
             counts[place][key] += line["counts"][key]
     for (step, prefix), totals in sums.items():
-        if step in logged:  # samples come before their step is done
+        if step in logged:  # samples are logged before their step is done
             yield step, {f"{prefix}{_part(key)}": total / counts[step, prefix][key] for key, total in totals.items()}
 
 
@@ -157,7 +155,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _with_f1(row: Row) -> Row:
-    """Add f1 wherever the confusion shares are; it is undefined, and absent, where nothing is or is said positive."""
+    """Add f1 wherever the confusion shares are; it is absent where it is undefined, without any positive."""
     with_f1 = dict(row)
     for name, true_positives in row.items():
         prefix, tp, ending = name.rpartition("tp") if name.endswith("tp") else name.partition("tp_")
@@ -173,8 +171,7 @@ def _with_f1(row: Row) -> Row:
 def _iter_lines(path: Path, *groups: str) -> Iterator[dict[str, Any]]:
     """Yield the lines of a log that have a step and the named groups of values.
 
-    A last line that is still being written, or was cut by a kill, is left out, and so is what no trainer wrote: a run
-    is not stopped by its own log.
+    Incomplete and foreign lines are skipped: a broken log must not stop a run.
     """
     if not path.is_file():
         return
@@ -184,7 +181,7 @@ def _iter_lines(path: Path, *groups: str) -> Iterator[dict[str, Any]]:
                 return
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError):  # a cut line that the next attempt wrote behind
+            except (ValueError, RecursionError):  # cut off, and continued by the next attempt
                 continue
             if not isinstance(row, dict) or not all(isinstance(row.get(group), dict) for group in groups):
                 continue

@@ -85,13 +85,13 @@ def test_what_is_no_fault_is_a_note(good_words):
 
     kept = [word for word in good_words if not word.startswith("trainer.max_steps")]
     assert said(*kept, "trainer.total_epochs=3") == [
-        "note: trainer.total_epochs: 40 pairs at 8 a step are 5 steps an epoch; 3 epochs are 15 steps"
+        "note: trainer.total_epochs: 40 pairs at 8 per step are 5 steps per epoch; 3 epochs are 15 steps"
     ]
     dozens = ["data.rollout_batch_size=12", "worker.actor.global_batch_size=12"]
-    epochs = "40 pairs at 12 a step are 3 steps an epoch, 4 pairs left over each time; 4 steps are 1.3 epochs"
+    epochs = "40 pairs at 12 per step are 3 steps per epoch, 4 pairs left over each time; 4 steps are 1.3 epochs"
     assert said(*good_words, *dozens) == [f"note: trainer.max_steps: {epochs}"]
     (line,) = said(*good_words, "data.train_files=owner/data")
-    assert line == "note: data.train_files: owner/data was not looked into: only a parquet file on this machine is"
+    assert line == "note: data.train_files: owner/data was not checked: only parquet files on this machine are"
 
 
 def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):

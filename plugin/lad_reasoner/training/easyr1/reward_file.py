@@ -14,7 +14,7 @@ from lad_reasoner.support.errors import DataError, UsageError
 
 __all__ = ["MODULE_NAME", "RewardFile", "load_reward", "split_reward"]
 
-#: The name under which EasyR1 imports the file: relative imports inside it fail there, so they do here.
+#: EasyR1 imports the file under this name, so relative imports fail there and here.
 MODULE_NAME: Final = "custom_reward_fn"
 
 
@@ -23,8 +23,8 @@ class RewardFile:
     """A loaded reward function.
 
     Attributes:
-        function: As the file defines it.
-        kind: ``REWARD_TYPE`` of the file: called with a list of rows ("batch") or with one row ("sequential").
+        function: The function of the file.
+        kind: The file's ``REWARD_TYPE``: the function scores a list of rows ("batch") or one row ("sequential").
     """
 
     function: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Values that contradict each other or that EasyR1 would refuse once everything is loaded."""
+"""Values that contradict each other or that EasyR1 rejects only after loading everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lad_reasoner.training.preflight.model_size import attention_heads, context_
 
 __all__ = ["ALGORITHM_CHECKS", "CHOICES"]
 
-#: Keys of which EasyR1 knows only these values; it looks at most of them long after the start.
+#: The values EasyR1 supports; it checks most of them long after the start.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "algorithm.adv_estimator": ("grpo", "grpo_passk", "rloo", "reinforce_plus_plus", "remax", "gae"),
     "algorithm.kl_penalty": ("kl", "abs", "mse", "low_var_kl", "full"),
@@ -31,11 +31,11 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     },
 }
 
-#: How EasyR1 lets a precision be written.
+#: EasyR1's names of the precisions.
 PRECISIONS: Final = ("bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 
-#: The ranks that vLLM has kernels for (its ``MaxLoRARanks``; releases before 0.12 lack 1). EasyR1 hands the rank over
-#: as it is; verl rounds it up.
+#: The ranks that vLLM has kernels for (its ``MaxLoRARanks``; releases before 0.12 lack 1). EasyR1 passes the rank
+#: unchanged; verl rounds it up.
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 
 #: Names in target_modules that match layers of the vision towers of Qwen2.5-VL and Qwen3-VL too.
@@ -50,7 +50,7 @@ SAMPLING: Final = (
     *("prompt_logprobs", "detokenize", "skip_special_tokens", "logit_bias", "include_stop_str_in_output"),
 )
 
-#: Keys and the bounds that they must keep: lowest, highest.
+#: The lowest and highest value of each key.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "data.max_prompt_length": (1, float("inf")),
     "data.max_response_length": (1, float("inf")),
@@ -78,14 +78,14 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
 
 
 def check_choices(known: Known) -> Iterator[Finding]:
-    """Names are ones that EasyR1 knows."""
+    """EasyR1 supports each name."""
     for key, names in CHOICES.items():
         if known[key] not in names:
             yield error(key, f"{known[key]!r} is not supported", remedy=f"Set it to {' or '.join(names)}")
 
 
 def check_precisions(known: Known) -> Iterator[Finding]:
-    """What weights are kept in is a precision that EasyR1 knows; it looks when the model is loaded."""
+    """EasyR1 supports the precision of the weights, which it checks when the model is loaded."""
     for role in ("actor", "ref"):
         key = f"worker.{role}.fsdp.torch_dtype"
         if known[key] is not None and known[key] not in PRECISIONS:
@@ -95,7 +95,7 @@ def check_precisions(known: Known) -> Iterator[Finding]:
 
 
 def check_bounds(known: Known) -> Iterator[Finding]:
-    """Numbers are possible ones."""
+    """Numbers are in range."""
     for key, (low, high) in BOUNDS.items():
         value = known[key]
         if not low <= value <= high:
@@ -113,7 +113,7 @@ def check_bounds(known: Known) -> Iterator[Finding]:
 
 
 def check_group(known: Known) -> Iterator[Finding]:
-    """Relative advantages need several, different samples a prompt."""
+    """Relative advantages need several, different samples per prompt."""
     estimator, n = known["algorithm.adv_estimator"], known["worker.rollout.n"]
     if known["trainer.val_only"]:
         return
@@ -135,7 +135,7 @@ def check_batch_sizes(known: Known) -> Iterator[Finding]:
     n, world = known["worker.rollout.n"], known.world_size
     experience = known["worker.actor.micro_batch_size_per_device_for_experience"]
     if min(prompts, mini, n, world, experience, known["worker.actor.ulysses_size"]) < 1:
-        return  # said by check_bounds
+        return  # reported by check_bounds
     if prompts % mini:
         yield error(
             "data.rollout_batch_size", f"{prompts} is not a multiple of worker.actor.global_batch_size, {mini}"
@@ -156,7 +156,7 @@ def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
     micro = known["worker.actor.micro_batch_size_per_device_for_experience"]
     ranks = max(known.world_size // known["worker.actor.ulysses_size"], 1)
     if samples % micro or samples % ranks or known["worker.actor.dynamic_batching"]:
-        return  # said above, or nothing is to divide
+        return  # reported above, or nothing to divide
     if samples // ranks % micro:
         yield error(
             "worker.actor.micro_batch_size_per_device_for_experience",
@@ -189,7 +189,7 @@ def _check_update(known: Known, samples: int) -> Iterator[Finding]:
 
 
 def check_critic(known: Known) -> Iterator[Finding]:
-    """The critic's batches, which only gae has, divide as the actor's do."""
+    """The batches of the critic, which only gae has, divide like the actor's."""
     if known["algorithm.adv_estimator"] != "gae":
         return
     prompts, size = known["data.rollout_batch_size"], known["worker.critic.global_batch_size"]
@@ -230,7 +230,7 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
         )
     for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
         size = known[key]
-        # As many shards as GPUs, or more, is what is done without the key.
+        # As many shards as GPUs, or more, is the default.
         if size > 1 and known.world_size % size and (key.endswith("ulysses_size") or size < known.world_size):
             yield error(key, f"{size} does not divide {known.world_size}, the number of GPUs")
     if known["worker.actor.ulysses_size"] > 1 and not known["worker.actor.padding_free"]:
@@ -238,7 +238,7 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
 
 
 def check_heads(known: Known) -> Iterator[Finding]:
-    """Attention heads divide among the GPUs that share a sequence or a model; both find out once it is loaded."""
+    """Attention heads divide among the GPUs that share a sequence or a model; both fail only once it is loaded."""
     heads = attention_heads(known)
     for key in ("worker.rollout.tensor_parallel_size", "worker.actor.ulysses_size"):
         if heads is not None and known[key] > 1 and heads % known[key]:
@@ -246,7 +246,7 @@ def check_heads(known: Known) -> Iterator[Finding]:
 
 
 def check_validation_sampling(known: Known) -> Iterator[Finding]:
-    """Validation says how many samples it draws: without n, the training's number meets single prompts."""
+    """Validation sets its own number of samples: without n, it would use the number of training."""
     key, own = "worker.rollout.val_override_config", known["worker.rollout.val_override_config"]
     if "n" not in own and known["worker.rollout.n"] > 1:
         yield error(key, "n is missing, and EasyR1 stops at its first validation without it", remedy="Add n: 1")
@@ -276,7 +276,7 @@ def check_kl(known: Known) -> Iterator[Finding]:
 
 
 def check_kl_in_reward(known: Known) -> Iterator[Finding]:
-    """KL inside the reward meets an estimator that does not divide by the group's spread."""
+    """With KL in the reward, the estimator should not divide by the group's spread."""
     in_reward = not known["algorithm.disable_kl"] and not known["algorithm.use_kl_loss"]
     if in_reward and known["algorithm.kl_coef"] > 0 and known["algorithm.adv_estimator"] in {"grpo", "grpo_passk"}:
         yield note(
@@ -288,7 +288,7 @@ def check_kl_in_reward(known: Known) -> Iterator[Finding]:
 
 
 def check_verl_differences(known: Known) -> Iterator[Finding]:
-    """Where verl does something else with the same value, and nothing can be translated."""
+    """Values that mean something else to verl and cannot be translated."""
     if known.trainer is None or known.trainer.name != "verl":
         return
     if known["worker.actor.loss_type"] == "gspo":
@@ -297,7 +297,7 @@ def check_verl_differences(known: Known) -> Iterator[Finding]:
 
 
 def check_online_filtering(known: Known) -> Iterator[Finding]:
-    """The bounds of the filter leave something."""
+    """The bounds of the filter leave some prompts."""
     if known["algorithm.online_filtering"] and known["algorithm.filter_low"] >= known["algorithm.filter_high"]:
         yield error("algorithm.filter_low", f"{known['algorithm.filter_low']} is not less than algorithm.filter_high")
 

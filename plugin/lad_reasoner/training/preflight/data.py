@@ -49,7 +49,7 @@ def check_columns(known: Known) -> Iterator[Finding]:
 
 
 def check_verl_columns(known: Known) -> Iterator[Finding]:
-    """Verl takes the gold answer and the name of its metrics from columns of its own."""
+    """Verl reads the gold answer and the name of its metrics from columns of its own."""
     if known.trainer is None or known.trainer.name != "verl":
         return
     for key, file in _files(known):
@@ -80,7 +80,7 @@ def check_images_readable(known: Known) -> Iterator[Finding]:
 
 
 def check_aspect_ratio(known: Known) -> Iterator[Finding]:
-    """No image is so long that the processor refuses it, which ends the run when its row comes."""
+    """No image is so long that the processor rejects it, which would end the run at its row."""
     for key, file in _files(known):
         shapes = [size for sample in file.samples for size in sample.sizes]
         long = [size for size in shapes if max(size) > MAX_ASPECT_RATIO * max(min(size), 1)]
@@ -90,7 +90,7 @@ def check_aspect_ratio(known: Known) -> Iterator[Finding]:
 
 
 def check_looked_at(known: Known) -> Iterator[Finding]:
-    """The reader learns how many images the checks have seen."""
+    """Report how many images the checks have read."""
     for key, file in _files(known):
         if 0 < len(file.samples) < file.rows:
             all_rows = "`lad check` and data.filter_overlong_prompts=false read all"
@@ -179,7 +179,7 @@ def check_leakage(known: Known) -> Iterator[Finding]:
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:
-    """The pixel bounds are in order, and small images are not blown up."""
+    """The pixel bounds are in order, and small images are not enlarged."""
     low, high = known["data.min_pixels"], known["data.max_pixels"]
     if low is not None and high is not None and low > high:
         yield error("data.min_pixels", f"{low} is above data.max_pixels, {high}")
@@ -220,7 +220,7 @@ def check_prompt_length(known: Known) -> Iterator[Finding]:
 
 
 def check_batches_of_data(known: Known) -> Iterator[Finding]:
-    """There is a full batch, and the last, dropped one is not much of the data."""
+    """There is a full batch, and the last, incomplete one, which is dropped, is small."""
     key, size = "data.rollout_batch_size", known["data.rollout_batch_size"]
     if known.train is None or known.train.problem or not known.train.rows or size < 1:
         return
@@ -250,7 +250,7 @@ def _lengths_by_category(known: Known, file: PairFile) -> dict[str, list[int]]:
 
 
 def _pixels_that_fit(known: Known, file: PairFile) -> int | None:
-    """Return the largest max_pixels, in steps of 100 tokens an image, at which no sampled prompt is too long."""
+    """Return the largest max_pixels, in steps of 100 tokens per image, at which no sampled prompt is too long."""
     for tokens in range(4000, 99, -100):
         pixels = TrainerPixels(known["data.min_pixels"], tokens * 28 * 28)
         longest = max(prompt_tokens(known, sample, pixels) for sample in file.samples)

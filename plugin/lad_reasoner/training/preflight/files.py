@@ -1,4 +1,4 @@
-"""Files that a run reads: EasyR1 only prints that some are missing, and trains without them."""
+"""Files that a run reads: EasyR1 trains without some of them, printing only that they are missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_data_files(known: Known) -> Iterator[Finding]:
         elif not path.exists() and _looks_local(value):
             yield error(key, f"there is no such file: {path}", remedy="Build it with `lad build`, or correct the path")
         elif file is None:
-            yield note(key, f"{value} was not looked into: only a parquet file on this machine is")
+            yield note(key, f"{value} was not checked: only parquet files on this machine are")
         if path.exists() and split not in {"", "train"}:
             yield error(
                 key, f"{path} has no split {split!r}", remedy="A file has only the split train: leave out the @"
@@ -58,7 +58,7 @@ def _check_folder(key: str, folder: Path) -> Iterator[Finding]:
 
 
 def _looks_local(value: str) -> bool:
-    """Whether a value can only be a path: a name on the hub has one slash and no ending of a data file."""
+    """Whether a value must be a path: a name on the hub has one slash and no extension of a data file."""
     return _is_path(value) or Path(value.partition("@")[0]).suffix in {".parquet", ".json", ".jsonl", ".csv", ".arrow"}
 
 
@@ -114,7 +114,7 @@ def check_other_files(known: Known) -> Iterator[Finding]:
 
 
 def check_model_is_there(known: Known) -> Iterator[Finding]:
-    """The model is given, and if it is a path there is something at it."""
+    """A model is named, and a path to it exists."""
     key = "worker.actor.model.model_path"
     if not (value := known[key]):
         yield error(key, "no model is named", remedy="Name a model folder or a model on the Hub")
@@ -123,11 +123,11 @@ def check_model_is_there(known: Known) -> Iterator[Finding]:
 
 
 def check_model(known: Known) -> Iterator[Finding]:
-    """A folder that is given as the model holds one, with its processor."""
+    """A model folder holds a whole model, with its processor."""
     key = "worker.actor.model.model_path"
     path = Path(known[key] or "")
     if not known[key] or not path.exists():
-        return  # said by check_model_is_there, or a name on the hub
+        return  # reported by check_model_is_there, or a name on the hub
     if not (path / "config.json").is_file():
         remedy = "Merge the checkpoint first: `easyr1 merge`" if path.name in {"actor", "huggingface"} else ""
         yield error(key, f"{path} has no config.json, so it is not a Hugging Face model folder", remedy=remedy)
@@ -144,7 +144,7 @@ def check_model(known: Known) -> Iterator[Finding]:
 
 
 def check_model_type(known: Known) -> Iterator[Finding]:
-    """The model sees images, and EasyR1 knows its architecture; told from its config where it is a folder."""
+    """The model reads images, and EasyR1 supports its architecture."""
     key, kind = "worker.actor.model.model_path", known.model_config.get("model_type")
     if not kind or not known.has_images:
         return  # EasyR1 trains text-only models on text-only data
@@ -155,7 +155,7 @@ def check_model_type(known: Known) -> Iterator[Finding]:
 
 
 def check_handover(known: Known) -> Iterator[Finding]:
-    """EasyR1's transformers 4 loads a model folder that transformers 5 has written as what it is."""
+    """EasyR1's transformers 4 reads a model folder that transformers 5 wrote correctly."""
     from lad_reasoner.models.compatibility import check_model_folder
 
     path = Path(known["worker.actor.model.model_path"] or "")
@@ -170,7 +170,7 @@ def check_handover(known: Known) -> Iterator[Finding]:
 
 
 def check_offline(known: Known) -> Iterator[Finding]:
-    """A model that is to be fetched can be: the cache has it, or the hub may be asked."""
+    """A model on the hub is cached or can be downloaded."""
     name = str(known["worker.actor.model.model_path"] or "")
     if os.environ.get("HF_HUB_OFFLINE", "").lower() not in {"1", "on", "true", "yes"} or not name or _is_path(name):
         return
@@ -185,7 +185,7 @@ def check_offline(known: Known) -> Iterator[Finding]:
 
 
 def check_tokenizer(known: Known) -> Iterator[Finding]:
-    """A tokenizer of its own is there."""
+    """A separate tokenizer exists."""
     value = str(known["worker.actor.model.tokenizer_path"] or "")
     if value != known["worker.actor.model.model_path"] and not Path(value).exists() and _is_path(value):
         yield error(
@@ -196,7 +196,7 @@ def check_tokenizer(known: Known) -> Iterator[Finding]:
 
 
 def _is_path(value: str) -> bool:
-    """Whether a model's name can only be a path: a name on the hub is owner/model."""
+    """Whether a model's name must be a path: a name on the hub is owner/model."""
     return value.startswith(("/", "./", "../", "~")) or value.count("/") != 1
 
 

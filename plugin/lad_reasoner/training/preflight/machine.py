@@ -46,20 +46,20 @@ def check_trainer(known: Known) -> Iterator[Finding]:
 
 
 def check_translation(known: Known) -> Iterator[Finding]:
-    """What is installed can do what the config asks for: verl lacks some of EasyR1's keys."""
+    """The installed trainer supports the config: verl lacks some of EasyR1's keys."""
     if known.trainer is None or known.trainer.name != "verl":
         return
     try:
         translate(known.config, known.keys)
     except UsageError as fault:
-        if not _is_said_before(known, fault.where):
+        if not _is_reported_elsewhere(known, fault.where):
             yield error(fault.where, fault.problem, remedy=fault.remedy)
     except OSError:
-        return  # a file that is missing, said by its own check
+        return  # a missing file, reported by its own check
 
 
-def _is_said_before(known: Known, key: str) -> bool:
-    """Whether EasyR1 would refuse the value too, which has a check of its own."""
+def _is_reported_elsewhere(known: Known, key: str) -> bool:
+    """Whether EasyR1 rejects the value too, which has its own check."""
     names = CHOICES.get(key)
     return known.config.values.get(key, "") is None or (names is not None and known[key] not in names)
 
@@ -108,7 +108,7 @@ def check_nodes(known: Known) -> Iterator[Finding]:
 
 
 def check_cpus(known: Known) -> Iterator[Finding]:
-    """Ray has as many CPUs as EasyR1 reserves; with fewer it waits for ever and says nothing."""
+    """Ray has as many CPUs as EasyR1 reserves; with fewer it waits forever, silently."""
     if known.trainer is None or known.trainer.name != "easyr1" or joins_cluster():
         return
     here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
@@ -122,14 +122,14 @@ def check_cpus(known: Known) -> Iterator[Finding]:
 
 
 def check_memory(known: Known) -> Iterator[Finding]:
-    """Say what the run takes, and whether this machine has it. An estimate."""
+    """Estimate the memory of the run, and compare it with this machine's."""
     memory = training_memory(known)
     if memory is None:
         return
     if sum(memory.update.values()) >= GIB:
         yield note("memory", describe_memory(memory))
     if joins_cluster():
-        return  # this machine may not be one that trains; the launch asks each node
+        return  # another machine may train; the start asks each node
     if not known.gpu:
         parts = sum(memory.update.values()) - memory.update["activations"]
         yield from _check_host_memory(parts * known.world_size, "of memory and no GPU", "Train on GPUs")
@@ -147,7 +147,7 @@ def describe_memory(memory: Memory) -> str:
 
 
 def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Finding]:
-    """An update fits on a GPU, and so does the rollout engine beside what stays there."""
+    """An update fits on a GPU, and so does the rollout engine with what stays there."""
     key, share = "worker.rollout.gpu_memory_utilization", known["worker.rollout.gpu_memory_utilization"]
     need, free = sum(memory.update.values()), 1 - memory.stays / have
     if need > have:

@@ -1,4 +1,4 @@
-"""The reward: it scores what models say, with plain floats, and its options fit the run."""
+"""The reward scores responses with plain floats, and its options fit the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["REWARD_CHECKS", "is_ours"]
 KEY: Final = "worker.reward.reward_function"
 OPTIONS: Final = "worker.reward.reward_function_kwargs"
 
-#: What a reward must be able to score: a right answer, a wrong one, and what a model says before it has learned.
+#: What a reward must be able to score: a right answer, a wrong one, and responses of an untrained model.
 PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
 PROBES: Final = (
     "<think> every part matches </think><answer> yes </answer>",
@@ -29,11 +29,11 @@ PROBES: Final = (
     "<think>\nevery part\nmatches\n</think>\n<answer>\nyes\n</answer>\n",
     "<think>\nevery part\nmatches\n</think>\n<answer>\nno\n</answer>\n",
 )
-#: Of every probe, so that a reward of length does not tell them apart.
+#: The length of every probe, so that a reward of length treats them alike.
 PROBE_TOKENS: Final = 20
-#: Places of the probes that say yes and no.
+#: Indices of the probes that answer yes and no.
 SAYS_YES, SAYS_NO = 0, 1
-#: Places of two probes that say the same, the second with line breaks.
+#: Indices of two equal probes, the second with line breaks.
 LINE_BREAKS: Final = ((0, 4), (1, 5))
 
 
@@ -51,7 +51,7 @@ def check_reward(known: Known) -> Iterator[Finding]:
         options = read_options(known[OPTIONS]) if is_ours(known) else None
     except OptionError:
         return  # reported by check_options
-    # The data's own gold answer, because another reward file may read another form.
+    # The data's own gold answer, because another reward file may use another form.
     gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
     rows = [{"response": text, "response_length": PROBE_TOKENS, "ground_truth": gold} for text in PROBES]
     # Our own file needs no process of its own.
@@ -94,7 +94,7 @@ def check_options(known: Known) -> Iterator[Finding]:
 
 
 def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
-    """Lengths that the rewards speak of are ones that a response can have."""
+    """A response can have the lengths in the options."""
     if optional.soft_length_weight and optional.soft_length_shortest > cut:
         yield error(
             f"{OPTIONS}.soft_length_shortest",

@@ -1,4 +1,4 @@
-"""The course of the run: how long, what is logged, from where it resumes, what it writes."""
+"""The run: its length, its loggers, where it resumes and what it writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lad_reasoner.training.run.checkpoints import TRACKERS, find_last, step_of
 
 __all__ = ["RUN_CHECKS"]
 
-#: Logger, and the package that it needs.
+#: Each logger and the package it needs.
 LOGGERS: Final[dict[str, str | None]] = {
     "console": None,
     "file": None,
@@ -29,7 +29,7 @@ LOGGERS: Final[dict[str, str | None]] = {
     "wandb": "wandb",
 }
 
-#: Keys that may not change between the attempts at one run: shapes of what is stored, or what is trained.
+#: Keys that must not change between the attempts of a run: they set what is trained or the shapes in a checkpoint.
 FIXED_KEYS: Final = (
     "worker.actor.model.model_path",
     "worker.actor.model.lora.rank",
@@ -57,7 +57,7 @@ def check_loggers(known: Known) -> Iterator[Finding]:
 
 
 def _has_key(logger: str) -> bool:
-    """Whether a service's logger has its key, in the environment or where logging in leaves it, or needs none."""
+    """Whether a service's logger has its key, in the environment or from a login, or needs none."""
     mode = os.environ.get(f"{logger.upper()}_MODE", "")
     if os.environ.get(f"{logger.upper()}_API_KEY") or mode in {"offline", "disabled", "local"}:
         return True
@@ -86,12 +86,12 @@ def check_steps(known: Known) -> Iterator[Finding]:
 
 
 def check_epochs(known: Known) -> Iterator[Finding]:
-    """Say how long the run is in steps and in epochs: a large batch leaves few steps, and drops what is left over."""
+    """Report the length in steps and epochs: a large batch leaves few steps, and drops the remaining pairs."""
     per_epoch, batch = known.steps_per_epoch, known["data.rollout_batch_size"]
     if not per_epoch or known.train is None or batch < 1:
         return
     pairs, lost = known.train.rows, known.train.rows - per_epoch * batch
-    epoch = f"{pairs} pairs at {batch} a step are {per_epoch} steps an epoch"
+    epoch = f"{pairs} pairs at {batch} per step are {per_epoch} steps per epoch"
     epoch += f", {lost} pairs left over each time" if lost else ""
     if (steps := known["trainer.max_steps"]) is not None:
         yield note("trainer.max_steps", f"{epoch}; {steps} steps are {steps / per_epoch:.1f} epochs")
@@ -107,7 +107,7 @@ def check_val_only(known: Known) -> Iterator[Finding]:
 
 
 def check_resume(known: Known) -> Iterator[Finding]:
-    """What an existing checkpoint folder means: EasyR1 resumes from it without being asked."""
+    """EasyR1 resumes from an existing checkpoint folder by itself."""
     if known["trainer.load_checkpoint_path"] is not None:
         yield from _check_given_checkpoint(Path(known["trainer.load_checkpoint_path"]))
         return

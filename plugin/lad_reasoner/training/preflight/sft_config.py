@@ -85,7 +85,7 @@ def known_keys() -> frozenset[str]:
 
 
 def _check_keys(config: Config) -> Iterator[Finding]:
-    """Every key is one that LLaMA-Factory knows: it refuses others only after loading half a minute of imports."""
+    """LLaMA-Factory has every key: it rejects others only after half a minute of imports."""
     known = known_keys()
     if not known:
         yield warning("llamafactory", "it is not installed here, so the keys were not checked")
@@ -97,7 +97,7 @@ def _check_keys(config: Config) -> Iterator[Finding]:
 
 
 def _check_words(config: Config) -> Iterator[Finding]:
-    """`no` without quotes is a boolean in YAML, and another value than the word."""
+    """`no` without quotes is a boolean in YAML, not the word."""
     for key in _WORDS:
         if isinstance(config.get(key), bool):
             yield error(key, f"it is the boolean {config[key]}, not a word", remedy='Write it in quotes, as in "no"')
@@ -118,7 +118,7 @@ def _check_stage(config: Config) -> Iterator[Finding]:
 
 
 def _check_frozen(config: Config) -> Iterator[Finding]:
-    """Full-parameter training trains every part only if each part is said not to be frozen."""
+    """Full-parameter training trains only the parts that are explicitly not frozen."""
     if config.get("finetuning_type", "lora") != "full":
         return
     for key in _FROZEN:
@@ -184,7 +184,7 @@ def _check_output(config: Config) -> Iterator[Finding]:
 
 
 def _check_pixels(config: Config) -> Iterator[Finding]:
-    """Images are as large as in GRPO and evaluation; the saved processor does not remember."""
+    """Images are as large as in GRPO and evaluation; the saved processor does not record it."""
     if "image_max_pixels" not in config:
         remedy = "Set it to the max_pixels of GRPO and evaluation"
         yield warning("image_max_pixels", "it is not set, and the default is 589824", remedy=remedy)
@@ -210,7 +210,7 @@ def _check_batch(config: Config) -> Iterator[Finding]:
 
 
 def _check_deepspeed(config: Config) -> Iterator[Finding]:
-    """DeepSpeed's file is there, is JSON, and leaves to the trainer what the trainer decides."""
+    """DeepSpeed's file is JSON and leaves the trainer's settings to the trainer."""
     name = config.get("deepspeed")
     if not name:
         return
@@ -239,7 +239,7 @@ def _check_deepspeed(config: Config) -> Iterator[Finding]:
 def _check_environment(_: Config) -> Iterator[Finding]:
     """Ray is not asked to start what torchrun starts better."""
     if os.environ.get("USE_RAY", "0").lower() in {"1", "true"}:
-        remedy = "Unset it; on several GPUs FORCE_TORCHRUN=1. Ray asks for 10 CPUs a worker and waits for ever"
+        remedy = "Unset it; on several GPUs FORCE_TORCHRUN=1. Ray asks for 10 CPUs per worker and waits forever"
         yield error("USE_RAY", f"it is {os.environ['USE_RAY']}", remedy=remedy)
 
 

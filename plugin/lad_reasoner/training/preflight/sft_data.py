@@ -1,4 +1,4 @@
-"""The data of a LLaMA-Factory run: that it is found, read as meant, and not cut."""
+"""The data of a LLaMA-Factory run: it exists, is read as intended, and is not cut."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lad_reasoner.task.task import IMAGE_MARKER
 
 __all__ = ["MAX_ROWS", "check_data"]
 
-#: Looked at from the start of each file: opening every image of a large set would take minutes.
+#: Rows checked in each file: opening every image of a large set would take minutes.
 MAX_ROWS: Final = 1000
 
 _TAGS: Final = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
@@ -38,7 +38,7 @@ class _Dataset:
 
 @dataclass(slots=True)
 class _Counts:
-    """What was met in a file."""
+    """What a file contains."""
 
     rows: int = 0
     without_answer: int = 0
@@ -122,7 +122,7 @@ def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Ite
 
 
 def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Counts:
-    """Look at the first rows.
+    """Count the faults of the first rows.
 
     Raises:
         DataError: The file or an image is unreadable, or a row lacks a column.
@@ -174,7 +174,7 @@ def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _ruler(config: Mapping[str, Any]) -> PromptRuler:
-    """Return what measures as LLaMA-Factory scales images and the processor after it."""
+    """Return a ruler that scales images as LLaMA-Factory and then the processor do."""
     pixels = TrainerPixels(config.get("image_min_pixels", 32 * 32), config.get("image_max_pixels", 768 * 768))
     family = next((family for family in FAMILIES if config.get("template") in family.templates), FAMILIES[0])
     return PromptRuler(pixels, family.processor)
@@ -188,6 +188,6 @@ def _size(image: Any, media: Path) -> tuple[int, int]:
 
 
 def _find(name: str, media: Path) -> Path:
-    """Return an image's path: as it is, or from the media folder, in the order in which LLaMA-Factory looks."""
+    """Return an image's path: as it is, or from the media folder, in LLaMA-Factory's order."""
     beside: Sequence[Path] = (media / name, Path(name))
     return next((path for path in beside if path.is_file()), Path(name))

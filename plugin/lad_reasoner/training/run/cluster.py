@@ -110,10 +110,10 @@ def cluster_address() -> str | None:
 
 
 def files_of(config: EasyR1Config) -> list[str]:
-    """Return the files and folders that a run reads; hub names and hub data sets are left out.
+    """Return the files and folders that a run reads; hub names are left out.
 
     Args:
-        config: The EasyR1 config; its paths are looked at as they are, on each node.
+        config: The EasyR1 config; its paths are checked unchanged on each node.
     """
     named = [config["data.train_files"], config["data.val_files"], config["data.format_prompt"]]
     named += [config["data.override_chat_template"], config["worker.actor.model.model_path"]]
@@ -142,14 +142,14 @@ def probe(config: EasyR1Config) -> Cluster:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             raise _unreachable(f"no answer in {PATIENCE} s") from None
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["nothing said"]
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["no output"]
     if done.returncode:
         raise _unreachable(lines[-1][:300])
     return Cluster.model_validate_json(lines[-1])
 
 
 def faults_of(cluster: Cluster, config: EasyR1Config, trainer: Trainer) -> Iterator[RunError]:
-    """Yield why the cluster cannot run this, a node at a time, and then whether it is large enough."""
+    """Yield the faults of each node, and then whether the cluster is large enough."""
     for node in cluster.nodes:
         yield from _faults_of_node(node, cluster.here, config)
     nodes, each, cpus = config["trainer.nnodes"], config["trainer.n_gpus_per_node"], CPUS_PER_GPU[trainer.name]
@@ -161,7 +161,7 @@ def faults_of(cluster: Cluster, config: EasyR1Config, trainer: Trainer) -> Itera
         ("GPUs that are free", {node.name: node.free_gpus for node in cluster.nodes}, each),
         ("logical CPUs", {node.name: node.cpus for node in cluster.nodes}, each * cpus),
     )
-    room = {node.name: nodes for node in cluster.nodes}  # of how many nodes of the run each can take the place
+    room = {node.name: nodes for node in cluster.nodes}  # how many nodes of the run each can serve
     for what, have, need in sizes:
         room = {name: min(count, have[name] // need) for name, count in room.items()}
         if sum(room.values()) < nodes:
@@ -205,13 +205,13 @@ def _remedy_for(package: str) -> str:
 
 
 def _reach(address: str) -> None:
-    """Knock at the head node's port: Ray itself would try for minutes.
+    """Try to connect to the head node: Ray itself would try for minutes.
 
     Raises:
-        RunError: Nobody answers there.
+        RunError: Nothing listens there.
     """
     host, _, port = address.rpartition(":")
-    if not port.isdigit():  # auto: Ray looks on this machine
+    if not port.isdigit():  # auto: Ray searches this machine
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()

@@ -43,7 +43,7 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         """Return the user's turn; images are decoded, scaled and RGB.
 
         Raises:
-            DataError: The text is none, an image cannot be read, or there are more or fewer markers than images.
+            DataError: The column holds no text, an image is unreadable, or markers and images differ in number.
         """
         parts = self._text(example, key).split(IMAGE_MARKER)
         images = example.get(self.image_key) or []
@@ -77,14 +77,14 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         return (picture if size == picture.size else picture.resize(size)).convert("RGB")
 
     def _open(self, image: Any, where: str) -> Image.Image:
-        """Open an image given as ``{bytes, path}`` or as a path; its pixels are read later."""
+        """Open an image given as ``{bytes, path}`` or as a path; pixels are decoded later."""
         if isinstance(image, Image.Image):  # a column of Hugging Face Image features
             return image
         data, path = (image["bytes"], image["path"]) if isinstance(image, dict) else (None, image)
         return open_image(data or read_image_bytes(Path(self.config.get("image_dir") or "", path)), where)
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
-        """Drop rows whose prompt is longer than ``data.max_prompt_length`` and say how many.
+        """Drop rows whose prompt is longer than ``data.max_prompt_length`` and print how many.
 
         Lengths are computed from the text and the sizes of the images: no pixel is decoded.
         """
@@ -106,7 +106,7 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         images = example.get(self.image_key) or []
         sizes = [self._open(image, _name(example)).size for image in images]
         tokens = [image_tokens(*size, trainer=self._pixels, processor=rule) for size in sizes]
-        # The text holds one placeholder an image, which its tokens replace.
+        # The text holds one placeholder per image, which its tokens replace.
         return self._text_length(self._text(example, self.prompt_key)) + sum(tokens) - len(tokens)
 
     @cached_property
@@ -131,7 +131,7 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
     def _process_multi_modal_info(
         cls, messages: list[dict[str, Any]], *_unused: Any, **_ignored: Any
     ) -> tuple[list[Image.Image], None, None]:
-        """Return the images as they stand in the messages: scaled already, and once only."""
+        """Return the images of the messages, which are already scaled."""
         return (
             [part["image"] for message in messages for part in message["content"] if part["type"] == "image"],
             None,
