@@ -141,7 +141,7 @@ def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as lines:
             return {subject["id"]: subject for subject in map(json.loads, lines)}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"a line is broken ({error})", where=path, remedy="Run `lad annotate` again") from error
 
 

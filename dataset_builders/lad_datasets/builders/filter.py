@@ -99,7 +99,7 @@ def _licences(source: Path) -> dict[str, str]:
     """Return the licences of the source, as its manifest has them; empty without one."""
     try:
         found = json.loads(description_files(source)[0].read_text(encoding="utf-8")).get("licences", {})
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -93,6 +93,6 @@ def _read_counts(summary: Path) -> Mapping[str, Any]:
         return {}
     try:
         counts = json.loads(summary.read_text(encoding="utf-8"))["counts"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}  # it only explains: annotations without it are as good
     return counts if isinstance(counts, dict) else {}

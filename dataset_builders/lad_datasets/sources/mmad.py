@@ -400,7 +400,7 @@ def _read_knowledge(path: Path) -> dict[str, dict[str, dict[str, str]]]:
 def _read_json(path: Path, **options: Any) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"it is not readable JSON ({error})", where=path) from error
     if not isinstance(value, dict | _Pairs):
         raise DataError(f"it holds a {type(value).__name__}, not a JSON object", where=path)

@@ -116,7 +116,7 @@ def _read_defect_names(config: Path) -> dict[int, str]:
     try:
         entries = json.loads(config.read_text(encoding="utf-8-sig"))
         return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in entries}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f'it is not a list of {{"defect_name": ..., "pixel_value": ...}} ({error!r})', where=config
         ) from error

@@ -137,7 +137,7 @@ def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Lic
         return dataset, licence
     try:
         return str(json.loads(marker.read_text(encoding="utf-8"))["dataset"]), APACHE_2
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f'it is not {{"dataset": "synthetic_..."}} ({error})', where=marker, remedy="Render the images again"
         ) from error

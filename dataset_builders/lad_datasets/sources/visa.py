@@ -18,6 +18,7 @@ Converted by the reference's own script, which loses the defect names (every ano
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -106,7 +107,7 @@ def _iter_split(root: Path, category: str, rows: list[dict[str, str]], defects: 
     for split in ("train", "test"):
         for row in sorted((row for row in own if row["split"] == split), key=lambda row: row["image"]):
             path = row["image"].strip()
-            if not (root / path).is_file():
+            if not os.path.isfile(root / path):  # noqa: PTH113 - pathlib raises where a name is too long
                 raise DataError(
                     "no such file", where=root / path, remedy=f"{root / SPLIT} names it: unpack VisA again"
                 )
@@ -126,12 +127,13 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Return the rows of a CSV with LF or CRLF line ends, or [] if it is absent."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"the columns are {', '.join(reader.fieldnames or ()) or 'missing'}, not {', '.join(columns)}",
-                where=path,
-            )
-        return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            names = reader.fieldnames or ()
+            if missing := [column for column in columns if column not in names]:
+                problem = f"the columns are {', '.join(names) or 'missing'}, without {', '.join(missing)}"
+                raise DataError(problem, where=path)
+            return [{name: row[name] or "" for name in names} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"it is not a readable CSV ({error})", where=path, remedy="Unpack VisA again") from error

@@ -375,7 +375,7 @@ def read_run_card(predictions: Path) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"unreadable JSON ({error})", where=path) from error
     if not isinstance(card, dict):
         raise DataError(f"it holds a {type(card).__name__}, not a JSON object", where=path)

@@ -120,8 +120,10 @@ def _iter_values(folder: Path) -> Iterator[tuple[int, Row]]:
     for line in _iter_lines(folder / REWARD_LOG, "sums", "counts"):
         place = line["step"], "val/" if line.get("split") == "val" else ""
         for key, total in line["sums"].items():  # a validation set may come in several batches
-            sums[place][key] += total
-            counts[place][key] += line["counts"][key]
+            count = line["counts"].get(key)
+            if isinstance(total, int | float) and isinstance(count, int) and count > 0:
+                sums[place][key] += total
+                counts[place][key] += count
     for (step, prefix), totals in sums.items():
         if step in logged:  # samples are logged before their step is done
             yield step, {f"{prefix}{_part(key)}": total / counts[step, prefix][key] for key, total in totals.items()}

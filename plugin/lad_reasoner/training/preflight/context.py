@@ -74,7 +74,7 @@ class Known:
         path = Path(str(self["worker.actor.model.model_path"] or "")) / "config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return config if isinstance(config, dict) else {}
 

@@ -55,7 +55,7 @@ def check_sft(path: Path) -> list[Finding]:
 def _read(path: Path) -> Config:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as fault:
         raise DataError(
             f"it is not readable YAML ({fault})", where=path, remedy="Name a LLaMA-Factory config"
         ) from fault
@@ -220,7 +220,7 @@ def _check_deepspeed(config: Config) -> Iterator[Finding]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         stage = settings["zero_optimization"]["stage"]
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         yield error("deepspeed", f"{path} is not JSON with zero_optimization.stage ({type(fault).__name__}: {fault})")
         return
     for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):

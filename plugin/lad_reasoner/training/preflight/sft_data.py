@@ -58,9 +58,16 @@ def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
     info_file = folder / "dataset_info.json"
     try:
         info = json.loads(info_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         yield error("dataset_dir", f"{info_file} is not readable ({fault})", remedy="Build it with `lad build sft`")
         return
+    if not isinstance(info, dict):
+        yield error(str(info_file), "it must be a JSON object", remedy="Build it with `lad build sft`")
+        return
+    for key in ("cutoff_len", "image_min_pixels", "image_max_pixels"):
+        if type(config.get(key, 1)) is not int or config.get(key, 1) < 1:
+            yield error(key, f"{config[key]!r} is not a whole number from 1, so the data was not checked")
+            return
     for name in [*names, *(n.strip() for n in str(config.get("eval_dataset") or "").split(",") if n.strip())]:
         yield from _check_dataset(name, info, folder, config)
 
@@ -70,11 +77,13 @@ def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Map
         yield error("dataset", f"dataset_info.json has no {name}", remedy=f"Use one of {', '.join(info)}")
         return
     entry = info[name]
-    columns = entry.get("columns", {})
+    columns, tags = (entry.get(key, {}) if isinstance(entry, dict) else None for key in ("columns", "tags"))
+    if not isinstance(columns, dict) or not isinstance(tags, dict):
+        yield error(f"{name}: columns, tags", "each must be an object", remedy="Build it with `lad build sft`")
+        return
     if entry.get("formatting") != "sharegpt":
         yield error(f"{name}: formatting", f"it is {entry.get('formatting')!r}", remedy="Set it to sharegpt")
         return
-    tags = entry.get("tags", {})
     missing = [tag for tag in _TAGS if tag not in tags]
     if missing:
         yield error(f"{name}: tags", f"{', '.join(missing)} must be given: the defaults differ")
@@ -95,7 +104,7 @@ def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Map
 
 
 def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Iterator[Finding]:
-    cutoff = int(config.get("cutoff_len", 2048))
+    cutoff = config.get("cutoff_len", 2048)
     if not counts.rows:
         yield error(str(dataset.file), "it has no rows")
     if counts.without_answer:
@@ -128,7 +137,7 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
         DataError: The file or an image is unreadable, or a row lacks a column.
     """
     counts = _Counts()
-    cutoff = int(config.get("cutoff_len", 2048))
+    cutoff = config.get("cutoff_len", 2048)
     ruler = _ruler(config)
     media = Path(str(config.get("media_dir") or folder))
     for row in islice(_iter_rows(dataset), MAX_ROWS):
@@ -143,6 +152,8 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
                 f"row {counts.rows} has no {fault}; {dataset.messages!r} must be a list of turns", where=dataset.file
             ) from fault
         images = (row.get(dataset.images) or []) if dataset.images else []
+        if not isinstance(images, list):
+            raise DataError(f"row {counts.rows}: {dataset.images!r} must be a list of images", where=dataset.file)
         text = "".join(content for _, content in messages)
         counts.without_answer += all(role != dataset.tags["assistant_tag"] for role, _ in messages)
         counts.mismatched += text.count(IMAGE_MARKER) != len(images)
@@ -168,8 +179,9 @@ def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
             with dataset.file.open(encoding="utf-8") as lines:
                 yield from (json.loads(line) for line in lines if line.strip())
         else:
-            yield from json.loads(dataset.file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+            rows = json.loads(dataset.file.read_text(encoding="utf-8"))
+            yield from rows if isinstance(rows, list) else [rows]
+    except (OSError, ValueError, RecursionError) as fault:
         raise DataError(f"it cannot be read as json, jsonl or parquet ({fault})", where=dataset.file) from fault
 
 
