@@ -42,3 +42,10 @@ def test_visible_text_prints_and_stays_as_it_is(text) -> None:
 def test_usual_text_is_left_alone() -> None:
     for text in ("häkel ☃ 正常", "a\tb\nc", "C:\\data\\x.png", "é🎉"):
         assert visible(text) == text
+
+
+def test_ids_from_a_file_move_no_cursor_on_the_terminal(capsys) -> None:
+    from lad_reasoner.commands.systems import note_ids
+
+    note_ids("own\x1b[2J", ["a\nb\u202e"], "pairs are unknown")
+    assert capsys.readouterr().err == "own\\x1b[2J: 1 pairs are unknown: a\\nb\\u202e\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,7 +54,7 @@ def read_systems(
         note_ids(system.name, system.missing, "pairs without a reply; not scored")
         note_ids(system.name, system.unknown, "unknown pairs")
         for note in system.notes:
-            typer.echo(f"{system.name}: {note}", err=True)
+            typer.echo(visible(f"{system.name}: {note}", one_line=True), err=True)
     return systems
 
 
@@ -98,7 +99,7 @@ def note_ids(name: str, ids: Sequence[str], what: str) -> None:
     """Print on stderr how many ids there are, and the first three."""
     if ids:
         shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-        typer.echo(f"{name}: {len(ids)} {what}: {shown}", err=True)
+        typer.echo(visible(f"{name}: {len(ids)} {what}: {shown}", one_line=True), err=True)
 
 
 def print_json(value: object) -> None:
