@@ -1,6 +1,6 @@
 """Pretrain the demo's base model on drawn pictures, from random weights: minutes on one CPU core.
 
-Needs:     pip install lad-reasoner[cpu]
+Needs:     pip install '.[cpu]'
 Command:   OMP_NUM_THREADS=1 python examples/demo/pretrain.py --out runs/base
 Hardware:  one CPU core, 1.5 GB of memory (a second thread gains nothing at this size)
 Time:      25 minutes on a 2.5 GHz core shared with other work; an estimated 7 on a free one

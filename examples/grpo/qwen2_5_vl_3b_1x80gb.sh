@@ -2,7 +2,7 @@
 # GRPO of Qwen2.5-VL-3B, full parameters with fp32 master weights, on one GPU of 80 or 141 GB.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_1x80gb.sh
 #           bash examples/grpo/qwen2_5_vl_3b_1x80gb.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 1 GPU of 80 or 141 GB, 96 GB of host memory (estimated)

@@ -2,7 +2,7 @@
 # Ablation: the KL penalty in the loss, as in EasyR1's own examples, in place of equation 7's reward.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_kl_loss.sh
 #           bash examples/grpo/qwen2_5_vl_3b_kl_loss.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 8 GPUs of 80 GB (estimated)

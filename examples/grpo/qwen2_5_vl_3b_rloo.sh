@@ -2,7 +2,7 @@
 # Equation 7's KL penalty in the reward, with RLOO, which does not divide by the group's spread.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_rloo.sh
 #           bash examples/grpo/qwen2_5_vl_3b_rloo.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 8 GPUs of 80 GB (estimated)

@@ -3,7 +3,7 @@
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`),
 #           runs/sft/qwen2_5_vl_3b (examples/sft/qwen2_5_vl_3b.yaml), and
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen2_5_vl_3b_sft_grpo.sh
 #           bash examples/grpo/qwen2_5_vl_3b_sft_grpo.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 8 GPUs of 80 GB (estimated)

@@ -2,7 +2,7 @@
 # GRPO of Qwen2.5-VL-7B on two nodes of eight GPUs.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  RAY_ADDRESS=auto easyr1 config=examples/grpo/qwen2_5_vl_7b_2x8.sh
 #           bash examples/grpo/qwen2_5_vl_7b_2x8.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 2 nodes of 8 GPUs of 80 GB, a shared folder for data and checkpoints (estimated)

@@ -2,7 +2,7 @@
 # GRPO of Qwen3-VL-4B in pure bf16 on one GPU of 80 or 141 GB.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen3_vl_4b_1x80gb_bf16.sh
 #           bash examples/grpo/qwen3_vl_4b_1x80gb_bf16.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 1 GPU of 80 or 141 GB, 64 GB of host memory (estimated)

@@ -2,7 +2,7 @@
 # GRPO of Qwen3-VL-4B, full parameters, on four GPUs of 80 GB.
 #
 # Needs:    data/grpo.parquet and data/grpo_val.parquet (`lad build grpo --val-fraction 0.1`)
-#           EasyR1 or verl with vLLM: pip install 'lad-reasoner[easyr1]' or 'lad-reasoner[vllm]'
+#           EasyR1 or verl with vLLM: pip install '.[easyr1]' or '.[vllm]'
 # Command:  easyr1 config=examples/grpo/qwen3_vl_4b_4x80gb.sh
 #           bash examples/grpo/qwen3_vl_4b_4x80gb.sh    (the same without our checks, from an EasyR1 environment)
 # Hardware: 4 GPUs of 80 GB (estimated)

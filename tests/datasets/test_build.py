@@ -72,7 +72,7 @@ def test_rows_are_what_trainers_and_people_need(lad, small_tree, tmp_path, rows_
         assert row["reward_model"] == {"style": "rule", "ground_truth": row["answer"]}
         assert row["pair_id"] == f"folder/{row['query_path']}"
         assert row["data_source"] == f"folder/{row['category']}"
-    assert done.stdout.splitlines()[0] == "folder\tgear\tappearance\tyes\t3"
+    assert "folder\tgear\town\tyes\t3" in done.stdout.splitlines()  # no known kind
 
 
 @pytest.mark.parametrize(("recipe", "pairs"), [("paper", 984), ("all", 1725 + 2162)])

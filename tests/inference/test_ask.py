@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from lad_reasoner.commands.ask import _print_verdict
 from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.ask import Verdict, read_image_file
+from lad_reasoner.inference.protocol import Answer
 from lad_reasoner.pairs.images import MAX_IMAGE_PIXELS
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.response import parse
@@ -67,6 +70,59 @@ def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.C
     said = "\x1b[2J[red]a pin[/red] is\u202e missing"
     _print_verdict(Verdict("yes", said, 0.9, "answer_token", True, said, 0.1))
     assert capsys.readouterr().out == "[2J[red]a pin[/red] is missing\nverdict: anomalous (yes), P(yes) 0.90\n"
+
+
+class _Answers:
+    """A backend whose response ends for one reason."""
+
+    model = "m"
+
+    def __init__(self, reason: Literal["stop", "length"]) -> None:
+        self.reason = reason
+
+    def answer(self, questions: object) -> Iterator[Answer]:
+        yield Answer("", 0, "<think> a pin", None, None, 9, 3, self.reason, 0.1)
+
+
+@pytest.mark.parametrize(("reason", "cut"), [("length", True), ("stop", False)])
+def test_a_response_that_is_cut_off_is_reported(image, capsys, monkeypatch, reason, cut) -> None:
+    monkeypatch.setattr("lad_reasoner.commands.ask.load_model", lambda *_, **__: _Answers(reason))
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "ask",
+                "--reference",
+                str(image),
+                "--query",
+                str(image),
+                "--model",
+                "m",
+                "--max-new-tokens",
+                "3",
+                "--json",
+            ]
+        )
+    shown = capsys.readouterr()
+    assert stop.value.code == 0
+    assert json.loads(shown.out)["cut"] is cut
+    warning = "warning: the response is cut off at 3 tokens. Ask again with a larger --max-new-tokens.\n"
+    assert shown.err == warning * cut
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "extra"),
+    [
+        (["serve", "--model", "m"], "gradio", "serve"),
+        (["ask", "--reference", "{image}", "--query", "{image}", "--model", "m"], "torch", "predict"),
+    ],
+)
+def test_a_missing_package_names_its_extra(image, capsys, monkeypatch, *, words, module, extra) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "lad_reasoner.inference.backends.transformers", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main([word.format(image=image) for word in words])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(f"In the checkout, run: pip install '.[{extra}]'.\n")
 
 
 @pytest.mark.slow

@@ -374,7 +374,7 @@ def test_the_command_finds_mends_and_imports_no_torch(model):
     found = lad()
     assert found.returncode == 1
     assert "`--fix` mends it" in found.stderr
-    assert "1 errors, 0 warnings" in found.stdout
+    assert "1 error, 0 warnings" in found.stdout
     mended = lad("--fix", "--json")
     assert mended.returncode == 0
     report = json.loads(mended.stdout)[0]

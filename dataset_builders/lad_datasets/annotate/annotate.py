@@ -17,7 +17,7 @@ from lad_datasets.annotate.prompt import prompt_digest
 from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError
 from lad_datasets.annotate.subjects import Subject
 from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY
-from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.errors import DataError, RunError, UsageError, install_hint
 from lad_reasoner.support.files import locked, replace_when_done, write_json
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
@@ -69,7 +69,7 @@ def annotate_with_model(
     try:
         from lad_datasets.annotate.run import Runner
     except ModuleNotFoundError as error:
-        remedy = "Run: pip install 'lad-reasoner[annotate]'"
+        remedy = install_hint("annotate")
         raise UsageError(f"--writer model needs the package {error.name}", remedy=remedy) from error
     from lad_datasets.annotate.store import RunCard, Store
 

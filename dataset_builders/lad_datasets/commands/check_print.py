@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from lad_datasets.checks.check import Report, Table
+from lad_reasoner.support.findings import count_findings
 from lad_reasoner.support.visible import visible
 
 __all__ = ["print_reports"]
@@ -29,7 +30,7 @@ def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
         for line in report.errors:
             print(visible(f"error: {line}", one_line=True), file=sys.stderr)
         facts = "".join(f", {name} {value}" for name, value in report.facts.items())
-        verdict = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
+        verdict = count_findings(len(report.errors), len(report.warnings))
         typer.echo(visible(f"{report.path}: {report.kind}{facts}: {verdict}", one_line=True))
 
 

@@ -66,6 +66,9 @@ def ask_command(
         typer.echo(json.dumps(verdict.to_dict(), indent=2, ensure_ascii=False))
     else:
         _print_verdict(verdict)
+    if verdict.cut:
+        limit = f"{max_new_tokens} tokens. Ask again with a larger --max-new-tokens."
+        typer.echo(f"warning: the response is cut off at {limit}", err=True)
 
 
 def _print_verdict(verdict: Verdict) -> None:

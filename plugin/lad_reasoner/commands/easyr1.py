@@ -135,7 +135,7 @@ def train_command(words: Words, *, no_check: NoCheck = False) -> None:
 
     Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml
 
-    Example: easyr1 config=examples/demo/grpo.yaml trainer.max_steps=2 trainer.logger=[console]
+    Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml trainer.max_steps=2 'trainer.logger=[console]'
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
     from lad_reasoner.training.preflight.preflight import refuse_errors, run_checks, total_steps

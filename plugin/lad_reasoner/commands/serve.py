@@ -46,7 +46,9 @@ def serve_command(
     """
     import threading
 
-    from lad_reasoner.inference.serve import serve
+    from lad_reasoner.inference.serve import require_gradio, serve
+
+    require_gradio()  # before a model is loaded
 
     engine = load_model(
         backend,

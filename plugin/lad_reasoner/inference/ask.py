@@ -31,6 +31,7 @@ class Verdict:
         well_formed: Whether the response keeps to the template.
         response: The whole text.
         seconds: Wall-clock seconds of the model.
+        cut: Whether the response was cut off at the token limit.
     """
 
     answer: Label | None
@@ -40,6 +41,7 @@ class Verdict:
     well_formed: bool
     response: str
     seconds: float
+    cut: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON values."""
@@ -73,6 +75,7 @@ def ask(backend: Backend, references: Sequence[Image], query: Image) -> Verdict:
         well_formed=response.well_formed,
         response=answer.response,
         seconds=answer.seconds,
+        cut=answer.finish_reason == "length",
     )
 
 

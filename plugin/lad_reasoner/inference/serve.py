@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from html import escape
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,12 +21,12 @@ from lad_reasoner.inference.ask import Verdict, ask, read_image_file
 from lad_reasoner.inference.protocol import Backend
 from lad_reasoner.inference.serve_guard import Guard, upload_folder
 from lad_reasoner.pairs.images import image_formats
-from lad_reasoner.support.errors import LadError, RunError, UsageError
+from lad_reasoner.support.errors import LadError, RunError, UsageError, install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["serve"]
+__all__ = ["require_gradio", "serve"]
 
 #: Uploads older than this are deleted; the folder is searched as often, in seconds.
 _FORGET_SECONDS: Final = 600
@@ -83,6 +84,7 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
         UsageError: gradio is not installed.
         RunError: The port is taken.
     """
+    require_gradio()
     with upload_folder() as folder, _environment(folder):
         page, theme = _build_page(backend, folder, max_megabytes)
         from starlette.middleware import Middleware
@@ -132,13 +134,19 @@ def _environment(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def require_gradio() -> None:
+    """Check that the page can be built, without importing gradio, which takes seconds.
+
+    Raises:
+        UsageError: gradio is not installed.
+    """
+    if find_spec("gradio") is None:
+        raise UsageError("lad serve needs the package gradio", remedy=install_hint("serve"))
+
+
 def _build_page(backend: Backend, folder: Path, max_megabytes: int) -> tuple[Any, Any]:
     """Return the gradio page and its theme."""
-    try:
-        import gradio as gr
-    except ImportError as error:
-        remedy = "Run: pip install 'lad-reasoner[serve]'"
-        raise UsageError("lad serve needs the package gradio", remedy=remedy) from error
+    import gradio as gr
 
     accepted = f"{', '.join(image_formats())}; at most {max_megabytes} MB"
     histories: OrderedDict[str, list[list[str]]] = OrderedDict()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from lad_reasoner.support.visible import visible
 
-__all__ = ["DataError", "LadError", "RunError", "UsageError"]
+__all__ = ["DataError", "LadError", "RunError", "UsageError", "install_hint"]
 
 
 class LadError(Exception):
@@ -56,3 +56,13 @@ class DataError(LadError):
 
 class RunError(LadError):
     """A trainer, server or stage that did not finish."""
+
+
+def install_hint(*extras: str) -> str:
+    """Return the remedy for missing packages: the command that installs one of these extras.
+
+    Example:
+        >>> install_hint("vllm", "easyr1")
+        "In the checkout, run: pip install '.[vllm]' or pip install '.[easyr1]'"
+    """
+    return "In the checkout, run: " + " or ".join(f"pip install '.[{extra}]'" for extra in extras)

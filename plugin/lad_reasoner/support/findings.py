@@ -9,7 +9,7 @@ from typing import Literal
 
 from lad_reasoner.support.visible import visible
 
-__all__ = ["Finding", "Findings", "error", "note", "warning"]
+__all__ = ["Finding", "Findings", "count_findings", "error", "note", "warning"]
 
 _log = logging.getLogger("lad_reasoner.findings")
 
@@ -54,6 +54,16 @@ def warning(where: object, problem: str, *, remedy: str = "") -> Finding:
 def note(where: object, problem: str, *, remedy: str = "") -> Finding:
     """Return information about something that is not wrong."""
     return Finding("note", str(where), problem, remedy)
+
+
+def count_findings(errors: int, warnings: int) -> str:
+    """Return the numbers of errors and warnings in words.
+
+    Example:
+        >>> count_findings(1, 0)
+        '1 error, 0 warnings'
+    """
+    return f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
 
 class Findings:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from lad_reasoner.support.errors import RunError
+from lad_reasoner.support.errors import RunError, install_hint
 
 __all__ = [
     "Trainer",
@@ -72,8 +72,7 @@ def require_trainer() -> Trainer:
     if trainer is None:
         raise RunError(
             "neither EasyR1 nor verl is installed",
-            remedy="Run: pip install 'lad-reasoner[cpu]' (verl, without a GPU), 'lad-reasoner[vllm]' or "
-            "'lad-reasoner[easyr1]' (with GPUs)",
+            remedy=f"{install_hint('cpu')} (verl, without a GPU). With GPUs, use the extra vllm or easyr1",
         )
     return trainer
 

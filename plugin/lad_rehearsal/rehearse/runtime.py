@@ -13,7 +13,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.errors import RunError, UsageError, install_hint
 from lad_reasoner.training.installed import Trainer, TrainerName, find_trainer, require_trainer
 from lad_reasoner.training.preflight.machine import EASYR1_NEEDS
 from lad_reasoner.training.runtimes import RolloutEngine
@@ -100,7 +100,7 @@ def _checkout(home: Path) -> RehearsalRuntime:
 def _installed(name: TrainerName, engine: RolloutEngine) -> RehearsalRuntime:
     trainer = find_trainer()
     if trainer is None or trainer.name != name:
-        remedy = f"Set {HOME} to a checkout" if name == "easyr1" else "Run: pip install 'lad-reasoner[cpu]'"
+        remedy = f"Set {HOME} to a checkout" if name == "easyr1" else install_hint("cpu")
         raise RunError(f"{name} is not installed", remedy=remedy)
     return RehearsalRuntime(trainer, sys.executable, engine=engine)
 

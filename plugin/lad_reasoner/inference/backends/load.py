@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import UsageError, install_hint
 
 __all__ = ["load_backend"]
 
@@ -27,7 +27,7 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
         if str(error.name).startswith("lad_reasoner"):
             raise
         problem = f"--backend {name} needs the package {error.name}, which is not installed"
-        raise UsageError(problem, remedy=f"Run: pip install 'lad-reasoner[{_EXTRAS[name]}]'") from error
+        raise UsageError(problem, remedy=install_hint(_EXTRAS[name])) from error
 
 
 def _backend_class(name: BackendName) -> Callable[[BackendOptions], Backend]:

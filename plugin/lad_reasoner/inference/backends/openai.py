@@ -19,7 +19,7 @@ from lad_reasoner.inference.backends.messages import chat_content, request_seed
 from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.predictions import Failure, Sampling
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
-from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.errors import RunError, UsageError, install_hint
 
 if TYPE_CHECKING:
     from lad_reasoner.support.openai_client import ChatServer, NoReplyError, Reply
@@ -79,7 +79,7 @@ class OpenAIBackend:
         try:
             from lad_reasoner.support.openai_client import ChatServer
         except ModuleNotFoundError as error:
-            remedy = "Run: pip install 'lad-reasoner[annotate]'"
+            remedy = install_hint("annotate")
             raise UsageError(f"--backend openai needs the package {error.name}", remedy=remedy) from error
         address = self._options.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
         option = "--base-url" if self._options.base_url else "OPENAI_BASE_URL"

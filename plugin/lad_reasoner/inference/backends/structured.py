@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import UsageError, install_hint
 
 if TYPE_CHECKING:  # servers need the expression alone, without torch
     import torch
@@ -57,7 +57,7 @@ class TemplateGuide:
         try:
             import xgrammar
         except ModuleNotFoundError as error:
-            remedy = "Run: pip install 'lad-reasoner[predict]'"
+            remedy = install_hint("predict")
             raise UsageError("--structured needs the package xgrammar", remedy=remedy) from error
         info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
         self._grammar = xgrammar.GrammarCompiler(info).compile_regex(regex)

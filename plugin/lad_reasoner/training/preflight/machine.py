@@ -9,7 +9,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import UsageError, install_hint
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
 from lad_reasoner.training.preflight.algorithm import CHOICES
@@ -41,7 +41,7 @@ def check_trainer(known: Known) -> Iterator[Finding]:
         yield error(
             "trainer",
             "neither EasyR1 nor verl is installed",
-            remedy="Run: pip install 'lad-reasoner[cpu]', [vllm] or [easyr1]",
+            remedy=install_hint("cpu", "vllm", "easyr1"),
         )
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
 from rich.console import Console
 
 from lad_reasoner.support.errors import UsageError
-from lad_reasoner.support.findings import Finding
+from lad_reasoner.support.findings import Finding, count_findings
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu
@@ -33,25 +33,25 @@ def run_checks(config: EasyR1Config, trainer: Trainer | None, keys: Mapping[str,
     """Return what is wrong with a run: errors, warnings, then notes, each in the order of the checks."""
     known = Known(config=config, trainer=trainer, keys=keys, gpu=has_gpu())
     findings = [finding for check in CHECKS for finding in check(known)]
+    return _sorted(findings)
+
+
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    """Return errors, warnings, then notes."""
     return sorted(findings, key=lambda finding: list(_STYLES).index(finding.severity))
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:
-    """Say the warnings and notes on stderr, and stop at errors.
+    """Print all findings on stderr, the errors first, and stop if there are errors.
 
     Raises:
-        UsageError: At least one finding is an error; it is the first one, and the others are printed before.
+        UsageError: At least one finding is an error; the exception counts them.
     """
-    errors = [finding for finding in findings if finding.is_error]
-    for finding in findings:
-        if finding not in errors[:1]:
-            print(finding, file=sys.stderr)
-    if errors:
-        first = errors[0]
-        remedy = (
-            f"{first.remedy}. --no-check starts nevertheless" if first.remedy else "--no-check starts nevertheless"
-        )
-        raise UsageError(first.problem, where=first.where, remedy=remedy)
+    for finding in _sorted(findings):
+        print(finding, file=sys.stderr)
+    if errors := sum(finding.is_error for finding in findings):
+        count, them = (f"{errors} errors", "them") if errors > 1 else ("1 error", "it")
+        raise UsageError(f"{count} in the config", remedy=f"Correct {them}, or start nevertheless with --no-check")
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
@@ -63,7 +63,7 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
     for finding in findings:
         console.print(str(finding), style=_STYLES[finding.severity], markup=False)
     count = Counter(finding.severity for finding in findings)
-    console.print(f"{len(CHECKS)} checks, {count['error']} errors, {count['warning']} warnings")
+    console.print(f"{len(CHECKS)} checks, {count_findings(count['error'], count['warning'])}")
 
 
 def total_steps(config: EasyR1Config) -> int | None:
