@@ -10,8 +10,9 @@ import sys
 import time
 
 import pytest
+import typer
 
-from lad_reasoner.commands.lad import run_app
+from lad_reasoner.commands.lad import run_app, run_words
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "ray", "verl", "sklearn", "matplotlib", "numpy")
@@ -135,3 +136,27 @@ def test_a_stream_that_is_closed_is_no_fault(closed: str) -> None:
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "--data", "x"], "interrupted; run the same command again to continue"),
+        (["score", "x"], "interrupted"),
+        (["config=x.yaml"], "interrupted; run the same command again to continue"),
+    ],
+)
+def test_an_interrupt_is_answered_with_how_to_continue(words, said, capsys) -> None:
+    def build() -> typer.Typer:
+        app = typer.Typer()
+
+        @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+        def interrupted(words: list[str]) -> None:
+            raise KeyboardInterrupt
+
+        return app
+
+    with pytest.raises(SystemExit) as stop:
+        run_words(build, words)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == said

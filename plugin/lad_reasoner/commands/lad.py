@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import typer
 
@@ -77,6 +77,13 @@ def show_messages() -> None:
         logger.addHandler(_PlainHandler())
 
 
+#: The exit code after Ctrl-C or SIGTERM: 128 and the number of SIGINT.
+INTERRUPTED: Final = 130
+
+#: Verbs of `lad` and `easyr1` that continue where they stopped. Bare `easyr1 config=FILE` trains too.
+RESUMABLE: Final = frozenset({"annotate", "demo", "predict", "train"})
+
+
 def build_app() -> typer.Typer:
     """Return the `lad` application with every verb on it."""
     show_messages()
@@ -103,12 +110,13 @@ def build_app() -> typer.Typer:
     return app
 
 
-def run_app(run: Callable[[], object], *, debug: bool) -> int:
+def run_app(run: Callable[[], object], *, debug: bool, resume: str = "interrupted") -> int:
     """Run a command line and return its exit code; every error becomes one line on stderr, never a traceback.
 
     Args:
         run: The command line. Its own exit code is read from the SystemExit it raises.
         debug: Let exceptions through, with their tracebacks.
+        resume: What to print after an interrupt.
     """
     # Python has no stream object where the caller closed the stream (`2>&-`), and the code below expects one.
     sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
@@ -118,10 +126,13 @@ def run_app(run: Callable[[], object], *, debug: bool) -> int:
         with show_progress():
             run()
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this exit code
+            print(resume, file=sys.stderr)
+        return code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        print(resume, file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the pipe is gone, so nobody would read a message
         return 1
@@ -156,7 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_words(build: Callable[[], typer.Typer], words: Sequence[str]) -> NoReturn:
     """Run an application with these words and exit; ``--debug`` may stand anywhere among them."""
     rest = [word for word in words if word != "--debug"]
-    sys.exit(run_app(lambda: build()(rest), debug=len(rest) < len(words)))
+    again = bool(RESUMABLE & set(rest)) or any(word.startswith("config=") for word in rest[:1])
+    resume = "interrupted; run the same command again to continue" if again else "interrupted"
+    sys.exit(run_app(lambda: build()(rest), debug=len(rest) < len(words), resume=resume))
 
 
 if __name__ == "__main__":
