@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -240,6 +241,10 @@ def disc(value: int = 255) -> Image.Image:
     return mask
 
 
+def deep(value: int) -> Image.Image:
+    return Image.fromarray((np.asarray(disc()) > 0).astype(np.uint16) * np.uint16(value))
+
+
 def two_values() -> Image.Image:
     values = np.zeros((80, 96), dtype=np.uint8)
     values[10:30, 10:30], values[50:70, 10:30] = 255, 250
@@ -257,6 +262,9 @@ def two_values() -> Image.Image:
         (disc(1), "unnamed", False),
         (two_values(), "missing_pin+other", True),
         (disc().convert("RGB"), "missing_pin", True),
+        (deep(254 * 257), "extra_pin", True),
+        (deep(255 * 257), "missing_pin", True),
+        (deep(254), "extra_pin", True),
     ],
 )
 def test_a_mask_names_only_what_it_shows(tmp_path, draw_tiny, *, mask, defect, clear) -> None:
@@ -264,6 +272,41 @@ def test_a_mask_names_only_what_it_shows(tmp_path, draw_tiny, *, mask, defect, c
     (sample,) = [sample for sample in tree.samples if sample.kind == "logical"]
     assert sample.defect == defect
     assert any("uncertain" in note for note in tree.notes) != clear
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{"defect_name": "", "pixel_value": 1}', 'defect_name "" is not a name'),
+        ('{"defect_name": " ", "pixel_value": 1}', 'defect_name " " is not a name'),
+        ('{"defect_name": null, "pixel_value": 1}', "defect_name null is not a name"),
+        ('{"defect_name": 7, "pixel_value": 1}', "defect_name 7 is not a name"),
+        ('{"defect_name": "Good", "pixel_value": 1}', "defect_name 'Good' means a normal image"),
+        ('{"defect_name": "b", "pixel_value": 255}', "pixel_value 255 is already that of 'a'"),
+        *(
+            (f'{{"defect_name": "b", "pixel_value": {value}}}', "is not an integer from 1 to 255")
+            for value in ("0", "-1", "256", "1e400", "NaN", "254.9", "254.0", "true", "null", '"254"', "[1]")
+        ),
+        ('{"defect_name": "b"}', 'the entry is not {"defect_name"'),
+        ("7", 'the entry is not {"defect_name"'),
+    ],
+)
+def test_an_entry_of_the_config_that_names_nothing_is_refused(tmp_path, draw_tiny, *, entry, message) -> None:
+    root = loco_tree(tmp_path / "loco", disc(), draw_tiny)
+    config = root / "pushpins/defects_config.json"
+    config.write_text(f'[{{"defect_name": "a", "pixel_value": 255}}, {entry}]')
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        mvtec_loco.scan(root)
+    assert str(caught.value).startswith(f"{config}, entry 2")
+
+
+@pytest.mark.parametrize(("text", "why"), [("[]", "names none"), ("{}", "names none"), (None, "is absent")])
+def test_a_note_tells_an_empty_config_from_an_absent_one(tmp_path, draw_tiny, *, text, why) -> None:
+    root = loco_tree(tmp_path / "loco", disc(), draw_tiny)
+    config = root / "pushpins/defects_config.json"
+    config.write_text(text) if text else config.unlink()
+    (note,) = [note for note in mvtec_loco.scan(root).notes if "no defect name" in note]
+    assert f"{config} {why}" in note
 
 
 def test_a_name_with_a_line_end_is_refused(lad, small_tree, tmp_path) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["COMMON", "NORMAL_NAMES", "FolderNames"]
+__all__ = ["COMMON", "NORMAL_NAMES", "FolderNames", "means_normal"]
 
 _WORDS: Final = """
     good goods ok okay normal normals nominal pass passed fine intact flawless undamaged defectfree faultless
@@ -93,6 +93,11 @@ class FolderNames:
 
 #: The documented names alone.
 COMMON: Final = FolderNames()
+
+
+def means_normal(name: str) -> bool | None:
+    """Return whether a name means normal images; None if it may mean either."""
+    return _squeeze(name) in NORMAL_NAMES
 
 
 def _squeezed(names: Iterable[str]) -> set[str]:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from lad_datasets.sources.folder_names import means_normal
 from lad_datasets.sources.recognise import refuse_other_dataset
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
@@ -42,6 +43,9 @@ UNNAMED: Final = "unnamed"
 #: Our choice: the least share of a mask's marked pixels that names a defect, and how far its value may be off.
 _MIN_SHARE: Final = 0.2
 _MAX_STEP: Final = 2
+
+#: The largest value of a mask's pixel.
+_MAX_VALUE: Final = 255
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,logical_anomalies,structural_anomalies}"
 
@@ -102,7 +106,8 @@ def _name_defects(root: Path, category: Path, samples: list[Sample], workers: in
     blurred = [sample.path for sample, (_, clear) in zip(samples, read, strict=True) if not clear]
     notes = []
     if unnamed := [sample.path for sample in named if sample.defect == UNNAMED]:
-        why = "their masks name none" if names else f"{category / 'defects_config.json'} is absent"
+        config = category / "defects_config.json"
+        why = "their masks name none" if names else f"{config} {'names none' if config.is_file() else 'is absent'}"
         notes.append(f"{category}: {len(unnamed)} anomalous images have no defect name ({why}), such as {unnamed[0]}")
     if blurred:
         why = "their masks have other values than defects_config.json; were they resized?"
@@ -115,11 +120,31 @@ def _read_defect_names(config: Path) -> dict[int, str]:
         return {}
     try:
         entries = json.loads(config.read_text(encoding="utf-8-sig"))
-        return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in entries}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(
-            f'it is not a list of {{"defect_name": ..., "pixel_value": ...}} ({error!r})', where=config
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the file is not JSON: {error}", where=config) from error
+    names: dict[int, str] = {}
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries] if entries else [], 1):
+        name, value = _read_entry(entry, f"{config}, entry {number}")
+        if value in names:
+            raise DataError(
+                f"pixel_value {value} is already that of {names[value]!r}", where=f"{config}, entry {number}"
+            )
+        names[value] = name
+    return names
+
+
+def _read_entry(entry: object, where: str) -> tuple[str, int]:
+    """Return the name and the pixel value of an entry of the config."""
+    if not isinstance(entry, dict) or not {"defect_name", "pixel_value"} <= entry.keys():
+        raise DataError('the entry is not {"defect_name": ..., "pixel_value": ...}', where=where)
+    name, value = entry["defect_name"], entry["pixel_value"]
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"defect_name {json.dumps(name)} is not a name", where=where)
+    if means_normal(name):
+        raise DataError(f"defect_name {name!r} means a normal image", where=where)
+    if type(value) is not int or not 1 <= value <= _MAX_VALUE:
+        raise DataError(f"pixel_value {json.dumps(value)} is not an integer from 1 to {_MAX_VALUE}", where=where)
+    return name, value
 
 
 def _defect(root: Path, sample: Sample, names: dict[int, str]) -> tuple[str, bool]:

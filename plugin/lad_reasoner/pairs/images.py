@@ -215,6 +215,8 @@ def _to_8_bit(image: Picture, where: object) -> Picture:
 def decode_mask(data: bytes, where: object) -> NDArray[np.uint8]:
     """Return a mask's values, (height, width): the largest of its colour channels, without alpha.
 
+    A mask of 16 bits is scaled to 8: 257 means 1, and 65535 means 255. One whose values all fit into 8 bits is kept.
+
     Raises:
         DataError: It is not a sound image, or too large.
     """
@@ -223,7 +225,8 @@ def decode_mask(data: bytes, where: object) -> NDArray[np.uint8]:
     with _open(data, where) as image:
         loaded = load_pixels(image, where)
         if loaded.mode.startswith(("I", "F")):
-            return np.asarray(loaded).clip(0, 255).astype(np.uint8)
+            deep = np.nan_to_num(np.asarray(loaded, dtype=np.float64))
+            return (deep / (257 if deep.max() > 255 else 1)).round().clip(deep > 0, 255).astype(np.uint8)
         values: NDArray[np.uint8] = np.asarray(loaded.convert("RGB")).max(axis=2)
         # A palette may be all black: then its indices are the values.
         return values if values.any() or loaded.mode != "P" else np.asarray(loaded)

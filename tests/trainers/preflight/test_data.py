@@ -90,6 +90,9 @@ BROKEN = {
     "pixel bounds crossed": Broken(
         ["data.min_pixels=9000", "data.max_pixels=5000"], "error: data.min_pixels", "above data.max_pixels"
     ),
+    "no pixels": Broken(["data.max_pixels=0"], "error: data.max_pixels", "0 is too small for an image"),
+    "few pixels": Broken(["data.max_pixels=1"], "error: data.max_pixels", "1 is too small for an image"),
+    "negative pixels": Broken(["data.max_pixels=-1"], "error: data.max_pixels", "-1 is too small for an image"),
     "stock min_pixels": Broken(["data.min_pixels=262144"], "warning: data.min_pixels", "would enlarge most images"),
     "prompts too long": Broken(
         ["data.train_files=!/large.parquet"],

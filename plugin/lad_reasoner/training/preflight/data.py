@@ -10,7 +10,7 @@ from typing import Final
 from packaging.version import Version
 
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
-from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, TrainerPixels
+from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, TrainerPixels
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.pair_file import PairFile, SampledPair
@@ -23,6 +23,9 @@ CONSTANT_SHARE: Final = 0.65
 
 #: A last, dropped batch of more than this share of the data is worth saying.
 LOST_SHARE_WORTH_SAYING: Final = 0.1
+
+#: The least sensible ``data.max_pixels``: the square of one image token.
+MIN_AREA: Final = QWEN2_5_VL.factor**2
 
 
 def _files(known: Known) -> Iterator[tuple[str, PairFile]]:
@@ -179,8 +182,11 @@ def check_leakage(known: Known) -> Iterator[Finding]:
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:
-    """The pixel bounds are in order, and small images are not enlarged."""
+    """The pixel bounds leave an image and are in order, and small images are not enlarged."""
     low, high = known["data.min_pixels"], known["data.max_pixels"]
+    if high is not None and high < MIN_AREA:
+        yield error("data.max_pixels", f"{high} is too small for an image", remedy=f"Set it to {MIN_AREA} or more")
+        return
     if low is not None and high is not None and low > high:
         yield error("data.min_pixels", f"{low} is above data.max_pixels, {high}")
         return
@@ -199,6 +205,8 @@ def check_pixels(known: Known) -> Iterator[Finding]:
 def check_prompt_length(known: Known) -> Iterator[Finding]:
     """Prompts fit into max_prompt_length: EasyR1 drops those that do not, or cuts through their images."""
     limit = known["data.max_prompt_length"]
+    if known["data.max_pixels"] is not None and known["data.max_pixels"] < MIN_AREA:
+        return  # check_pixels reports it
     for key, file in _files(known):
         lengths = _lengths_by_category(known, file)
         over = {name: values for name, values in lengths.items() if max(values) > limit}
