@@ -19,7 +19,7 @@ from lad_reasoner.pairs.schema import Image, Pair
 def png(size: tuple[int, int], colour: int) -> Image:
     buffer = io.BytesIO()
     Picture.new("RGB", size, (colour % 256, 90, 120)).save(buffer, "PNG")
-    return Image(data=buffer.getvalue(), path=f"{colour}.png", sha256="0" * 64)
+    return Image(data=buffer.getvalue(), path=f"{colour}.png", sha256="")
 
 
 def pair(index: int, *, size: tuple[int, int] = (84, 84), dataset: str = "mvtec_ad", references: int = 1) -> Pair:

@@ -241,3 +241,16 @@ def test_a_constant_answer_that_pays_is_found(yes, warns, tmp_path, good_words):
     write_rows(tmp_path / "t.parquet", rows)
     lines = alarms([*good_words, f"data.train_files={tmp_path}/t.parquet"])
     assert [("always answering" in line and "of the accuracy reward" in line) for line in lines] == [True] * warns
+
+
+@pytest.mark.parametrize(("digests", "shared"), [(["a", "b", "c"], 2), (["x", "", None], 0)])
+def test_queries_that_training_and_validation_share_are_counted(tmp_path, digests, shared) -> None:
+    for name, own in (("train", ["a", "b", "", None]), ("val", digests)):
+        rows = {"problem": ["?"] * len(own), "answer": ["yes"] * len(own), "query_sha256": own}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+    words = [f"data.{name}_files={tmp_path / name}.parquet" for name in ("train", "val")]
+    known = Known(load_config([*words, "data.prompt_key=problem"], KEYS), None, KEYS, gpu=False)
+    told = [str(finding) for finding in data_checks.check_leakage(known)]
+    own = [line for line in told if "queries of it" in line]
+    assert len(own) == bool(shared)
+    assert all(f"warning: data.val_files: {shared} queries of it are in the training file too" in line for line in own)

@@ -179,6 +179,9 @@ def check_leakage(known: Known) -> Iterator[Finding]:
         )
     if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
         yield warning("data.val_files", "it is the training file", remedy="Validate on pairs that are not trained on")
+    elif known.train and known.val and (shared := known.train.queries & known.val.queries):
+        problem = f"{len(shared)} queries of it are in the training file too"
+        yield warning("data.val_files", problem, remedy="Validate on pairs that are not trained on")
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:

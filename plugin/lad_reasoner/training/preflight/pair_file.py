@@ -68,6 +68,7 @@ class PairFile:
         bad_image: The first image that could not be read, or empty.
         hollow: Whether an image of the samples is a struct of a path without bytes.
         features: The Hugging Face feature types that the file asks to be read with, such as "Image"; often none.
+        queries: Digests of the query images, if the file records them.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class PairFile:
     bad_image: str = ""
     hollow: bool = False
     features: frozenset[str] = frozenset()
+    queries: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path, config: EasyR1Config) -> PairFile:
@@ -106,7 +108,7 @@ class PairFile:
         if len(set(columns)) < len(columns):
             raise ValueError("a column occurs twice")
         prompt, answer, image = (config[f"data.{name}_key"] for name in ("prompt", "answer", "image"))
-        wanted = [name for name in (prompt, answer, "dataset") if name in columns]
+        wanted = [name for name in (prompt, answer, "dataset", "query_sha256") if name in columns]
         rows = file.read(columns=wanted).to_pydict()
         markers = [str(text).count(IMAGE_MARKER) for text in rows.get(prompt, [])]
         counts = _image_counts(file, image) if image in columns else []
@@ -132,6 +134,7 @@ class PairFile:
             bad_image=bad_image,
             hollow=hollow,
             features=_features(file),
+            queries=frozenset(digest for digest in rows.get("query_sha256", []) if isinstance(digest, str) and digest),
         )
 
 
