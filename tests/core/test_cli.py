@@ -12,7 +12,7 @@ import time
 import pytest
 import typer
 
-from lad_reasoner.commands.lad import run_app, run_words
+from lad_reasoner.commands.lad import build_app, run_app, run_words
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "ray", "verl", "sklearn", "matplotlib", "numpy")
@@ -53,6 +53,14 @@ def test_an_error_is_one_line(capsys) -> None:
     error = DataError("there are no\nrows", where="a\nb.parquet", remedy="Widen the recipe")
     assert run_app(failing(error), debug=False) == 1
     assert capsys.readouterr().err == "error: a b.parquet: there are no rows. Widen the recipe.\n"
+
+
+def test_the_demo_names_the_extra_of_a_missing_package_before_it_starts(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "llamafactory", None)
+    assert run_app(lambda: build_app()(["demo", "--out", str(tmp_path / "demo")]), debug=False) == 2
+    assert "llamafactory" in (said := capsys.readouterr().err)
+    assert said.endswith("In the checkout, run: pip install '.[cpu]'.\n")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("command", ["lad", "easyr1"])

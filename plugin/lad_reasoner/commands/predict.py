@@ -26,7 +26,8 @@ def predict_command(
         Literal["transformers", "vllm", "openai"], typer.Option(help="What runs the model.")
     ] = "transformers",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pairs asked at once (transformers); requests in flight (openai).")
+        int,
+        typer.Option(min=1, help="Pairs asked and saved at once (transformers); requests in flight (openai)."),
     ] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 512,
     temperature: Annotated[

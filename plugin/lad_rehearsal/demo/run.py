@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
-from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.errors import DataError, UsageError, install_hint
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
 
 __all__ = ["run_demo"]
+
+#: What the stages import beyond the core.
+_PACKAGES: Final = ("torch", "torchvision", "transformers", "llamafactory", "verl", "ray")
 
 
 def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
@@ -23,10 +27,11 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         seed: Random seed of the data, the trainers and the sampled answers.
 
     Raises:
-        UsageError: The folder contains something else.
+        UsageError: The folder contains something else, or a package is not installed.
         DataError: The example configs are not installed.
         RunError: A stage failed.
     """
+    _require_packages()
     console = Console(stderr=True, highlight=False)
     folder = _own_folder(out.resolve())
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
@@ -42,6 +47,13 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     write_plots(read_runs([f"{VARIANTS[name]}={chain.run_dir(name)}" for name in ("grpo", "sft-grpo")]), folder)
     console.print(f"figures of every step: {folder / 'training.png'}\nall measurements:      {path}", soft_wrap=True)
     return summary
+
+
+def _require_packages() -> None:
+    """Check for what the stages need, before the first one runs."""
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        problem = f"lad demo needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
+        raise UsageError(problem, remedy=install_hint("cpu"))
 
 
 def _own_folder(folder: Path) -> Path:
