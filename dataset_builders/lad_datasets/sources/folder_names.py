@@ -13,6 +13,26 @@ from lad_reasoner.support.errors import DataError
 
 __all__ = ["COMMON", "NORMAL_NAMES", "FolderNames", "means_normal"]
 
+
+def _plain(name: str) -> str:
+    """Return a name in lower case and compatibility form, without accents."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name.casefold()).casefold())
+    bare = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
+    return unicodedata.normalize("NFC", bare).translate(_STROKES)
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\W_]+", "", _plain(name))
+
+
+def _either(words: str) -> str:
+    """Return a pattern of any of the words; an underscore in one stands for a space."""
+    return "|".join(_plain(word).replace("_", " ?") for word in words.split())
+
+
+#: Letters whose stroke is not an accent of Unicode.
+_STROKES: Final = str.maketrans("łøđ", "lod")
+
 _WORDS: Final = """
     good goods ok okay normal normals nominal pass passed fine intact flawless undamaged defectfree faultless
     nodefect nodefects nondefective nondefect noanomaly nonanomalous anomalyfree faultfree nofault perfect
@@ -28,21 +48,67 @@ _WORDS: Final = """
 """
 
 _DOUBTFUL_WORDS: Final = """
-    good ok okay normal normals nominal pass passed intact flawless perfect gut fehlerfrei einwandfrei bon conforme
-    bueno correcto buono bom goed dobry хороший норма годен 良品 正常 合格 良好 정상 양품
-    0 00 negative negatives neg clean reference references golden healthy regular standard valid accepted correct
+    good goods ok okay normal normals nominal pass passed passing fine intact undamaged flawless faultless perfect
+    gut gute guter gutes guten gutteil gutteile fehlerfrei einwandfrei bon bonne bons bonnes conforme conformes
+    conforming acceptable sain sano bueno buena buenos buenas correcto buono buona buoni buone bom boa goed goede bra
+    godkand godkjent dobry dobre dobra хорошо хороший хорошие хорошая норма норм нормальный годен годный годные
+    negative negatives neg clean reference references golden healthy regular standard valid accepted correct
 """
+
+#: Parts of a longer word that make it doubtful: "goodimages", "normalbild", "OK品".
+_DOUBTFUL_PARTS: Final = """
+    good normal nominal okay okpart okimage okimg okpic okphoto oksample okteil okbild okitem perfect intact flawless
+    conform accept correct healthy einwandfrei fehlerlos хорош годн нормал 良品 正常 合格 良好 好品 ok品 정상 양품 합격
+"""
+
+_NEGATIONS_OF_DEFECTS: Final = """
+    no not non without zero free_of ohne kein keine keinen nicht sans pas_de aucun aucune sin ningun ninguna senza
+    nessun sem nenhum zonder geen niet utan inga ingen uden uten ei bez brak_wad без нет
+"""
+
+_DEFECTS: Final = """
+    defect defects defective anomaly anomalies anomalous anomalie anomalien anomalia anomalias fault faults faulty
+    error errors flaw flaws damage damages damaged fehler mangel schaden defekt defekte defekter defaut defauts
+    defectueux
+    erreur erreurs defecto defectos falla fallas fallo fallos errores difetto difetti defeito defeitos falha falhas
+    defecten gebrek gebreken fout fouten fel feil fejl vika vikoja wady wad bledow vady vad дефект дефекта дефектов
+    брака
+"""
+
+#: What follows a defect's word to deny it: "defect-free", "fehlerlos", "foutloos", "felfri".
+_FREE: Final = "free frei freie los lose less vrij loos fri fria"
 
 #: Names that mean normal, without case, accents and separators, so that "OK", "Defect-Free" and "no_defect" are found:
 #: English, German, French, Spanish, Italian and Portuguese, Dutch and Nordic, Polish and Czech, Russian, Chinese and
 #: Japanese, Korean. docs/datasets.md lists the languages too.
-NORMAL_NAMES: Final = frozenset(_WORDS.split())
+NORMAL_NAMES: Final = frozenset(map(_squeeze, _WORDS.split()))
 
 #: Words that make a name doubtful: it may mean normal images, or not.
-_DOUBTFUL: Final = frozenset(_DOUBTFUL_WORDS.split())
+_DOUBTFUL: Final = frozenset(map(_squeeze, _DOUBTFUL_WORDS.split()))
 
-#: With one of these, a name is a defect's: "not_ok", "no good".
-_NEGATIONS: Final = frozenset({"not", "no", "non", "nicht", "kein", "keine", "pas", "niet", "ikke", "не", "不", "非"})
+_PART: Final = re.compile(
+    r"(?<![a-z])(?:ab|a|un|in|im|ir|dis|no|non|not|nicht)(?:PARTS)|[不非未비불](?:PARTS)|(?P<good>PARTS)".replace(
+        "PARTS", "|".join(map(_plain, _DOUBTFUL_PARTS.split()))
+    )
+)
+
+#: A denied defect in a name whose words are separated by single spaces.
+_DENIED_DEFECT: Final = re.compile(
+    rf"\b(?:{_either(_NEGATIONS_OF_DEFECTS)}) ?(?:{_either(_DEFECTS)})\b"
+    rf"|\b(?:{_either(_DEFECTS)})s? ?(?:{_either(_FREE)})\b"
+    r"|[无無沒没]有? ?(?:缺陷|瑕疵|欠陥|異常|异常|不良|缺点|問題)|(?:欠陥|異常|不良|問題) ?(?:なし|無し|無)"
+    r"|무 ?(?:결함|이상|불량)|(?:결함|이상|불량) ?없음"
+)
+
+#: A word of a defect, where a negation is somewhere else in the name.
+_DEFECT: Final = frozenset(map(_plain, _DEFECTS.split()))
+
+_NEGATIONS: Final = frozenset(
+    {"not", "no", "non", "nicht", "kein", "keine", "pas", "niet", "ikke", "nie", "не", "不", "非"}
+)
+
+#: Names of the first class, which is often the normal one: "0", "000", "class_0".
+_FIRST_CLASS: Final = re.compile(r"(?:class|cls|label|category|klasse|type|id)?0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +140,14 @@ class FolderNames:
             return True
         if name in _squeezed(self.defect):
             return False
-        if name in NORMAL_NAMES:
-            return True
-        words = _words(folder.name)
-        if words & _DOUBTFUL and not words & _NEGATIONS:
+        normal = means_normal(folder.name)
+        if normal is None:
             raise DataError(
                 f"the name {folder.name!r} may mean normal images or a defect",
                 where=folder,
                 remedy=f"Pass --normal {folder.name!r} or --defect {folder.name!r}",
             )
-        return False
+        return normal
 
     def unused(self, found: Iterable[str]) -> list[str]:
         """Return the declared names that no folder has."""
@@ -97,24 +161,28 @@ COMMON: Final = FolderNames()
 
 def means_normal(name: str) -> bool | None:
     """Return whether a name means normal images; None if it may mean either."""
-    return _squeeze(name) in NORMAL_NAMES
+    squeezed, words = _squeeze(name), _words(name)
+    if squeezed in NORMAL_NAMES:
+        return True
+    if _FIRST_CLASS.fullmatch(squeezed):
+        return None
+    text = " ".join(words)
+    if _DENIED_DEFECT.search(text):
+        return True if all(word in _DOUBTFUL for word in _DENIED_DEFECT.sub(" ", text).split()) else None
+    good = [index for index, word in enumerate(words) if _may_be_good(word)]
+    if all(index and words[index - 1] in _NEGATIONS for index in good):
+        return None if _NEGATIONS & set(words) and _DEFECT & set(words) else False
+    return None
+
+
+def _may_be_good(word: str) -> bool:
+    return word in _DOUBTFUL or any(match["good"] for match in _PART.finditer(word))
 
 
 def _squeezed(names: Iterable[str]) -> set[str]:
     return {_squeeze(name) for name in names}
 
 
-def _plain(name: str) -> str:
-    """Return a name in lower case and compatibility form, without accents."""
-    decomposed = unicodedata.normalize("NFKD", name.casefold())
-    return unicodedata.normalize("NFC", "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f"))
-
-
-def _squeeze(name: str) -> str:
-    return re.sub(r"[\W_]+", "", _plain(name))
-
-
-def _words(name: str) -> set[str]:
+def _words(name: str) -> list[str]:
     """Return the words of a name, split at separators, digits and capitals inside it."""
-    split = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return set(re.findall(r"[^\W\d_]+", _plain(split))) | ({_squeeze(name)} if _squeeze(name).isdigit() else set())
+    return re.findall(r"[^\W\d_]+", _plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", name)))
