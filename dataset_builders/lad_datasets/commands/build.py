@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -198,12 +199,11 @@ def sft(
 
 
 def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
-    """Print what was built: the manifest as JSON, or a line for each count; the findings' counts as a note."""
+    """Print what was built: the manifest as JSON, or a table of the counts; the findings' counts as a note."""
     if as_json:
         typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
         return
-    for count in manifest["counts"]:
-        typer.echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
+    _print_counts(manifest["counts"])
     findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
     rows = sum(count["rows"] for count in manifest["counts"])
     print(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), file=sys.stderr)
@@ -211,6 +211,18 @@ def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
     if target and target["reason"]:
         found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"
         print(f"note: {found}: {target['reason']}", file=sys.stderr)
+
+
+def _print_counts(counts: Sequence[Mapping[str, object]]) -> None:
+    """Print the counts: an aligned table with a heading on a terminal, else tab-separated lines."""
+    if counts and sys.stdout.isatty():
+        from lad_datasets.checks.check import Table
+        from lad_datasets.commands.check_print import layout_table
+
+        typer.echo(layout_table(Table("built", tuple(counts[0]), tuple(tuple(count.values()) for count in counts))))
+        return
+    for count in counts:
+        typer.echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
 
 
 def check(

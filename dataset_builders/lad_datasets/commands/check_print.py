@@ -12,7 +12,7 @@ from lad_datasets.checks.check import Report, Table
 from lad_reasoner.support.findings import count_findings
 from lad_reasoner.support.visible import visible
 
-__all__ = ["print_reports"]
+__all__ = ["layout_table", "print_reports"]
 
 
 def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
@@ -22,7 +22,7 @@ def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
         return
     for report in reports:
         for table in report.tables:
-            typer.echo(_layout(table))
+            typer.echo(layout_table(table))
         for line in report.fixed:
             print(visible(f"fixed: {line}", one_line=True), file=sys.stderr)
         for line in report.warnings:
@@ -34,7 +34,7 @@ def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
         typer.echo(visible(f"{report.path}: {report.kind}{facts}: {verdict}", one_line=True))
 
 
-def _layout(table: Table) -> str:
+def layout_table(table: Table) -> str:
     """Return a table as text: names to the left, figures to the right."""
     cells = [table.columns, *(tuple(visible(str(value), one_line=True) for value in row) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
