@@ -122,6 +122,7 @@ def test_the_command_predicts_resumes_and_refuses_to_mix(tmp_path, make_pairs, t
 
     code, notes = run("--limit", "4", "--device", "cpu")
     assert code == 0
+    assert notes.startswith(f"loading {tiny_model}\n")
     assert "4 responses written, 0 were there" in notes
     code, notes = run("--device", "cpu")
     assert code == 0

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.visible import visible
 
 __all__ = ["register"]
 
@@ -85,6 +86,8 @@ def predict_command(
     # What is wrong with the data is said before a model is loaded.
     template = template or default_template(read_truths(data), structured=structured)
 
+    if backend != "openai":
+        typer.echo(visible(f"loading {model}", one_line=True), err=True)
     engine = load_backend(
         backend,
         BackendOptions(
