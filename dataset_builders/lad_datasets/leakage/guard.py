@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from lad_datasets.files.images import sha256
 from lad_datasets.leakage.perceptual_hash import CROPS, HASH_BITS, looks_of_crops, looks_of_orientations
@@ -31,6 +33,14 @@ _TEST_NAMES: Final = frozenset({"test", "tests", "testing", "testset"})
 _TRAINING_NAMES: Final = frozenset({"train", "training", "trainset", "validation", "val"})
 _CATEGORIES: Final = frozenset(name.replace("_", "") for name in LOCO_CATEGORIES)
 
+#: "screw_bag_test", "test_screw_bag".
+_TESTS_OF_CATEGORIES: Final = frozenset(
+    joined for name in _CATEGORIES for test in _TEST_NAMES for joined in (name + test, test + name)
+)
+
+#: A folder of the dataset, whatever follows: "mvtec_loco_anomaly_detection", "loco_ad_2", "loco_dataset".
+_DATASET: Final = re.compile(r"mvtec(?:ad)?loco|^loco(?:ad|dataset|anomaly)")
+
 #: Hashes of 256 bits that differ in this many or fewer belong to one picture. docs/datasets.md says how it was chosen.
 MAX_DISTANCE: Final = 24
 
@@ -38,8 +48,9 @@ MAX_DISTANCE: Final = 24
 def is_test_image(dataset: str, path: str) -> bool:
     """Return whether, by dataset id and path, an image is one of MVTec LOCO AD's test set or of its synthetic double.
 
-    Every spelling counts (``MVTec-LOCO``, ``Screw Bag``). Below a folder of the dataset's name, whatever is not below
-    ``train`` or ``validation`` is a test image; so is whatever is below ``<category>/test``.
+    Every spelling counts (``MVTec-LOCO``, ``Screw%20Bag``). Below a folder of the dataset's name, whatever is not in a
+    category's ``train`` or ``validation`` is a test image; so is whatever is below ``<category>/test``,
+    ``test/<category>`` or ``<category>_test``.
 
     Example:
         >>> from lad_datasets.leakage.guard import is_test_image
@@ -50,18 +61,32 @@ def is_test_image(dataset: str, path: str) -> bool:
         >>> is_test_image("folder", "/data/MVTec-LOCO/pushpins/good/000.png")
         True
     """
-    parts = [re.sub(r"[\W_]+", "", part.casefold()) for part in PurePosixPath(path.replace("\\", "/")).parts]
+    parts = [_bare(part) for part in PurePosixPath(unquote(path).replace("\\", "/")).parts]
     if _TEST_FOLDERS & set(parts):
         return True
     if dataset in EVALUATION_DATASETS and "test" in parts:
         return True
     for index, part in enumerate(parts):
-        below = set(parts[index + 1 :])
-        if part in _CATEGORIES and below & _TEST_NAMES:
+        below, within_test = parts[index + 1 :], index > 0 and parts[index - 1] in _TEST_NAMES
+        if part in _CATEGORIES and (_TEST_NAMES & set(below) or (within_test and _is_test_below(below))):
             return True
-        if ("mvtecloco" in part or "mvtecadloco" in part or part == "loco") and _CATEGORIES & below:
-            return not below & _TRAINING_NAMES
+        if part in _TESTS_OF_CATEGORIES:
+            return True
+        named = _DATASET.search(part) or part == "loco"
+        if named and any(_is_test_below(below[at + 1 :]) for at, name in enumerate(below) if name in _CATEGORIES):
+            return True
     return False
+
+
+def _bare(part: str) -> str:
+    """Return a component of a path in one spelling: without case, compatibility forms and separators."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", part).casefold())
+    return re.sub(r"[\W_]+", "", plain)
+
+
+def _is_test_below(below: list[str]) -> bool:
+    """Return whether an image so far below a category of the dataset is not one of its training images."""
+    return not below or below[0] not in _TRAINING_NAMES or bool(_TEST_NAMES & set(below))
 
 
 def refuse_test_image(dataset: str, paths: Iterable[str], *, where: object, root: Path | None = None) -> None:
