@@ -388,7 +388,7 @@ READERS: Final[dict[str, tuple[Files, int, Reader]]] = {
     "synthetic tree": (
         {"synthetic.json": b'{"dataset": "synthetic_loco"}'},
         1,
-        lambda f: read_marker(f, dataset="a", licence=mvtec_loco.CC_BY_NC_SA_4),
+        lambda f: read_marker(f, dataset="mvtec_loco", licence=mvtec_loco.CC_BY_NC_SA_4),
     ),
     "EasyR1 YAML": (
         {"x.yaml": (GRPO / "qwen2_5_vl_3b_loco.yaml").read_bytes()},

@@ -109,6 +109,16 @@ def test_synthetic_trees_go_by_their_own_name_and_licence(tmp_path) -> None:
     assert (tree.dataset, tree.layout, tree.licence.hub_id) == ("synthetic_mvtec_ad", "mvtec_ad", "apache-2.0")
 
 
+@pytest.mark.parametrize(
+    "marker", [*(json.dumps({"dataset": x}) for x in ("synthetic_visa", "mine", "", None, 7)), "{}", "[]", "7", "{"]
+)
+def test_a_marker_of_another_dataset_is_refused(tmp_path, marker) -> None:
+    touch(tmp_path / "cable/train/good/0.png")
+    touch(tmp_path / "synthetic.json", marker.encode())
+    with pytest.raises(DataError, match=r"synthetic\.json: the marker is not "):
+        mvtec_ad.scan(tmp_path)
+
+
 def test_stray_files_links_and_any_alphabet(tmp_path) -> None:
     root = tmp_path / "tree"
     for name in ("歯車 №5/train/good/ä b.PNG", "歯車 №5/test/good/1.jpeg", "歯車 №5/test/délta/2.WebP"):

@@ -71,9 +71,20 @@ def recognise(root: Path) -> str:
     folders = list(iter_folders(root))
     if any((folder / "test" / "logical_anomalies").is_dir() for folder in folders):
         return "mvtec_loco"
-    if (root / "1cls").is_dir() or any((folder / "Data" / "Images").is_dir() for folder in folders):
+    if (root / "1cls").is_dir():
+        return _owner(_products(root / "1cls")) or "visa"
+    if any((folder / "Data" / "Images").is_dir() for folder in folders):
         return "visa"
-    products = [folder.name for folder in folders if (folder / "test").is_dir() or (folder / "train").is_dir()]
+    return _owner(_products(root))
+
+
+def _products(root: Path) -> list[str]:
+    folders = iter_folders(root)
+    return [folder.name for folder in folders if (folder / "test").is_dir() or (folder / "train").is_dir()]
+
+
+def _owner(products: list[str]) -> str:
+    """Return the dataset that all categories are of; empty if there is none."""
     datasets = {_BY_CATEGORY.get(name, "") for name in products}
     return datasets.pop() if len(datasets) == 1 else ""
 
@@ -90,7 +101,8 @@ def refuse_other_dataset(root: Path, layout: str) -> None:
         return
     found = recognise(root)
     known = {name for name, owner in _BY_CATEGORY.items() if owner == layout}
-    products = [folder.name for folder in iter_folders(root) if (folder / "test").is_dir()]
+    converted = root / "1cls" if layout == "visa" and (root / "1cls").is_dir() else root
+    products = [folder.name for folder in iter_folders(converted) if (folder / "test").is_dir()]
     name, _ = _DATASETS[layout]
     if found and found != layout and not (layout == "folder" and found in {"mvtec_ad", "visa"}):
         other, option = _DATASETS[found]

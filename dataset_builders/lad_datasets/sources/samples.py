@@ -121,6 +121,10 @@ class Tree:
         return [s for s in self.samples if s.split == "test"]
 
 
+#: Id of the synthetic dataset by that of the real one in the same layout.
+SYNTHETIC_IDS: Final = {"mvtec_ad": "synthetic_mvtec_ad", "visa": "synthetic_visa", "mvtec_loco": "synthetic_loco"}
+
+
 def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Licence]:
     """Return the dataset id and licence of a tree: the given ones, or those of a synthetic tree's marker.
 
@@ -130,17 +134,23 @@ def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Lic
         licence: The licence of the real dataset.
 
     Raises:
-        DataError: The marker cannot be read.
+        DataError: The marker cannot be read, or names another dataset than this layout's synthetic one.
     """
     marker = root / "synthetic.json"
     if not marker.is_file():
         return dataset, licence
     try:
-        return str(json.loads(marker.read_text(encoding="utf-8"))["dataset"]), APACHE_2
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the marker is not JSON: {error}", where=marker, remedy="Render the images again") from error
+    expected = SYNTHETIC_IDS[dataset]
+    if not isinstance(found, dict) or found.get("dataset") != expected:
         raise DataError(
-            f'it is not {{"dataset": "synthetic_..."}} ({error})', where=marker, remedy="Render the images again"
-        ) from error
+            f'the marker is not {{"dataset": "{expected}"}}',
+            where=marker,
+            remedy="Use the option of the tree's own layout, or render the images again",
+        )
+    return expected, APACHE_2
 
 
 def iter_folders(folder: Path) -> Iterator[Path]:
