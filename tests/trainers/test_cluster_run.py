@@ -163,7 +163,7 @@ def test_a_killed_worker_ends_in_a_clear_error_and_the_same_command_resumes(tmp_
     error = said.strip().splitlines()[-1]
     assert error.startswith("error: verl: exit code 1: WorkerDict, process ")
     assert f"process {ranks[1].pid} on node " in error
-    assert error.endswith(f"trainer.log; the same command resumes after step {reached}")
+    assert error.endswith(f"trainer.log. The same command resumes after step {reached}.")
     assert "Traceback" not in said
 
     resumed = start(tmp_path, two_nodes)

@@ -114,6 +114,6 @@ def test_a_failing_trainer_gives_its_exit_code_one_line_and_the_log(tmp_path):
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("error: verl: exit code 1:")
-    assert "trainer.log; nothing was saved yet" in last
+    assert "trainer.log. Nothing was saved yet" in last
     assert "Traceback" not in run.stderr
     assert processes_of(tmp_path) == []
