@@ -127,3 +127,10 @@ def test_a_recipe_that_is_nested_too_deeply_is_one_line(tmp_path) -> None:
     path.write_text("[" * 20_000)
     with pytest.raises(DataError, match="nested too deeply"):
         read_recipe(str(path))
+
+
+@pytest.mark.parametrize("tag", ["timestamp", "int", "float", "bool"])
+def test_a_value_that_does_not_fit_its_tag_is_named(tmp_path, tag) -> None:
+    (tmp_path / "own.yaml").write_text(f"description: !!{tag} x\n")
+    with pytest.raises(DataError, match="a value does not fit its YAML tag"):
+        read_recipe(str(tmp_path / "own.yaml"))

@@ -178,7 +178,9 @@ def test_a_response_with_an_answer_is_scored_where_it_stands(tiny_model, make_pa
     for pair in iter_pairs(make_pairs(5)):
         answer = ask(tiny_model, [pair], structured=True)[pair.pair_id, 0]
         tokens, step = seen[-1]
-        assert reference[1].tokenizer.decode([tokens[step]]).strip().lower() == parse(answer.response).answer
+        answered = reference[1].tokenizer.decode([tokens[step]]).strip().lower()
+        assert answered
+        assert str(parse(answer.response).answer).startswith(answered)  # the template allows any spelling in tokens
         assert answer.score_source == "answer_token"
         assert answer.score == pytest.approx(expected_score(reference, pair, tokens[:step]), abs=1e-4)
 
@@ -186,7 +188,7 @@ def test_a_response_with_an_answer_is_scored_where_it_stands(tiny_model, make_pa
 FAULTS = [
     ({"model": "config-only"}, DataError, "the model cannot be loaded: .*no weights"),
     ({"model": "./config-onlyy"}, DataError, "./config-onlyy: no such folder"),
-    ({"model": "other"}, UsageError, "type is 'llama'; this backend supports only qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    ({"model": "other"}, UsageError, "type is 'llama'; this backend supports only qwen2_5_vl, qwen2_vl, qwen3_vl"),
     ({"device": "gpu"}, UsageError, "--device"),
 ]
 
@@ -208,5 +210,5 @@ def test_an_unreadable_image_is_named(tiny_model, make_pairs) -> None:
     for broken in (b"", b"not an image", pair.images[1].data[:40]):
         images = (pair.images[0], replace(pair.images[1], data=broken))
         backend = load_backend("transformers", BackendOptions(model=str(tiny_model), device="cpu"))
-        with pytest.raises(DataError, match=rf"pair {pair.pair_id}, image .*unreadable image"):
+        with pytest.raises(DataError, match=rf"pair {pair.pair_id}, image .*(a file of zero bytes|no readable image)"):
             list(backend.answer([Question(pair.pair_id, prompt_text(pair.problem), images)]))

@@ -144,6 +144,8 @@ def _parse(where: str, text: str) -> Recipe:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DataError(f"YAML forbids the character U+{int(error.character):04X}", where=f"{where}:{line}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # a tag such as !!timestamp on other text
+        raise DataError("a value does not fit its YAML tag", where=where, remedy="Remove the tag") from error
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:

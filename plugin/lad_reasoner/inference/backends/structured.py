@@ -72,7 +72,8 @@ class TemplateGuide:
         """Rule out, in place, the tokens that the given rows must not take; ``logits`` is ``(rows, vocabulary)``."""
         allowed = self._xgrammar.allocate_token_bitmask(len(rows), self._vocabulary)
         for place, row in enumerate(rows):
-            self._matchers[row].fill_next_token_bitmask(allowed, place)
+            if not self._matchers[row].is_terminated():  # a response that has ended takes any token
+                self._matchers[row].fill_next_token_bitmask(allowed, place)
         self._xgrammar.apply_token_bitmask_inplace(logits, allowed.to(logits.device))
 
     def accept(self, row: int, token: int) -> None:
