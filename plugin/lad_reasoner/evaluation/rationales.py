@@ -20,7 +20,14 @@ from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, pr
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
-from lad_reasoner.task.violations import PARTS, VIOLATIONS, find_assertions, gold_violations, named_violations
+from lad_reasoner.task.violations import (
+    NUMBER_WORDS,
+    PARTS,
+    VIOLATIONS,
+    find_assertions,
+    gold_violations,
+    named_violations,
+)
 
 __all__ = [
     "FIGURES",
@@ -49,30 +56,7 @@ _NORMAL_COUNTS: Final = {
     "pushpins": {"pushpin": 15},
     "screw_bag": {"long screw": 1, "short screw": 1, "nut": 2, "washer": 2},
 }
-_NUMBERS: Final = {
-    word: number
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-        ]
-    )
-}
+_NUMBERS: Final = {word: number for number, word in enumerate(NUMBER_WORDS)}
 _STATED: Final = r"\b(\d{1,2}|" + "|".join(_NUMBERS) + r") (?:\w+ )?{noun}s?\b"
 
 

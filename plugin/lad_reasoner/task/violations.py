@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 __all__ = [
+    "NUMBER_WORDS",
     "PARTS",
     "VIOLATIONS",
     "Assertion",
@@ -31,30 +32,23 @@ PARTS: Final = (
     "washer wire"
 )
 _PART: Final = rf"(?:{'|'.join(PARTS.split())})s?"
+#: The cardinal number words, from zero.
+NUMBER_WORDS: Final = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"),
+    *("nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+)
 _NUMBERS: Final = {
-    word: number
-    for number, words in enumerate(
-        [
-            "zero none",
-            "one a an single 1st",
-            "two second double pair",
-            "three third",
-            "four fourth",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-        ]
-    )
-    for word in words.split()
+    **{word: number for number, word in enumerate(NUMBER_WORDS)},
+    "none": 0,
+    "a": 1,
+    "an": 1,
+    "single": 1,
+    "1st": 1,
+    "second": 2,
+    "double": 2,
+    "pair": 2,
+    "third": 3,
+    "fourth": 4,
 }
 _NUMBER: Final = r"(?:\d{1,3}|(?:" + "|".join(word for word in _NUMBERS if word not in {"a", "an", "none"}) + r")\b)"
 _COLOR: Final = "(?:black|blue|brown|gr[ae]y|green|orange|pink|purple|red|transparent|violet|white|yellow)"
