@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from lad_reasoner.support import progress
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import listen, report, show_progress, track
 
@@ -48,10 +49,27 @@ def test_bars_appear_on_a_terminal_and_stdout_stays_clean(monkeypatch: pytest.Mo
     assert capsys.readouterr().out == "data\n" * 3 + "more\n"
 
 
-def test_nothing_is_shown_off_a_terminal(capsys) -> None:
+def test_short_work_shows_nothing_off_a_terminal(capsys) -> None:
     with show_progress():
         list(track("ab", total=2, description="letters"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_long_work_prints_a_line_every_half_minute_off_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with show_progress():
+        report("responses", 20, 100)  # resumed
+        for done in range(20, 101):
+            now[0] += 10
+            report("responses", done, 100)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[:2] == [
+        "responses: 22 of 100, about 20 min left",
+        "responses: 25 of 100, about 15 min left",
+    ]
+    assert len(shown.err.splitlines()) == 26
 
 
 def test_findings_are_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:

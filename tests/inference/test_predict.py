@@ -142,7 +142,7 @@ BAD = [
     (["--samples", "3", "--temperature", "0"], 2, "a --temperature above 0"),
     (["--out", "/dev/full"], 2, "/dev/full: this is a device or pipe"),
     (["--format-prompt", "absent.jinja"], 1, "absent.jinja"),
-    (["--model", "no/such folder"], 1, "the model cannot be loaded"),
+    (["--model", "no/such folder"], 1, "neither a folder nor a name on the Hugging Face hub"),
 ]
 
 

@@ -6,10 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lad_reasoner.support.visible import visible
+
 if TYPE_CHECKING:
     from lad_reasoner.inference.protocol import Backend, BackendName
 
-__all__ = ["BackendOption", "Device", "Dtype", "MaxNewTokens", "MaxPixels", "MinPixels", "Model", "load_model"]
+__all__ = [
+    "BackendOption",
+    "Device",
+    "Dtype",
+    "MaxNewTokens",
+    "MaxPixels",
+    "MinPixels",
+    "Model",
+    "load_model",
+    "print_loading",
+]
 
 Model = Annotated[str, typer.Option(help="Folder or name of the model.")]
 BackendOption = Annotated[
@@ -52,4 +64,11 @@ def load_model(
         device=device,
         dtype=dtype,
     )
+    print_loading(backend, model)
     return load_backend(backend, options)
+
+
+def print_loading(backend: BackendName, model: str) -> None:
+    """Print which model is loaded into this machine's memory: it takes seconds to minutes."""
+    if backend != "openai":
+        typer.echo(visible(f"loading {model}", one_line=True), err=True)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lad_reasoner.commands.model_options import print_loading
 from lad_reasoner.support.errors import DataError, RunError, UsageError
-from lad_reasoner.support.visible import visible
 
 __all__ = ["register"]
 
@@ -27,9 +27,13 @@ def predict_command(
         Literal["transformers", "vllm", "openai"], typer.Option(help="What runs the model.")
     ] = "transformers",
     batch_size: Annotated[
-        int,
-        typer.Option(min=1, help="Pairs asked and saved at once (transformers); requests in flight (openai)."),
-    ] = 16,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pairs asked and saved at once (transformers, vllm); requests in flight (openai). "
+            "Default: 16; 4 for a model of over 1B parameters on a CPU.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 512,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="0 is greedy. Default: 0, or 1 with several --samples.")
@@ -86,8 +90,7 @@ def predict_command(
     # What is wrong with the data is said before a model is loaded.
     template = template or default_template(read_truths(data), structured=structured)
 
-    if backend != "openai":
-        typer.echo(visible(f"loading {model}", one_line=True), err=True)
+    print_loading(backend, model)
     engine = load_backend(
         backend,
         BackendOptions(

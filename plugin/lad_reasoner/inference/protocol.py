@@ -27,7 +27,7 @@ class BackendOptions:
         min_pixels: Smaller images are enlarged to this; the model's own processor decides by default.
         max_pixels: Larger images are shrunk to this; the model's own processor decides by default.
         structured: Hold decoding to the answer template.
-        batch_size: Pairs asked at once.
+        batch_size: Pairs asked at once; the backend chooses by default.
         device: ``cpu``, ``cuda``, ``cuda:1``; a GPU if there is one by default.
         dtype: ``float32``, ``bfloat16`` or ``float16``; float32 on a CPU and bfloat16 on a GPU by default.
         image_root: Where relative image paths start.
@@ -44,7 +44,7 @@ class BackendOptions:
     min_pixels: int | None = None
     max_pixels: int | None = None
     structured: bool = False
-    batch_size: int = 16
+    batch_size: int | None = None
     device: str | None = None
     dtype: str | None = None
     image_root: Path = Path()
@@ -52,6 +52,11 @@ class BackendOptions:
     timeout: float = 300.0
     tensor_parallel: int = 1
     scores: bool = True
+
+    @property
+    def batch(self) -> int:
+        """Pairs asked at once, where the backend has no reason to choose another number."""
+        return self.batch_size or 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,6 +18,9 @@ Item = TypeVar("Item")
 
 #: Called with a description ("pairs"), how many are done, and how many there are.
 ProgressCallback = Callable[[str, int, int], object]
+
+#: Between two lines of progress where bars cannot be shown. Our choice.
+_LINE_SECONDS: Final = 30.0
 
 _callback: ContextVar[ProgressCallback | None] = ContextVar("progress", default=None)
 
@@ -56,9 +60,10 @@ def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[It
 
 @contextmanager
 def show_progress() -> Iterator[None]:
-    """Show the progress of the code inside as bars on stderr, if that is a terminal."""
+    """Show the progress of the code inside on stderr: as bars on a terminal, else as a line every half minute."""
     if not sys.stderr.isatty():
-        yield
+        with listen(_Lines()):
+            yield
         return
     bars = _Bars()
     try:
@@ -66,6 +71,24 @@ def show_progress() -> Iterator[None]:
             yield
     finally:
         bars.stop()
+
+
+class _Lines:
+    """A line for work that takes longer than ``_LINE_SECONDS``, and again after each such time."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, tuple[float, int]] = {}
+        self._printed = time.monotonic()
+
+    def __call__(self, description: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began, before = self._started.setdefault(description, (now, done))
+        if now - max(self._printed, began) < _LINE_SECONDS or done >= total:
+            return
+        self._printed = now
+        rate = (done - before) / (now - began)
+        left = f", about {max(1, round((total - done) / rate / 60))} min left" if rate else ""
+        print(f"{description}: {done} of {total}{left}", file=sys.stderr, flush=True)
 
 
 class _Bars:

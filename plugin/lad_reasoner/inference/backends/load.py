@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Final
 
 from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
+from lad_reasoner.models.hub import has_hub
 from lad_reasoner.support.errors import UsageError, install_hint
 
 __all__ = ["load_backend"]
@@ -22,6 +24,8 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
         DataError: The model cannot be loaded.
     """
     try:
+        if name != "openai" and find_spec("torch"):
+            has_hub(options.model)  # before torch is imported, which takes seconds
         return _backend_class(name)(options)
     except ModuleNotFoundError as error:
         if str(error.name).startswith("lad_reasoner"):

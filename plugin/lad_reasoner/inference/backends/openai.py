@@ -102,7 +102,7 @@ class OpenAIBackend:
             flying: _Tasks = set()
             try:
                 while True:
-                    free = 0 if fault else self._options.batch_size - len(flying)
+                    free = 0 if fault else self._options.batch - len(flying)
                     flying |= {runner.get_loop().create_task(self._ask(server, *item)) for item in islice(asked, free)}
                     if not flying:
                         break

@@ -24,6 +24,7 @@ from lad_reasoner.inference.backends.structured import TemplateGuide
 from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.compatibility import require_loadable, unsupported_type
+from lad_reasoner.models.hub import has_hub
 from lad_reasoner.models.weights import model_digest
 from lad_reasoner.pairs.families import model_types
 from lad_reasoner.support.errors import DataError, UsageError
@@ -33,6 +34,11 @@ __all__ = ["MODEL_TYPES", "TransformersBackend"]
 
 #: Architectures whose positions and vision features ``SharedPrefill`` knows.
 MODEL_TYPES: Final = model_types(answers=True)
+
+#: A batch is saved as a whole, and on a CPU a model of more parameters than this takes minutes per pair: fewer pairs
+#: are lost when a run is killed, and less memory is needed. Our choice.
+_SMALL: Final = 1_000_000_000
+_CPU_BATCH: Final = 4
 
 _Item = TypeVar("_Item")
 _Score = tuple[float | None, ScoreSource | None]
@@ -49,7 +55,7 @@ class TransformersBackend:
     name: BackendName = "transformers"
 
     def __init__(self, options: BackendOptions) -> None:
-        self.model, self._batch_size = options.model, options.batch_size
+        self.model = options.model
         self.model_digest = model_digest(Path(options.model))
         self._device = _device(options.device)
         self.dtype = options.dtype or ("float32" if self._device.type == "cpu" else "bfloat16")
@@ -84,7 +90,10 @@ class TransformersBackend:
             root=options.image_root,
         )
         self._longest = self._network.config.get_text_config().max_position_embeddings
-        self._prefill = SharedPrefill(self._network, device=self._device, images=2 * options.batch_size)
+        self._batch_size = options.batch
+        if options.batch_size is None and self._device.type == "cpu" and self._network.num_parameters() > _SMALL:
+            self._batch_size = _CPU_BATCH
+        self._prefill = SharedPrefill(self._network, device=self._device, images=2 * self._batch_size)
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
         """Answer batch by batch; a prompt that is longer than the model allows becomes a failure."""
@@ -194,14 +203,15 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     require_loadable(model, types=MODEL_TYPES)
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": not has_hub(model)}
     try:
         # Code in a model folder is never run, and nobody is asked whether it should be.
-        kind = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+        kind = AutoConfig.from_pretrained(model, **options).model_type
         if kind in MODEL_TYPES:
             network = AutoModelForImageTextToText.from_pretrained(
-                model, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
+                model, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-            processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(model, **options)
     except Exception as error:  # a broken folder can fail in any way
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise DataError(f"the model cannot be loaded: {reason[:200]}", where=model) from error

@@ -99,7 +99,7 @@ class VllmBackend:
         try:
             while True:
                 # One batch more than there are copies, so that none waits for this process.
-                while len(flying) <= self._copies and (batch := list(islice(source, self._options.batch_size))):
+                while len(flying) <= self._copies and (batch := list(islice(source, self._options.batch))):
                     flying.add(self._pool.submit(_answer, batch, self.sampling))
                 if not flying:
                     break
