@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lad_datasets.commands.pair_options import Defect, Normal
+from lad_reasoner.support.console import echo, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,23 +168,23 @@ def _print_estimate(subjects: Sequence[Subject], options: ModelOptions, *, as_js
     counted = track(subjects, total=len(subjects), description="tokens")
     result = estimate(counted, prices=options.prices, max_tokens=options.max_tokens, max_pixels=options.max_pixels)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        print_json(asdict(result))
         return
-    typer.echo(f"images\t{result.requests}")
-    typer.echo(f"prompt tokens (estimate)\t{result.prompt_tokens}")
-    typer.echo(f"reply tokens (estimate)\t{result.completion_tokens}")
+    echo(f"images\t{result.requests}")
+    echo(f"prompt tokens (estimate)\t{result.prompt_tokens}")
+    echo(f"reply tokens (estimate)\t{result.completion_tokens}")
     if result.cost is None or result.cost_bound is None:
-        print("cost: give --price-in and --price-out, in USD per million tokens", file=sys.stderr)
+        echo("cost: give --price-in and --price-out, in USD per million tokens", err=True)
         return
-    typer.echo(f"cost in USD (estimate)\t{result.cost:.2f}")
-    typer.echo(f"cost in USD (bound, one attempt per image)\t{result.cost_bound:.2f}")
+    echo(f"cost in USD (estimate)\t{result.cost:.2f}")
+    echo(f"cost in USD (bound, one attempt per image)\t{result.cost_bound:.2f}")
 
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
         return
     for name, count in summary["counts"].items():
-        typer.echo(f"{name}\t{count}")
+        echo(f"{name}\t{count}")
     if summary.get("cost_usd"):
-        typer.echo(f"cost in USD\t{summary['cost_usd']:.4f}")
+        echo(f"cost in USD\t{summary['cost_usd']:.4f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from lad_datasets.commands import annotate as annotate_cli
 from lad_datasets.commands import filter as filter_cli
 from lad_datasets.commands import review as review_cli
 from lad_datasets.commands.pair_options import CORES, Defect, Images, Normal, takes_pair_options
+from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
@@ -201,16 +201,16 @@ def sft(
 def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
     """Print what was built: the manifest as JSON, or a table of the counts; the findings' counts as a note."""
     if as_json:
-        typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
+        print_json(manifest)
         return
     _print_counts(manifest["counts"])
     findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
     rows = sum(count["rows"] for count in manifest["counts"])
-    print(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), file=sys.stderr)
+    echo(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), err=True)
     target = manifest.get("target")
     if target and target["reason"]:
         found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"
-        print(f"note: {found}: {target['reason']}", file=sys.stderr)
+        echo(f"note: {found}: {target['reason']}", err=True)
 
 
 def _print_counts(counts: Sequence[Mapping[str, object]]) -> None:
@@ -219,10 +219,10 @@ def _print_counts(counts: Sequence[Mapping[str, object]]) -> None:
         from lad_datasets.checks.check import Table
         from lad_datasets.commands.check_print import layout_table
 
-        typer.echo(layout_table(Table("built", tuple(counts[0]), tuple(tuple(count.values()) for count in counts))))
+        echo(layout_table(Table("built", tuple(counts[0]), tuple(tuple(count.values()) for count in counts))))
         return
     for count in counts:
-        typer.echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
+        echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
 
 
 def check(

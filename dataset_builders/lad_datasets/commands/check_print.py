@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 
-import typer
-
 from lad_datasets.checks.check import Report, Table
+from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.findings import count_findings
 from lad_reasoner.support.visible import visible
 
@@ -18,20 +15,20 @@ __all__ = ["layout_table", "print_reports"]
 def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
     """Print each report; the last line of one counts its errors and warnings."""
     if as_json:
-        typer.echo(json.dumps([report.to_json() for report in reports], indent=2, ensure_ascii=False))
+        print_json([report.to_json() for report in reports])
         return
     for report in reports:
         for table in report.tables:
-            typer.echo(layout_table(table))
+            echo(layout_table(table))
         for line in report.fixed:
-            print(visible(f"fixed: {line}", one_line=True), file=sys.stderr)
+            echo(visible(f"fixed: {line}", one_line=True), err=True)
         for line in report.warnings:
-            print(visible(f"warning: {line}", one_line=True), file=sys.stderr)
+            echo(visible(f"warning: {line}", one_line=True), err=True)
         for line in report.errors:
-            print(visible(f"error: {line}", one_line=True), file=sys.stderr)
+            echo(visible(f"error: {line}", one_line=True), err=True)
         facts = "".join(f", {name} {value}" for name, value in report.facts.items())
         verdict = count_findings(len(report.errors), len(report.warnings))
-        typer.echo(visible(f"{report.path}: {report.kind}{facts}: {verdict}", one_line=True))
+        echo(visible(f"{report.path}: {report.kind}{facts}: {verdict}", one_line=True))
 
 
 def layout_table(table: Table) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lad_reasoner.support.console import echo, print_json
+
 __all__ = ["register"]
 
 
@@ -35,13 +37,11 @@ def filter_command(
 
     Example: lad filter samples.jsonl --data grpo.parquet --out grpo-mixed.parquet
     """
-    import json
-
     from lad_datasets.builders.filter import filter_pairs
 
     manifest = filter_pairs(predictions, out, data=data, min_share=min_share, max_share=max_share, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(manifest, indent=2))
+        print_json(manifest)
         return
     _print(manifest, out)
 
@@ -50,10 +50,10 @@ def _print(manifest: dict[str, Any], out: Path) -> None:
     from lad_reasoner.support.percent import percent
 
     pairs, same = manifest["pairs"], manifest["all_right"] + manifest["none_right"]
-    typer.echo(
+    echo(
         f"{out}: {manifest['rows']} of {pairs} pairs; before, {percent(same / pairs)}% were unanimous "
         f"({manifest['all_right']} all right, {manifest['none_right']} none right of {manifest['samples']} samples)"
     )
     for name, heading in (("pass_at", "pass"), ("majority_at", "majority"), ("pass_at_kept", "pass, kept pairs")):
         shares = ", ".join(f"@{k} {percent(value)}" for k, value in manifest[name].items())
-        typer.echo(f"{heading}: {shares}")
+        echo(f"{heading}: {shares}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lad_reasoner.support.console import echo, print_json
+from lad_reasoner.support.visible import visible
 
 __all__ = ["register"]
 
@@ -40,15 +42,18 @@ def review(
         rates = read_rates(folder, decisions)
         for file, unknown in rates["unknown"].items():
             pairs = "1 decision is" if len(unknown) == 1 else f"{len(unknown)} decisions are"
-            typer.echo(f"warning: {file}: {pairs} about pairs that {folder} does not have: {unknown[0]}", err=True)
+            echo(f"warning: {file}: {pairs} about pairs that {folder} does not have: {unknown[0]}", err=True)
         if as_json:
-            typer.echo(json.dumps(rates, ensure_ascii=False))
+            print_json(rates)
         else:
             _print_rates(rates)
         return
     page, shown = write_page(folder, sample=sample, seed=seed)
-    typer.echo(json.dumps({"page": str(page), "pairs": shown}) if as_json else page)
-    typer.echo(_next_steps(folder, page, shown), err=True)
+    if as_json:
+        print_json({"page": str(page), "pairs": shown})
+    else:
+        echo(page)
+    echo(_next_steps(folder, page, shown), err=True)
 
 
 def _next_steps(folder: Path, page: Path, shown: int) -> str:
@@ -63,15 +68,15 @@ def _next_steps(folder: Path, page: Path, shown: int) -> str:
 
 def _print_rates(rates: dict[str, Any]) -> None:
     for file, rows in rates["reviewers"].items():
-        typer.echo(f"{file}\taccepted\tedited\trejected\tundecided\tagreement\trejection rate")
+        echo(f"{file}\taccepted\tedited\trejected\tundecided\tagreement\trejection rate")
         for row in rows:
             shares = [_percent(row["agreement"]), _percent(row["rejection"])]
             counts = [str(row[kind]) for kind in ("accept", "edit", "reject", "undecided")]
-            typer.echo("\t".join([row["category"], *counts, *shares]))
+            echo("\t".join([visible(row["category"], one_line=True), *counts, *shares]))
     for row in rates["agreement"]:
         kappa = "n/a" if row["kappa"] is None else f"{row['kappa']:.2f}"
         both = " and ".join(row["reviewers"])
-        typer.echo(f"{both}\tagree on {_percent(row['agreement'])} of {row['common']}\tkappa {kappa}")
+        echo(f"{both}\tagree on {_percent(row['agreement'])} of {row['common']}\tkappa {kappa}")
 
 
 def _percent(share: float | None) -> str:

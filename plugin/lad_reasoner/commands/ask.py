@@ -17,6 +17,7 @@ from lad_reasoner.commands.model_options import (
     Model,
     load_model,
 )
+from lad_reasoner.support.console import echo, make_console, print_json
 
 if TYPE_CHECKING:
     from lad_reasoner.inference.ask import Verdict
@@ -46,8 +47,6 @@ def ask_command(
 
     Example: lad ask --reference good.png --query part.png --model Qwen/Qwen2.5-VL-3B-Instruct --max-pixels 401408
     """
-    import json
-
     from lad_reasoner.inference.ask import ask, read_image_file
 
     # Before the model is loaded, which takes long.
@@ -63,23 +62,21 @@ def ask_command(
     )
     verdict = ask(engine, references, questioned)
     if as_json:
-        typer.echo(json.dumps(verdict.to_dict(), indent=2, ensure_ascii=False))
+        print_json(verdict.to_dict())
     else:
         _print_verdict(verdict)
     if verdict.cut:
         limit = f"{max_new_tokens} tokens. Ask again with a larger --max-new-tokens."
-        typer.echo(f"warning: the response is cut off at {limit}", err=True)
+        echo(f"warning: the response is cut off at {limit}", err=True)
 
 
 def _print_verdict(verdict: Verdict) -> None:
     """Print reasoning, verdict and score; in colours on a terminal, which rich finds out."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    # Text, not markup: a model's brackets are not ours to obey. Control characters would move the cursor.
+    console = make_console(soft_wrap=True)
     shown = verdict.reasoning or verdict.response
-    console.print(Text("".join(mark for mark in shown if mark.isprintable() or mark in "\n\t")))
+    console.print(shown)
     words, style = {
         "yes": ("anomalous (yes)", "bold red"),
         "no": ("normal (no)", "bold green"),

@@ -16,10 +16,9 @@ from lad_reasoner.commands.systems import (
     Resamples,
     Seed,
     Threshold,
-    print_all,
-    print_json,
     read_systems,
 )
+from lad_reasoner.support.console import print_all, print_json
 
 __all__ = ["register"]
 

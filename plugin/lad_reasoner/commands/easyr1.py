@@ -14,6 +14,7 @@ import typer
 
 from lad_reasoner.commands.help import HelpGroup, Words, use_help_style
 from lad_reasoner.commands.lad import DEBUG, VERSION, run_words
+from lad_reasoner.support.console import echo
 from lad_reasoner.training.installed import Trainer, TrainerName, find_trainer, require_trainer
 
 __all__ = ["build_app", "main"]
@@ -123,8 +124,8 @@ def show_command(
     elif as_trainer == "verl":
         print(_as_script(command.words, source=config.source))
     else:
-        print(f"# trainer: {trainer.name} {trainer.version}{', on the CPU' if command.on_cpu else ''}")
-        print(f"# command: {command}\n# the resolved config:")
+        echo(f"# trainer: {trainer.name} {trainer.version}{', on the CPU' if command.on_cpu else ''}")
+        echo(f"# command: {command}\n# the resolved config:")
         print(yaml.safe_dump(config.as_tree(), sort_keys=False, allow_unicode=True), end="")
 
 
@@ -166,7 +167,7 @@ def merge_command(
     from lad_reasoner.models.merge import merge_checkpoint
 
     count = merge_checkpoint(checkpoint, out, dtype=dtype)
-    print(f"{out}: {count:,} parameters, verified by loading them again")
+    echo(f"{out}: {count:,} parameters, verified by loading them again")
 
 
 def _as_script(words: Sequence[str], *, source: Path | None) -> str:

@@ -22,6 +22,7 @@ from lad_reasoner import __version__
 from lad_reasoner.commands.help import HelpGroup, use_help_style
 from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.progress import show_progress
+from lad_reasoner.support.visible import visible
 
 __all__ = ["DEBUG", "VERSION", "build_app", "main", "run_app", "run_words"]
 
@@ -67,7 +68,7 @@ class _PlainHandler(logging.Handler):
     """Prints messages on stderr without level and time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr)
+        print(visible(record.getMessage()), file=sys.stderr)
 
 
 def show_messages() -> None:
@@ -139,7 +140,7 @@ def run_app(run: Callable[[], object], *, debug: bool, resume: str = "interrupte
     except Exception as error:
         if debug:
             raise
-        print(_describe(error), file=sys.stderr)
+        print(visible(_describe(error)), file=sys.stderr)
         return error.exit_code if isinstance(error, LadError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
+from lad_reasoner.support.console import echo, print_all
+
 __all__ = ["register"]
 
 #: Narrow headings of the table.
@@ -45,23 +47,18 @@ def plot_command(
     shown = {label: {name: row[name] for name in row if name not in DIAGNOSTICS} for label, row in values.items()}
     _print_table(shown)
     for path in files:
-        print(path)
+        echo(path)
 
 
 def _print_table(values: dict[str, dict[str, float | None]]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("run", box=None, pad_edge=False)
     for name in next(iter(values.values())):
         table.add_column(_HEADINGS.get(name, name.replace("val/", "val ")), justify="right", no_wrap=True)
     for label, row in values.items():
-        table.add_row(Text(label), *(_shown(name, value) for name, value in row.items()))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 400
-    console.print(table)
+        table.add_row(label, *(_shown(name, value) for name, value in row.items()))
+    print_all([table])
 
 
 def _shown(name: str, value: float | None) -> str:

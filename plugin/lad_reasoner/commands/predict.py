@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lad_reasoner.commands.model_options import print_loading
+from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 __all__ = ["register"]
@@ -113,8 +114,8 @@ def predict_command(
     )
     summary = predict(data, engine, out, template=template, samples=samples, limit=limit)
     if summary.repaired:
-        typer.echo(summary.repaired, err=True)
-    typer.echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)
+        echo(summary.repaired, err=True)
+    echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)
     if summary.failed:
         problem = f"{summary.failed} of {summary.wanted} responses failed; the reasons are in {failures_path(out)}"
         raise RunError(problem, remedy="Run the same command again to ask for them again")

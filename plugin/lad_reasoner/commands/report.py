@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import UsageError
 
 __all__ = ["register"]
@@ -76,8 +77,8 @@ def report_command(
         seed=seed,
     )
     for note in written.notes:
-        typer.echo(note, err=True)
-    typer.echo(written.page)
+        echo(note, err=True)
+    echo(written.page)
 
 
 def _training(text: str) -> tuple[str, Path]:

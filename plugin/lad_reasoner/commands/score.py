@@ -17,10 +17,9 @@ from lad_reasoner.commands.systems import (
     Seed,
     Threshold,
     note_ids,
-    print_all,
-    print_json,
     read_systems,
 )
+from lad_reasoner.support.console import echo, print_all, print_json
 from lad_reasoner.support.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _print_result(
     from lad_reasoner.evaluation.table import LEGEND, result_table
 
     for warning in (line for run in runs for line in warn_of_replies(run)):
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     comparisons = compare_systems(systems, resamples=resamples, seed=seed) if len(systems) > 1 else []
     sentences = " ".join(read_headline(runs, comparisons).sentences())
     print_all([sentences, "", result_table(runs, constants, paper=paper), LEGEND])

@@ -16,6 +16,7 @@ from lad_reasoner.commands.model_options import (
     Model,
     load_model,
 )
+from lad_reasoner.support.console import echo
 
 __all__ = ["register"]
 
@@ -61,6 +62,6 @@ def serve_command(
     )
     with serve(engine, host=host, port=port, max_megabytes=max_megabytes) as address:
         if host not in {"127.0.0.1", "localhost", "::1"}:
-            typer.echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
-        typer.echo(address)
+            echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
+        echo(address)
         threading.Event().wait()  # until Ctrl-C

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from lad_reasoner.evaluation.outcomes import System
 
-__all__ = ["note_ids", "print_all", "print_json", "read_systems"]
+__all__ = ["note_ids", "read_systems"]
 
 Predictions = Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")]
 External = Annotated[
@@ -54,7 +53,7 @@ def read_systems(
         note_ids(system.name, system.missing, "pairs without a reply; not scored")
         note_ids(system.name, system.unknown, "unknown pairs")
         for note in system.notes:
-            typer.echo(visible(f"{system.name}: {note}", one_line=True), err=True)
+            echo(visible(f"{system.name}: {note}", one_line=True), err=True)
     return systems
 
 
@@ -99,22 +98,4 @@ def note_ids(name: str, ids: Sequence[str], what: str) -> None:
     """Print on stderr how many ids there are, and the first three."""
     if ids:
         shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-        typer.echo(visible(f"{name}: {len(ids)} {what}: {shown}", one_line=True), err=True)
-
-
-def print_json(value: object) -> None:
-    """Print JSON on stdout."""
-    import json
-
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def print_all(parts: Sequence[RenderableType]) -> None:
-    """Print texts and tables on stdout, fitted to a terminal; elsewhere as wide as they need."""
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, emoji=False)  # a run may be called "[bold]" or ":bug:"
-    if not console.is_terminal:
-        console.width = 400
-    for part in parts:
-        console.print(part)
+        echo(visible(f"{name}: {len(ids)} {what}: {shown}", one_line=True), err=True)

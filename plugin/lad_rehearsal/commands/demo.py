@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lad_reasoner.support.console import print_all
+
 __all__ = ["register"]
 
 
@@ -38,8 +40,6 @@ def demo(
 
         typer.echo(json.dumps(summary, indent=1))
     else:
-        from rich.console import Console
-
         from lad_rehearsal.demo.summary import results_table
 
-        Console().print(results_table(summary))
+        print_all([results_table(summary)])

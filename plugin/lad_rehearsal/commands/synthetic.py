@@ -26,8 +26,7 @@ def synthetic(
 
     Example: lad build synthetic --out synthetic --seed 0 --loco-test 220
     """
-    from rich.console import Console
-
+    from lad_reasoner.support.console import echo, make_console
     from lad_reasoner.support.errors import UsageError
     from lad_rehearsal.synthetic.trees import Sizes, draw_trees
 
@@ -36,7 +35,7 @@ def synthetic(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("the folder is not empty", where=out, remedy="Choose another folder with --out")
     sizes = Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size)
-    with Console(stderr=True).status("rendering") as status:
+    with make_console(err=True).status("rendering") as status:
         counts = draw_trees(out, seed=seed, sizes=sizes, report=lambda name: status.update(f"rendering {name}"))
     for name, count in counts.items():
-        typer.echo(f"{out / name}\t{count}")
+        echo(f"{out / name}\t{count}")
