@@ -305,19 +305,22 @@ def write_report(
         UsageError: The folder holds something else, or an option is wrong.
         DataError: A file or image cannot be read, or there is nothing to score.
     """
+    from lad_reasoner.evaluation.score import data_of
+    from lad_reasoner.pairs.reader import parquet_files
     from lad_reasoner.report import page
     from lad_reasoner.report.content import read_content
     from lad_reasoner.report.figures import write_figures
-    from lad_reasoner.support.files import locked
+    from lad_reasoner.support.files import locked, unchanged
 
     folder = Path(out)
     files = [Path(path) for path in predictions]
-    content = read_content(files, _path(data), protocol, limit=limit, resamples=resamples, seed=seed)
     options = page.ReportOptions(
         title=title, edge=picture_edge, image_root=_path(image_root), masks=_path(masks), single_file=single_file
     )
     runs = [(label, Path(run)) for label, run in (training or {}).items()]
-    with listen(progress), locked(folder):
+    source = _path(data) or data_of(files[0])
+    with listen(progress), locked(folder), unchanged(lambda: parquet_files(source)):
+        content = read_content(files, source, protocol, limit=limit, resamples=resamples, seed=seed)
         pictures = page.write_report(content, folder, options)
         notes = write_figures(content, pictures, folder / "figures", training=runs, pair_id=pair_id)
     return Report(folder / "index.html", tuple(notes))

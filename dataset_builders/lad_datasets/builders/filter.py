@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lad_reasoner.evaluation.difficulty import PairDifficulty, majority_at, mixe
 from lad_reasoner.evaluation.score import data_of, read_system
 from lad_reasoner.pairs.reader import data_sha256, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import locked, replace_when_done, write_json
+from lad_reasoner.support.files import locked, replace_when_done, unchanged, write_json
 
 __all__ = ["filter_pairs"]
 
@@ -50,10 +51,11 @@ def filter_pairs(
     """
     if out.suffix != ".parquet":
         raise UsageError(f"{out} does not end in .parquet, by which trainers know the type", where="--out")
-    with locked(out):
+    with locked(out), ExitStack() as stack:
         if out.exists() and not overwrite:
             raise UsageError(f"{out} exists", where="--out", remedy="Choose another name or pass --overwrite")
         source = data or data_of(predictions)
+        stack.enter_context(unchanged(lambda: [*parquet_files(source), predictions]))
         truths = read_truths(source)
         for dataset in sorted({truth.dataset for truth in truths}):
             paths = (truth.query_path for truth in truths if truth.dataset == dataset)

@@ -19,12 +19,13 @@ from typing import Any, Final
 
 from lad_datasets.builders.sft_target import Target, draw_rows, explain
 from lad_datasets.files.annotations import SUMMARY, Annotation, read_annotations
-from lad_datasets.files.images import load
+from lad_datasets.files.images import load, sha256
 from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
 from lad_datasets.files.parquet import RowWriter
 from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_datasets.sources import licence_of
 from lad_datasets.sources.samples import GOOD
+from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import (
     hidden_sibling,
@@ -358,6 +359,18 @@ def _provenance(turn: Turn) -> dict[str, str]:
     }
 
 
+def _read_again(file: Path, digest: str) -> bytes:
+    """Return an image that was checked before.
+
+    Raises:
+        DataError: It was replaced since.
+    """
+    data = read_image_bytes(file)
+    if sha256(data) != digest:
+        raise DataError("the image was replaced while the build ran", where=file, remedy="Build again")
+    return data
+
+
 def _write_parquet(path: Path, turns: Sequence[Turn]) -> None:
     import pyarrow as pa
 
@@ -373,8 +386,8 @@ def _write_parquet(path: Path, turns: Sequence[Turn]) -> None:
         writer = RowWriter(temporary, schema)
         for turn in track(turns, total=len(turns), description=path.name):
             images = [
-                {"bytes": file.read_bytes(), "path": name}
-                for file, name in zip(turn.files, turn.annotation.images, strict=True)
+                {"bytes": _read_again(file, digest), "path": name}
+                for file, digest, name in zip(turn.files, turn.digests, turn.annotation.images, strict=True)
             ]
             writer.write(_messages_row(turn, images), image_bytes=sum(len(image["bytes"]) for image in images))
         writer.close()

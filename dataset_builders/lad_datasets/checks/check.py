@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.files import unchanged
 
 __all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file", "check_files"]
 
@@ -181,6 +182,8 @@ def check_file(path: Path, options: CheckOptions) -> Report:
                     remedy="Leave it out",
                 )
             module, function = checker.function.split(":")
-            return cast(CheckFunction, getattr(import_module(module), function))(path, options)
+            checked = cast(CheckFunction, getattr(import_module(module), function))
+            with unchanged(lambda: sorted(path.glob("*.parquet")) if path.is_dir() else [path]):
+                return checked(path, options)
     kinds = ", ".join(checker.kind for checker in CHECKERS)
     raise UsageError("the kind of this file is unknown", where=path, remedy=f"Name one of: {kinds}")

@@ -30,9 +30,10 @@ from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.score import data_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, resample_counts
 from lad_reasoner.inference.predictions import read_predictions
-from lad_reasoner.pairs.reader import data_sha256, read_choices, read_truths
+from lad_reasoner.pairs.reader import data_sha256, parquet_files, read_choices, read_truths
 from lad_reasoner.pairs.schema import Choice
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import unchanged
 from lad_reasoner.task.task import NORMAL
 
 __all__ = ["DETECTION", "TYPES", "ChoiceRun", "DatasetScore", "read_letter", "score_choices"]
@@ -156,10 +157,11 @@ def score_choices(
     """
     lines = read_predictions(predictions)
     source = data or data_of(predictions)
-    if data_sha256(source) != lines[0].data_sha256:
-        remedy = "Give the parquet they were made on with --data"
-        raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
-    choices, truths = read_choices(source), {truth.pair_id: truth for truth in read_truths(source)}
+    with unchanged(lambda: parquet_files(source)):
+        if data_sha256(source) != lines[0].data_sha256:
+            remedy = "Give the parquet they were made on with --data"
+            raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
+        choices, truths = read_choices(source), {truth.pair_id: truth for truth in read_truths(source)}
     rights: dict[str, list[bool]] = defaultdict(list)
     read: dict[HowRead, int] = {"letter": 0, "doubtful": 0, "likeness": 0, "unread": 0}
     for line in lines:

@@ -28,8 +28,9 @@ from lad_reasoner.evaluation.statistics import (
     resample_curves,
 )
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
-from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
+from lad_reasoner.pairs.reader import Truth, data_sha256, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import unchanged
 from lad_reasoner.task.task import ANOMALOUS, LOCO_CATEGORIES
 
 __all__ = ["GroupScore", "RunScore", "Share", "score_run", "score_system"]
@@ -156,10 +157,11 @@ def read_system(predictions: Path, data: Path | None, protocol: Protocol, *, nam
     """
     read = read_predictions(predictions)
     source = data or data_of(predictions)
-    if data_sha256(source) != read[0].data_sha256:
-        remedy = "Give the parquet they were made on with --data, or predict again"
-        raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
-    truths = read_truths(source)
+    with unchanged(lambda: parquet_files(source)):
+        if data_sha256(source) != read[0].data_sha256:
+            remedy = "Give the parquet they were made on with --data, or predict again"
+            raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
+        truths = read_truths(source)
     return join(name or predictions.stem, read_replies(read), scored=select(truths, protocol), known=truths)
 
 

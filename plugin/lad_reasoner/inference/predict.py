@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from lad_reasoner.inference.predictions import Failure, Prediction, PredictionStore, RunKey, write_run_card
 from lad_reasoner.inference.protocol import Backend, Question
-from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, read_truths
+from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, parquet_files, read_truths
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.files import unchanged
 from lad_reasoner.support.progress import report
 from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
 
@@ -71,11 +72,25 @@ def predict(
     A pair that cannot be answered is listed in `failures_path` and asked again by the next run.
 
     Raises:
-        DataError: The data or the predictions already there cannot be read.
+        DataError: The data or the predictions already there cannot be read, or the data changes meanwhile.
         UsageError: ``out`` holds another run's predictions, or multiple-choice questions are to be answered in the
             task's template.
         RunError: Another process writes to ``out``, or the backend fails.
     """
+    with unchanged(lambda: parquet_files(data)) as require_same_data:
+        return _predict(data, backend, out, require_same_data, template=template, samples=samples, limit=limit)
+
+
+def _predict(
+    data: Path,
+    backend: Backend,
+    out: Path,
+    require_same_data: Callable[[], None],
+    *,
+    template: str | None,
+    samples: int,
+    limit: int | None,
+) -> PredictSummary:
     truths = read_truths(data)[:limit]
     source = default_template(truths, structured=backend.sampling.structured) if template is None else template
     key = RunKey(
@@ -95,6 +110,7 @@ def predict(
         questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
         failed = 0
         for answer in backend.answer(questions):
+            require_same_data()
             if isinstance(answer, Failure):
                 store.record_failure(answer)
                 failed += 1

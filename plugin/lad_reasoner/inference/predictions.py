@@ -20,7 +20,7 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
-from lad_reasoner.support.files import write_json
+from lad_reasoner.support.files import is_still, write_json
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -191,7 +191,14 @@ class PredictionStore:
         self._stream.close()
 
     def append(self, prediction: Prediction) -> None:
-        """Write one line and flush it."""
+        """Write one line and flush it.
+
+        Raises:
+            RunError: The file was removed or replaced meanwhile, so that the line would be lost.
+        """
+        if not is_still(self._stream.fileno(), self.path):
+            problem = "the file was removed or replaced while predictions were written to it"
+            raise RunError(problem, where=self.path, remedy="Put it back and run the same command again to continue")
         self._stream.write(prediction.model_dump_json().encode() + b"\n")
         self._stream.flush()
         self.done.add((prediction.pair_id, prediction.sample))

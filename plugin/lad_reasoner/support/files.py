@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +23,12 @@ from lad_reasoner.support.errors import DataError, RunError
 
 __all__ = [
     "hidden_sibling",
+    "is_still",
     "locked",
     "name_write_errors",
     "replace_when_done",
     "try_lock",
+    "unchanged",
     "write_bytes",
     "write_json",
     "write_text",
@@ -91,6 +93,49 @@ def hidden_sibling(path: Path, suffix: str) -> Path:
 
 
 @contextmanager
+def unchanged(list_files: Callable[[], Iterable[Path]]) -> Iterator[Callable[[], None]]:
+    """Read files that must not change meanwhile: they are compared when the block ends, however it ends.
+
+    Args:
+        list_files: Returns the files. It is called again for every comparison, since a folder may get a further one.
+
+    Yields:
+        A function that compares at once.
+
+    Raises:
+        DataError: A file was replaced, edited, added or removed since the block began.
+    """
+    before = _states(list_files)
+
+    def compare() -> None:
+        now = _states(list_files)
+        if changed := [path for path in before.keys() | now.keys() if before.get(path) != now.get(path)]:
+            problem = "the file was changed or replaced while it was in use"
+            raise DataError(problem, where=min(changed), remedy="Run the same command again when nothing writes to it")
+
+    try:
+        yield compare
+    except Exception as error:  # what a reader makes of half a file
+        try:
+            compare()
+        except DataError as changed:
+            raise changed from error
+        raise
+    compare()
+
+
+def _states(list_files: Callable[[], Iterable[Path]]) -> dict[Path, tuple[int, ...]]:
+    """Return what changes with a file's content, by path; an absent file has no entry."""
+    states: dict[Path, tuple[int, ...]] = {}
+    with suppress(DataError):  # the folder has no file any more
+        for path in list_files():
+            with suppress(OSError):
+                found = path.stat()
+                states[path] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return states
+
+
+@contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the lock of an output, a file or a folder, for as long as the block runs.
 
@@ -119,7 +164,7 @@ def _take(lock: Path, out: Path) -> int:
             os.close(descriptor)
             problem = f"another process{f' ({owner})' if owner else ''} is writing this output"
             raise RunError(problem, where=out, remedy="Wait until it ends, or choose another output")
-        if _is_still(descriptor, lock):
+        if is_still(descriptor, lock):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
@@ -141,7 +186,8 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
+def is_still(descriptor: int, path: Path) -> bool:
+    """Return whether an open file still has its name: it was neither removed nor replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -184,7 +230,7 @@ def _open_draft(path: Path) -> tuple[Path, int]:
     while True:
         draft = path.with_name(f".lad-{_digest(path)}-{secrets.token_hex(6)}.tmp")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if try_lock(descriptor) and _is_still(descriptor, draft):
+        if try_lock(descriptor) and is_still(descriptor, draft):
             return draft, descriptor
         os.close(descriptor)
 
