@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lad_reasoner.support.visible import visible
+from lad_reasoner.support.console import echo
 
 if TYPE_CHECKING:
     from lad_reasoner.inference.protocol import Backend, BackendName
@@ -71,4 +71,4 @@ def load_model(
 def print_loading(backend: BackendName, model: str) -> None:
     """Print which model is loaded into this machine's memory: it takes seconds to minutes."""
     if backend != "openai":
-        typer.echo(visible(f"loading {model}", one_line=True), err=True)
+        echo(f"loading {model}", err=True)
