@@ -7,7 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lad_reasoner.pairs import images
 from lad_reasoner.pairs.images import data_url, decode, decode_mask, image_size, read_image_bytes
@@ -60,6 +60,18 @@ def test_a_picture_without_a_range_is_named(values, found) -> None:
 def test_floats_keep_their_scale(top) -> None:
     ramp = np.linspace(0, top / 2, 64, dtype=np.float32).reshape(8, 8)
     assert np.asarray(decode(encoded(ramp, "TIFF"), "x")).max() == 128
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+def test_a_truncated_image_is_refused_whatever_pillow_accepts(monkeypatch, kind) -> None:
+    """Other libraries in the process, such as some trainers, make Pillow fill what is missing with grey."""
+    whole = encoded(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3), kind)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for length in (60, len(whole) // 2, len(whole) - 30):
+        with pytest.raises(DataError):
+            decode(whole[:length], "x.png")
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert decode(whole, "x.png").size == (64, 64)
 
 
 def test_devices_pipes_and_folders_are_not_read(tmp_path) -> None:

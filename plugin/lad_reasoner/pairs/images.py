@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, ProcessorPixels, fit_processor
@@ -67,6 +68,32 @@ _SERVED: Final = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 #: Pixel modes with an alpha channel.
 ALPHA_MODES: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+
+
+class _StrictDecoding:
+    """Makes Pillow reject truncated images, in any thread, even if another library has set it to accept them."""
+
+    def __init__(self) -> None:
+        self._lock, self._running, self._others_choice = Lock(), 0, False
+
+    def __enter__(self) -> None:
+        from PIL import ImageFile
+
+        with self._lock:
+            if not self._running:
+                self._others_choice, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        from PIL import ImageFile
+
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._others_choice
+
+
+_strict_decoding: Final = _StrictDecoding()
 
 
 @cache
@@ -126,7 +153,7 @@ def _open(data: bytes, where: object) -> Picture:
         if data.startswith(start):
             raise DataError(problem, where=where)
     try:
-        with warnings.catch_warnings():
+        with _strict_decoding, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is judged below; broken metadata is no fault of the pixels
             image = Image.open(BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
@@ -152,7 +179,8 @@ def load_pixels(image: Picture, where: object) -> Picture:
         DataError: It is corrupt or cut.
     """
     try:
-        image.load()
+        with _strict_decoding:
+            image.load()
     except (OSError, SyntaxError, ValueError, zlib.error, EOFError, IndexError, KeyError, OverflowError) as error:
         raise DataError(f"a corrupt image ({error})", where=where) from error
     return image
