@@ -191,4 +191,4 @@ def test_token_budget(lad, shared_data, tmp_path) -> None:
     assert lad("check", out, "--max-prompt-length", 5244 + text).exit_code == 0
     done = lad("check", out, "--max-prompt-length", 5243 + text)
     assert done.exit_code == 1
-    assert f"1 prompts are longer, up to {5244 + text}; set it to" in done.stderr
+    assert f"1 prompts are longer, up to {5244 + text}. Set it to" in done.stderr

@@ -258,8 +258,18 @@ def test_the_page_asks_nothing_of_the_network(client) -> None:
 def test_a_taken_port_is_an_error_of_one_line(page) -> None:
     port = int(page[1].rpartition(":")[2])
     with (
-        pytest.raises(RunError, match="choose another --port"),
+        pytest.raises(
+            RunError, match=rf"^127\.0\.0\.1:{port}: the port is taken\. Choose another --host or --port\.$"
+        ),
         serve(Constant(), host="127.0.0.1", port=port, max_megabytes=1),
+    ):
+        pass
+
+
+def test_a_foreign_address_is_an_error_of_one_line() -> None:
+    with (
+        pytest.raises(RunError, match=r"^192\.0\.2\.1:7860: cannot listen: .+\. Choose another --host or --port\.$"),
+        serve(Constant(), host="192.0.2.1", port=7860, max_megabytes=1),
     ):
         pass
 

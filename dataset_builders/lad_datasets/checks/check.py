@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from lad_reasoner.pairs.tokens import QWEN2_5_VL
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import UsageError, as_sentences
 from lad_reasoner.support.files import unchanged
 
 __all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file", "check_files"]
@@ -158,9 +158,8 @@ def check_files(paths: Sequence[Path], options: CheckOptions) -> list[Report]:
     for index, report in enumerate(reports):
         for earlier in reports[:index]:
             if shared := report.queries & earlier.queries:
-                report.errors.append(
-                    f"{len(shared)} queries are in {earlier.path} too: do not train on what you evaluate"
-                )
+                problem = f"{len(shared)} queries are in {earlier.path} too"
+                report.errors.append(as_sentences(problem, "Do not train on what you evaluate"))
     return reports
 
 

@@ -21,7 +21,7 @@ from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.reader import EASYR1_COLUMNS, complete_row, is_easyr1_only, parquet_files
 from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.errors import DataError, as_sentences
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 from lad_reasoner.task.control_text import find_control_token
@@ -300,4 +300,5 @@ def _add_token_budget(rows: Sequence[_Row], report: Report, options: CheckOption
     over = sum(length > limit for length in everything["all"]) if limit else 0
     if over:
         remedy = f"Set it to {round_up(longest)}, or lower max_pixels"
-        report.errors.append(f"max_prompt_length {limit}: {over} prompts are longer, up to {longest}; {remedy}")
+        problem = f"max_prompt_length {limit}: {over} prompts are longer, up to {longest}"
+        report.errors.append(as_sentences(problem, remedy))

@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from errno import EADDRINUSE
 from html import escape
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
+from socket import AF_INET, AF_INET6, create_server
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.ask import Verdict, ask, read_image_file
@@ -82,9 +84,10 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
 
     Raises:
         UsageError: gradio is not installed.
-        RunError: The port is taken.
+        RunError: The port is taken, or the address is not of this machine.
     """
     require_gradio()
+    _require_free_address(host, port)
     with upload_folder() as folder, _environment(folder):
         page, theme = _build_page(backend, folder, max_megabytes)
         from starlette.middleware import Middleware
@@ -111,7 +114,7 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
                 quiet=True,
             )
         except OSError as error:
-            raise RunError(str(error), where=f"{host}:{port}", remedy="Choose another --port") from error
+            raise RunError("the port is taken", where=f"{host}:{port}", remedy="Choose another --port") from error
         try:
             yield str(address)
         finally:
@@ -132,6 +135,19 @@ def _environment(folder: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _require_free_address(host: str, port: int) -> None:
+    """Check the address before gradio does: it takes seconds, and its error names options of its own.
+
+    Raises:
+        RunError: The port is taken, or the address is not of this machine.
+    """
+    try:
+        create_server((host, port), family=AF_INET6 if ":" in host else AF_INET).close()
+    except OSError as error:
+        problem = "the port is taken" if error.errno == EADDRINUSE else f"cannot listen: {error.strerror}"
+        raise RunError(problem, where=f"{host}:{port}", remedy="Choose another --host or --port") from error
 
 
 def require_gradio() -> None:

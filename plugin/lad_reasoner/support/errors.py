@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from lad_reasoner.support.visible import visible
 
-__all__ = ["DataError", "LadError", "RunError", "UsageError", "install_hint"]
+__all__ = ["DataError", "LadError", "RunError", "UsageError", "as_sentences", "install_hint"]
 
 
 class LadError(Exception):
@@ -37,11 +37,7 @@ class LadError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.problem}" if self.where else self.problem
-        return visible(
-            " ".join(
-                (f"{line}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else line).split()
-            )
-        )
+        return visible(" ".join(as_sentences(line, self.remedy).split()))
 
 
 class UsageError(LadError):
@@ -56,6 +52,16 @@ class DataError(LadError):
 
 class RunError(LadError):
     """A trainer, server or stage that did not finish."""
+
+
+def as_sentences(problem: str, remedy: str = "") -> str:
+    """Return a problem and its remedy as they are printed.
+
+    Example:
+        >>> as_sentences("the file has no rows", "Use a wider recipe")
+        'the file has no rows. Use a wider recipe.'
+    """
+    return f"{problem}. {remedy}{'' if remedy.endswith('?') else '.'}" if remedy else problem
 
 
 def install_hint(*extras: str) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from lad_reasoner.support.errors import as_sentences
 from lad_reasoner.support.visible import visible
 
 __all__ = ["Finding", "Findings", "count_findings", "error", "note", "warning"]
@@ -36,9 +37,7 @@ class Finding:
         return self.severity == "error"
 
     def __str__(self) -> str:
-        line = f"{self.severity}: {self.where}: {self.problem}"
-        line += f". {self.remedy}{'' if self.remedy.endswith('?') else '.'}" if self.remedy else ""
-        return visible(line, one_line=True)
+        return visible(as_sentences(f"{self.severity}: {self.where}: {self.problem}", self.remedy), one_line=True)
 
 
 def error(where: object, problem: str, *, remedy: str = "") -> Finding:
