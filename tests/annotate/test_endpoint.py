@@ -335,7 +335,7 @@ def test_a_full_disk_gives_up_its_reserve_before_a_reply(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(file, data)
 
-    monkeypatch.setattr("lad_datasets.annotate.store.os.write", write)
+    monkeypatch.setattr("os.write", write)
     with pytest.raises(RunError, match=r"[Ff]ree some space"):
         annotate_with_model(subjects, tmp_path, options(server), Findings(quiet=True))
     monkeypatch.undo()

@@ -17,9 +17,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lad_reasoner.support.errors import RunError, UsageError
-from lad_reasoner.support.files import try_lock
+from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.jsonl import LineFile
 
 __all__ = ["RECORDS", "Answered", "Failed", "RunCard", "Sent", "Store"]
 
@@ -131,18 +131,16 @@ class Store:
     """
 
     def __init__(self, folder: Path, card: RunCard, findings: Findings) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / RECORDS
         self.answers: dict[str, list[Answered]] = {}
         self.spent = 0.0
         self._reserve = folder / ".reserve"
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = LineFile(self.path)
         try:
-            self._lock()
             self._load(card, findings)
             self._fill_reserve()
         except BaseException:
-            os.close(self._file)
+            self._file.close()
             raise
 
     def __enter__(self) -> Self:
@@ -150,7 +148,7 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self._reserve.unlink(missing_ok=True)
-        os.close(self._file)
+        self._file.close()
 
     def append(self, event: RunCard | Sent | Answered | Failed) -> None:
         """Write one line and wait for the disk.
@@ -160,12 +158,12 @@ class Store:
         """
         line = event.model_dump_json(exclude_none=True).encode() + b"\n"
         try:
-            self._write(line)
+            self._file.append(line)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not self._reserve.exists():
                 raise
             self._reserve.unlink()
-            self._write(line)
+            self._file.append(line)
         if isinstance(event, Answered):
             self.answers.setdefault(event.id, []).append(event)
 
@@ -173,26 +171,6 @@ class Store:
     def is_nearly_full(self) -> bool:
         """Whether the disk filled up, so that only what is in flight should still be written."""
         return not self._reserve.exists()
-
-    def _write(self, line: bytes) -> None:
-        size = os.fstat(self._file).st_size
-        try:
-            written = os.write(self._file, line)
-            if written < len(line):
-                # The disk took a part: the next write would say why, so ask for the reason now.
-                written += os.write(self._file, line[written:])
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, size)
-            raise
-        if written < len(line):
-            os.ftruncate(self._file, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _lock(self) -> None:
-        if not try_lock(self._file):
-            remedy = "Wait until it ends, or choose another --out"
-            raise RunError("another process is writing this file", where=self.path, remedy=remedy)
 
     def _fill_reserve(self) -> None:
         with self._reserve.open("wb") as file:
@@ -235,7 +213,7 @@ class Store:
                 except ValidationError:
                     findings.add("broken line", f"{self.path}:{number}: {line[:60]!r}; skipped")
         if not line.endswith(b"\n"):
-            self._write(b"\n")  # so that the next line stands alone
+            self._file.append(b"\n")  # so that the next line stands alone
 
     def _require_same_run(self, cards: list[RunCard], card: RunCard) -> None:
         if not cards:

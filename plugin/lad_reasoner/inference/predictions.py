@@ -8,19 +8,18 @@ hardware.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lad_reasoner.support.errors import DataError, RunError, UsageError
-from lad_reasoner.support.files import is_still, write_json
+from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.files import write_json
+from lad_reasoner.support.jsonl import LineFile
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -43,8 +42,8 @@ ScoreSource = Literal["answer_token", "forced"]
 #: Of the lines of a file of predictions. It grows when an older release could misread them.
 SCHEMA_VERSION: Final = 1
 
-#: Lines are flushed one at a time; the disk is waited for at most this often.
-_FSYNC_SECONDS: Final = 2.0
+#: Longest time between two waits for the disk.
+_SYNC_SECONDS: Final = 2.0
 
 #: How every line begins, as pydantic writes the first field.
 _BEGIN: Final = b'{"model":"'
@@ -169,17 +168,15 @@ class PredictionStore:
     def __init__(self, path: Path, key: RunKey) -> None:
         self.path, self.key = path, key
         refuse_special_file(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = _open_locked(path)
+        self._file = LineFile(path, sync_seconds=_SYNC_SECONDS)
         try:
-            self.repaired = _repair(path, self._stream)
+            self.repaired = _repair(path, self._file)
             existing = read_predictions(path, allow_empty=True)
             _require_same_run(existing, key, path)
         except BaseException:
-            self._stream.close()
+            self._file.close()
             raise
         self.done = {(prediction.pair_id, prediction.sample) for prediction in existing}
-        self._synced = time.monotonic()
         self._failed = False
         failures_path(path).unlink(missing_ok=True)
 
@@ -187,33 +184,22 @@ class PredictionStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sync()
-        self._stream.close()
+        self._file.close()
 
     def append(self, prediction: Prediction) -> None:
-        """Write one line and flush it.
+        """Write one line.
 
         Raises:
             RunError: The file was removed or replaced meanwhile, so that the line would be lost.
         """
-        if not is_still(self._stream.fileno(), self.path):
-            problem = "the file was removed or replaced while predictions were written to it"
-            raise RunError(problem, where=self.path, remedy="Put it back and run the same command again to continue")
-        self._stream.write(prediction.model_dump_json().encode() + b"\n")
-        self._stream.flush()
+        self._file.append(prediction.model_dump_json().encode() + b"\n")
         self.done.add((prediction.pair_id, prediction.sample))
-        if time.monotonic() - self._synced > _FSYNC_SECONDS:
-            self._sync()
 
     def record_failure(self, failure: Failure) -> None:
         """List a pair that could not be answered in `failures_path`; the list covers the current run only."""
         with failures_path(self.path).open("ab" if self._failed else "wb") as stream:
             stream.write(json.dumps(asdict(failure), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         self._failed = True
-
-    def _sync(self) -> None:
-        os.fsync(self._stream.fileno())
-        self._synced = time.monotonic()
 
 
 def _require_same_run(existing: Sequence[Prediction], key: RunKey, path: Path) -> None:
@@ -233,18 +219,7 @@ def refuse_special_file(path: Path) -> None:
         raise UsageError(f"this is {kind}, not a file", where=path, remedy="Choose another --out")
 
 
-def _open_locked(path: Path) -> IO[bytes]:
-    stream = path.open("ab")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.close()
-        remedy = "Wait until it ends, or choose another --out"
-        raise RunError("another process is writing to this file", where=path, remedy=remedy) from error
-    return stream
-
-
-def _repair(path: Path, stream: IO[bytes]) -> str:
+def _repair(path: Path, file: LineFile) -> str:
     """Move a broken last line to ``NAME.jsonl.broken``: it is the one that was being written when a run was killed."""
     content = path.read_bytes()
     cut = content.rstrip(b"\n").rfind(b"\n") + 1
@@ -256,8 +231,7 @@ def _repair(path: Path, stream: IO[bytes]) -> str:
         broken.write(tail.rstrip(b"\n") + b"\n")
         broken.flush()
         os.fsync(broken.fileno())
-    stream.truncate(cut)
-    os.fsync(stream.fileno())
+    file.truncate(cut)
     return (
         f"{path}: the last line was broken ({len(tail)} bytes); moved to {path.name}.broken, its pair is asked again"
     )
