@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_reasoner.support.progress import ProgressCallback, listen
-from lad_reasoner.task.response import Response, parse
-from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
+from lad_reasoner.task.classes import read_response
+from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.response import Response
+from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, rlad_reward
 
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.compare import Comparison
@@ -97,8 +99,8 @@ def score_response(
         >>> score_response("<think> a pin is missing </think><answer> yes </answer>", "yes").reward
         1.0
     """
-    response = parse(text)
-    scores = combined_reward(response, gold, structure_weight=structure_weight, accuracy_weight=accuracy_weight)
+    response = read_response(text, read_gold(gold))
+    scores = rlad_reward(text, gold, structure_weight=structure_weight, accuracy_weight=accuracy_weight)
     return ResponseScore(response, scores["structure"], scores["accuracy"], scores["overall"])
 
 
@@ -222,7 +224,7 @@ def score_responses(
     from lad_reasoner.evaluation.protocols import select
     from lad_reasoner.evaluation.score import score_system
 
-    parsed = [(truth, parse(text)) for truth, text in responses]
+    parsed = [(truth, read_response(text, truth.gold)) for truth, text in responses]
     judged = [
         JudgedPair(truth, (ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning),))
         for truth, said in parsed

@@ -174,7 +174,13 @@ def build_pairs(
     encoding = options.encoding
     store = ImageStore(partial / f"{encoding.format}-{encoding.quality}-{encoding.max_pixels}")
     assembler = Assembler(
-        encoding=encoding, embed=options.embed, shots=options.shots, votes=options.votes, store=store, guard=guard
+        encoding=encoding,
+        embed=options.embed,
+        shots=options.shots,
+        votes=options.votes,
+        store=store,
+        guard=guard,
+        answers=options.answers,
     )
     if options.shard_mb is None:
         with replace_when_done(out) as temporary:

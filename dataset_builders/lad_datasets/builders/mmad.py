@@ -16,6 +16,7 @@ from lad_datasets.sources import mmad
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
+from lad_reasoner.task.gold import YES_NO
 from lad_reasoner.task.task import MULTIPLE_CHOICE
 
 __all__ = ["QUESTIONS", "build_mmad"]
@@ -76,6 +77,8 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
             where="--reference",
             remedy="Use random or nearest",
         )
+    if options.answers != YES_NO:
+        raise UsageError("MMAD's questions are answered by a letter", where="--answers", remedy="Leave it out")
     with claim_output(out, options):
         return _build(root, out, options, limit=limit)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lad_datasets.files.images import Encoding
 from lad_datasets.pairing.reference import Policy
+from lad_reasoner.task.gold import YES_NO
 
 __all__ = ["Options"]
 
@@ -22,6 +23,7 @@ class Options:
         votes: Pairs a query, each with references of its own.
         embed: Store image bytes; otherwise absolute paths.
         encoding: How images are shrunk.
+        answers: The form of the answers: "yes-no", or "classes".
         shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
         workers: Threads. It does not change the output.
         skip_bad: Leave out what is unreadable, each named, instead of failing.
@@ -34,6 +36,7 @@ class Options:
     votes: int = 1
     embed: bool = True
     encoding: Encoding = field(default_factory=Encoding)
+    answers: str = YES_NO
     shard_mb: int | None = None
     workers: int = 1
     skip_bad: bool = False

@@ -24,6 +24,7 @@ from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
 from lad_reasoner.support.errors import DataError, as_sentences
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
+from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.control_text import find_control_token
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.rewards import rlad_reward
@@ -248,7 +249,7 @@ def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
         differing = [name for name, value in stated.items() if value and value != row[name]]
         if differing:
             yield f"column {column} differs from the columns {', '.join(differing)}"
-        reward = rlad_reward(f"<think> compared </think><answer> {truth.label} </answer>", gold)["overall"]
+        reward = rlad_reward(f"<think> compared </think><answer> {right_answer(truth)} </answer>", gold)["overall"]
         if reward != 1.0:
             yield f"column {column}: the right response earns {reward}, not 1.0"
 

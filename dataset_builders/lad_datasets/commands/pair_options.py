@@ -40,6 +40,13 @@ class Images(StrEnum):
     PATH = "path"
 
 
+class Answers(StrEnum):
+    """``--answers``."""
+
+    YES_NO = "yes-no"
+    CLASSES = "classes"
+
+
 class Format(StrEnum):
     """``--format``."""
 
@@ -66,6 +73,9 @@ def pair_options(
         Format, typer.Option("--format", help="Of images that are shrunk or repaired.")
     ] = Format.PNG,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    answers: Annotated[
+        Answers, typer.Option(help="yes-no, as the paper; classes: normal, structural, or the violated rule.")
+    ] = Answers.YES_NO,
     shard_mb: Annotated[
         int | None, typer.Option(min=1, help="Write a folder of files of about this many megabytes.")
     ] = None,
@@ -84,6 +94,7 @@ def pair_options(
         seed=seed,
         embed=images is Images.EMBED,
         encoding=Encoding(max_pixels, image_format.value, quality),
+        answers=answers.value,
         shard_mb=shard_mb,
         workers=workers,
         skip_bad=skip_bad,

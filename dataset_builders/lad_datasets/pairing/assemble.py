@@ -13,6 +13,8 @@ from lad_datasets.pairing.reference import CandidateOrder
 from lad_datasets.sources.samples import Sample, Tree
 from lad_reasoner.pairs.schema import Choice, Image, Pair
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.classes import gold_classes
+from lad_reasoner.task.gold import CLASSES, YES_NO
 
 __all__ = ["MISREAD", "UNREADABLE", "Assembler", "Outcome", "Query"]
 
@@ -69,12 +71,21 @@ class Assembler:
         votes: Pairs a query, each with references of its own.
         store: Of images shrunk before.
         guard: Against test images of MVTec LOCO AD, for training files.
+        answers: The form of the answers.
     """
 
     def __init__(
-        self, *, encoding: Encoding, embed: bool, shots: int, votes: int, store: ImageStore, guard: Guard | None
+        self,
+        *,
+        encoding: Encoding,
+        embed: bool,
+        shots: int,
+        votes: int,
+        store: ImageStore,
+        guard: Guard | None,
+        answers: str = YES_NO,
     ) -> None:
-        self._embed, self._shots, self._votes, self._guard = embed, shots, votes, guard
+        self._embed, self._shots, self._votes, self._guard, self._answers = embed, shots, votes, guard, answers
         self._load = lambda path: load(path, encoding, store)
         self._load_reference = lru_cache(_HELD_IMAGES)(self._load)
 
@@ -90,6 +101,11 @@ class Assembler:
             DataError: One is a test image of MVTec LOCO AD, and this is a training file.
         """
         outcome = Outcome()
+        sample = query.sample
+        if self._answers == CLASSES and not gold_classes(sample.label, sample.kind or "", sample.defect):
+            reason = f"the defect {sample.defect!r} states no class"
+            outcome.findings.append(("left out", f"{query.pair_id}: {reason}"))
+            return outcome
         loaded = self._read(query, query.sample, self._load, outcome)
         if loaded is None:
             outcome.findings.append(("left out", f"{query.pair_id}: its image cannot be used"))
@@ -161,6 +177,7 @@ class Assembler:
             defect=sample.defect,
             references=tuple(references),
             query=image,
+            answers=self._answers,
         )
 
 

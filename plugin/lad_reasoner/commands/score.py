@@ -23,6 +23,7 @@ from lad_reasoner.support.console import echo, print_all, print_json
 from lad_reasoner.support.errors import UsageError
 
 if TYPE_CHECKING:
+    from lad_reasoner.evaluation.classes import ClassScore
     from lad_reasoner.evaluation.outcomes import System
     from lad_reasoner.evaluation.rationales import RationaleScore
     from lad_reasoner.evaluation.score import RunScore
@@ -81,18 +82,19 @@ def score_command(
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
     reasons = _score_reasons(systems, resamples=resamples, seed=seed) if rationales else []
+    classes = _score_classes(systems, resamples=resamples, seed=seed)
     if as_json:
-        items: dict[str, Sequence[RunScore] | Sequence[RationaleScore]]
-        items = {"runs": runs, "constants": constants, "rationales": reasons}
+        items: dict[str, Sequence[RunScore] | Sequence[RationaleScore] | Sequence[ClassScore]]
+        items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes}
         printed = {name: [item.to_dict() for item in group] for name, group in items.items()}
         print_json({"protocol": protocol, **printed, "paper": _paper_rows() if paper else []})
         return
     _print_result(systems, runs, constants, paper=paper, resamples=resamples, seed=seed)
     _print_details(runs, constants, by, details=details, paper=paper)
-    if reasons:
-        from lad_reasoner.evaluation.table import rationale_tables
+    if classes or reasons:
+        from lad_reasoner.evaluation.table import class_tables, rationale_tables
 
-        print_all(list(rationale_tables(reasons)))
+        print_all([*(class_tables(classes) if classes else ()), *(rationale_tables(reasons) if reasons else ())])
 
 
 def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"]) -> list[RunScore]:
@@ -109,6 +111,13 @@ def _score_reasons(systems: Sequence[System], *, resamples: int, seed: int) -> l
     from lad_reasoner.evaluation.rationales import score_rationales
 
     return [score_rationales(system, resamples=resamples, seed=seed) for system in systems]
+
+
+def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> list[ClassScore]:
+    from lad_reasoner.evaluation.classes import score_classes
+
+    scores = (score_classes(system, resamples=resamples, seed=seed) for system in systems)
+    return [score for score in scores if score is not None]
 
 
 def _is_loco(systems: Sequence[System]) -> bool:

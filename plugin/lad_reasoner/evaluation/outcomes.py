@@ -11,7 +11,9 @@ from typing import Literal
 from lad_reasoner.inference.predictions import Prediction
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import UsageError
-from lad_reasoner.task.response import parse
+from lad_reasoner.task.classes import class_label, read_class
+from lad_reasoner.task.gold import CLASSES
+from lad_reasoner.task.response import answer_text, parse
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = [
@@ -44,6 +46,7 @@ class ScoredReply:
         tokens: Length of the reply; None if unknown.
         cut: Whether the reply was cut off at the token limit; None if unknown.
         reasoning: The reasoning, empty if there is none.
+        response: The whole reply; empty for systems that write none.
         tied: Whether the verdict is a vote with as many yes as no.
     """
 
@@ -54,6 +57,7 @@ class ScoredReply:
     tokens: int | None = None
     cut: bool | None = None
     reasoning: str = ""
+    response: str = ""
     tied: bool = False
 
 
@@ -115,6 +119,7 @@ def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[ScoredRep
             tokens=line.response_tokens,
             cut=line.finish_reason == "length",
             reasoning=response.reasoning,
+            response=line.response,
         )
         replies[line.pair_id] = (*replies.get(line.pair_id, ()), reply)
     return replies
@@ -134,10 +139,18 @@ def join(
     ids = {truth.pair_id for truth in known}
     return System(
         name=name,
-        rows=tuple(JudgedPair(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
+        rows=tuple(_judge(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
         missing=tuple(truth.pair_id for truth in scored if truth.pair_id not in replies),
         unknown=tuple(pair_id for pair_id in replies if pair_id not in ids),
     )
+
+
+def _judge(truth: Truth, replies: tuple[ScoredReply, ...]) -> JudgedPair:
+    """Join replies with a truth, which tells in what form they answer."""
+    if truth.gold.answers == CLASSES:
+        answers = (class_label(read_class(answer_text(reply.response))) for reply in replies)
+        replies = tuple(replace(reply, answer=answer) for reply, answer in zip(replies, answers, strict=True))
+    return JudgedPair(truth, replies)
 
 
 def constant(answer: Label, truths: Sequence[Truth]) -> System:

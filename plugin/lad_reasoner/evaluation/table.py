@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
+from lad_reasoner.evaluation.classes import ClassScore
 from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.mmad import ChoiceRun
@@ -20,6 +21,7 @@ from lad_reasoner.task.task import LOCO_CATEGORIES
 __all__ = [
     "LEGEND",
     "choice_table",
+    "class_tables",
     "compare_table",
     "overview_table",
     "rationale_comparison",
@@ -254,6 +256,26 @@ def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
             f"{item.p_holm:.4g}",
         )
     return table
+
+
+def class_tables(scores: Sequence[ClassScore]) -> Iterator[Table]:
+    """Yield the figures of the classes, a row per run, and a confusion table per run."""
+    table = Table(title="Classes: percent [95% interval]")
+    table.add_column("")
+    for name in ("replies", "accuracy", "macro F1", "credit"):
+        table.add_column(name, justify="right")
+    for score in scores:
+        figures = (score.accuracy, score.macro_f1, score.credit)
+        table.add_row(score.name, str(score.replies), *map(with_interval, figures))
+    yield table
+    for score in scores:
+        table = Table(title=f"{score.name}: truth by row, answer by column")
+        table.add_column("")
+        for name in (*score.stated, "F1"):
+            table.add_column(name, justify="right")
+        for name, row, f1 in zip(score.classes, score.confusion, score.f1, strict=True):
+            table.add_row(name, *map(str, row), percent(f1))
+        yield table
 
 
 def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:

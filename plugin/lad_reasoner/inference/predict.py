@@ -22,6 +22,7 @@ from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, parquet_fi
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import unchanged
 from lad_reasoner.support.progress import report
+from lad_reasoner.task.gold import CLASSES
 from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
 
 __all__ = ["PredictSummary", "default_template", "predict"]
@@ -128,10 +129,15 @@ def default_template(truths: Sequence[Truth], *, structured: bool) -> str:
     Raises:
         UsageError: Multiple-choice questions are to be answered in the task's template.
     """
-    choice = any(truth.dataset == MULTIPLE_CHOICE for truth in truths)
-    if choice and structured:
-        raise UsageError("--structured cannot be used: the data has multiple-choice questions")
-    return read_prompt_template("choice" if choice else "rlad")
+    name = "rlad"
+    if any(truth.dataset == MULTIPLE_CHOICE for truth in truths):
+        name = "choice"
+    elif any(truth.gold.answers == CLASSES for truth in truths):
+        name = "classes"
+    if name != "rlad" and structured:
+        what = "has multiple-choice questions" if name == "choice" else "asks for classes"
+        raise UsageError(f"--structured cannot be used: the data {what}")
+    return read_prompt_template(name)
 
 
 def _questions(
@@ -141,7 +147,7 @@ def _questions(
     for pair in islice(iter_pairs(data), limit):
         missing = tuple(sample for sample in range(samples) if (pair.pair_id, sample) not in done)
         if missing:
-            scored = pair.truth.dataset != MULTIPLE_CHOICE
+            scored = pair.truth.dataset != MULTIPLE_CHOICE and pair.truth.gold.answers != CLASSES
             yield Question(pair.pair_id, render(pair.problem), pair.images, missing, scored)
 
 

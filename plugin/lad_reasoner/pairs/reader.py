@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.pairs.schema import Choice, Image
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.task import IMAGE_MARKER, LABELS, NORMAL, Label
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Truth:
         kind: One of ``task.KINDS``.
         defect: The dataset's own defect name(s), ``+``-joined.
         query_path: The query's path; pairs that share it are several references for one query.
+        answer: The gold answer, as stored; empty if unknown.
     """
 
     pair_id: str
@@ -73,6 +74,14 @@ class Truth:
     kind: str
     defect: str
     query_path: str
+    answer: str = ""
+
+    @property
+    def gold(self) -> Gold:
+        """The gold answer; what the file does not hold comes from the columns."""
+        if self.answer:
+            return read_gold(self.answer)
+        return Gold(self.label, self.category, self.kind, self.defect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +282,10 @@ def _truth(row: Mapping[str, Any], *, where: str) -> Truth:
     if row["label"] not in LABELS:
         problem = f"{row['label']!r} is not a label; use {' or '.join(LABELS)}"
         raise DataError(problem, where=f"{where}, column label")
+    try:
+        read_gold(row["answer"])
+    except ValueError as error:
+        raise DataError(str(error), where=f"{where}, column answer") from error
     return Truth(**{name: row[name] for name in _TRUTH_COLUMNS})
 
 

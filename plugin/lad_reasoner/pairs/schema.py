@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_reasoner.task.gold import CLASSES, YES_NO
 from lad_reasoner.task.task import QUESTION, Label, problem_text, prompt_text, read_prompt_template
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Pair:
         references: One image; k images for k-shot.
         query: The image in question.
         choice: A multiple-choice question instead of the task's question.
+        answers: The form of the answer: yes or no, or a class.
     """
 
     pair_id: str
@@ -108,6 +110,7 @@ class Pair:
     references: Sequence[Image]
     query: Image
     choice: Choice | None = None
+    answers: str = YES_NO
 
     @property
     def gold(self) -> str:
@@ -120,19 +123,27 @@ class Pair:
         }
         if self.choice is not None:
             gold["choice"] = asdict(self.choice)
+        if self.answers != YES_NO:
+            gold["answers"] = self.answers
         return json.dumps(gold, ensure_ascii=False)
+
+    @property
+    def prompt(self) -> str:
+        """The name of the shipped format prompt that goes with the question."""
+        if self.choice is not None:
+            return "choice"
+        return "classes" if self.answers == CLASSES else "rlad"
 
     def to_row(self) -> dict[str, Any]:
         """Return the pair as one row of the parquet, keyed by ``COLUMNS``."""
         problem = problem_text(len(self.references), QUESTION if self.choice is None else self.choice.text)
-        template = None if self.choice is None else read_prompt_template("choice")
         return {
             "problem": problem,
             "images": [{"bytes": image.data, "path": image.path} for image in (*self.references, self.query)],
             "answer": self.gold,
             # verl reports validation metrics by data source: one per category.
             "data_source": f"{self.dataset}/{self.category}",
-            "prompt": [{"role": "user", "content": prompt_text(problem, template)}],
+            "prompt": [{"role": "user", "content": prompt_text(problem, read_prompt_template(self.prompt))}],
             "reward_model": {"style": "rule", "ground_truth": self.gold},
             "extra_info": {"pair_id": self.pair_id, "category": self.category, "label": self.label, "kind": self.kind},
             "pair_id": self.pair_id,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lad_reasoner.evaluation.classes import ClassScore, score_classes
 from lad_reasoner.evaluation.compare import Comparison, compare_systems
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, join, majority, read_replies, run_names
 from lad_reasoner.evaluation.protocols import Protocol, select
@@ -17,7 +18,7 @@ from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.task.response import parse
+from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.task import ANOMALOUS, LABELS, Label
 from lad_reasoner.task.violations import asserts_anomaly
 
@@ -36,6 +37,7 @@ class RunContent:
         judged: By pair_id, the reading that counts: the only reply, or the majority vote of several samples.
         predictions: By pair_id, every sample in order.
         rationale: The scores of its reasoning; None if no reply has any.
+        classes: The scores of its classes; None if the data does not ask for classes.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RunContent:
     judged: Mapping[str, JudgedPair]
     predictions: Mapping[str, tuple[Prediction, ...]]
     rationale: RationaleScore | None
+    classes: ClassScore | None
 
     def error(self, truth: Truth) -> float:
         """Return how wrong the run is on a pair, from 0 to 2; a pair without a reply is as wrong as can be."""
@@ -60,7 +63,7 @@ class RunContent:
         row = self.judged.get(truth.pair_id)
         if row is None or not row.right:
             return False
-        parsed = (parse(line.response) for line in self.predictions[truth.pair_id])
+        parsed = (read_response(line.response, truth.gold) for line in self.predictions[truth.pair_id])
         reasoning = next((reply.reasoning for reply in parsed if reply.answer == row.replies[0].answer), "")
         if truth.label == ANOMALOUS:
             return bool(is_wrong_reason(truth, reasoning))
@@ -184,6 +187,7 @@ def _run_content(
         judged={row.truth.pair_id: row for row in judged.rows},
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
         rationale=score_rationales(system, resamples=resamples, seed=seed) if _reasons(system) else None,
+        classes=score_classes(system, resamples=resamples, seed=seed),
     )
 
 

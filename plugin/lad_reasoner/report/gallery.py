@@ -10,6 +10,7 @@ from lad_reasoner.inference.predictions import Prediction
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.pictures import PairPictures
+from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.rewards import rlad_reward
 
@@ -56,8 +57,8 @@ def _said(run: RunContent, truth: Truth) -> dict[str, Any] | None:
 
 
 def _sample(prediction: Prediction, truth: Truth) -> dict[str, Any]:
-    response = parse(prediction.response)
-    reward = rlad_reward(prediction.response, {"label": truth.label})
+    response = read_response(prediction.response, truth.gold)
+    reward = rlad_reward(prediction.response, truth.answer or {"label": truth.label})
     return {
         "text": split_response(prediction.response),
         "answer": response.answer,

@@ -139,6 +139,7 @@ def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairP
         "charts": draw_charts(content.runs),
         "rationales": [run.rationale for run in content.runs if run.rationale],
         "rationale_figures": FIGURES,
+        "classes": [run.classes for run in content.runs if run.classes],
         "defects": _defect_rows(content.runs),
         "cards": _card_rows(content.runs),
         "prompts": _prompts(content.runs),

@@ -13,7 +13,11 @@ from typing import Any, Final, NamedTuple
 
 from lad_reasoner.task.task import LABELS, Label
 
-__all__ = ["Gold", "read_gold"]
+__all__ = ["CLASSES", "YES_NO", "Gold", "read_gold"]
+
+#: The forms of answers: yes or no as in the paper, or a class (`lad_reasoner.task.classes`).
+YES_NO: Final = "yes-no"
+CLASSES: Final = "classes"
 
 _EXPECTED: Final = 'expected yes, no, or JSON such as {"label": "yes"}'
 _LABEL_OF: Final[dict[object, Label]] = {label: label for label in LABELS}
@@ -28,6 +32,7 @@ class Gold(NamedTuple):
         kind: One of ``task.KINDS``.
         defect: The dataset's own defect name(s).
         choice: The multiple-choice question, as stored; None for a question answered by yes or no.
+        answers: The form of the answer: `YES_NO` or `CLASSES`.
     """
 
     label: Label
@@ -35,6 +40,7 @@ class Gold(NamedTuple):
     kind: str = ""
     defect: str = ""
     choice: Any = None
+    answers: str = YES_NO
 
 
 def read_gold(gold: str | Mapping[str, Any]) -> Gold:
@@ -72,7 +78,12 @@ def _read_object(value: object, gold: object) -> Gold:
     if not isinstance(label, str) or label not in _LABEL_OF:
         raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, not {' or '.join(LABELS)}")
     category, kind, defect = (str(value.get(name) or "") for name in ("category", "kind", "defect"))
-    return Gold(_LABEL_OF[label], category, kind, defect, value.get("choice"))
+    choice, answers = value.get("choice"), value.get("answers", YES_NO)
+    if choice is not None and not (isinstance(choice, Mapping) and isinstance(choice.get("letter"), str)):
+        raise ValueError(f"gold answer {gold!r:.200}: choice is not a question with its letter")
+    if answers not in (YES_NO, CLASSES):
+        raise ValueError(f"gold answer {gold!r:.200}: answers is {answers!r}, not {YES_NO} or {CLASSES}")
+    return Gold(_LABEL_OF[label], category, kind, defect, choice, answers)
 
 
 def _unreadable(gold: object) -> ValueError:

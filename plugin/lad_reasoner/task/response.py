@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from lad_reasoner.task.task import LABELS, Label
 
-__all__ = ["Response", "parse", "read_outcome"]
+__all__ = ["Response", "answer_text", "parse", "read_outcome"]
 
 #: The template's tags, in its order.
 _TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
@@ -95,14 +95,30 @@ def _next_tag(text: str, start: int) -> int:
     return place
 
 
-def _read(text: str) -> Response:
-    """Parse any text, without the cache."""
+def answer_text(text: str) -> str:
+    """Return the stripped text of the answer block; empty where `parse` reads no answer block.
+
+    Example:
+        >>> answer_text("<think> a pin is gone </think><answer> logical: missing pin </answer>")
+        'logical: missing pin'
+    """
+    return _block(text, *_find_tags(text), "answer")
+
+
+def _find_tags(text: str) -> tuple[list[int], list[str]]:
+    """Return the places of the template's tags, and the tags."""
     places, tags = [], []
     place = _next_tag(text, 0)
     while place >= 0:
         places.append(place)
         tags.append(text[place : text.index(">", place) + 1])
         place = _next_tag(text, place + 1)
+    return places, tags
+
+
+def _read(text: str) -> Response:
+    """Parse any text, without the cache."""
+    places, tags = _find_tags(text)
     reasoning, answer = _block(text, places, tags, "think"), _block(text, places, tags, "answer")
     return Response(reasoning, _label(answer), bool(reasoning and answer) and _is_template(text, places, tags))
 

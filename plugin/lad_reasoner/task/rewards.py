@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lad_reasoner.task.gold import read_gold
-from lad_reasoner.task.response import Response, parse
+from lad_reasoner.task.classes import class_credit, class_label, gold_classes, read_class
+from lad_reasoner.task.gold import CLASSES, read_gold
+from lad_reasoner.task.response import Response, answer_text, parse
 from lad_reasoner.task.task import ANOMALOUS, Label
 
 __all__ = [
@@ -62,7 +63,9 @@ def rlad_reward(
         accuracy_weight: Weight of the accuracy reward in ``overall``.
 
     Returns:
-        The result of `combined_reward`.
+        The result of `combined_reward`. For answers by class, ``accuracy`` is 1.0 for a right class, ``credit`` also
+        counts the right family (`lad_reasoner.task.classes.class_credit`) and is what ``overall`` pays. For a
+        multiple-choice question ``accuracy`` is 1.0 for the right letter, and there is no confusion indicator.
 
     Raises:
         ValueError: ``gold`` has no label of yes or no.
@@ -71,7 +74,20 @@ def rlad_reward(
         >>> rlad_reward("<think> a cable is missing </think><answer> yes </answer>", '{"label": "yes"}')["overall"]
         1.0
     """
-    return combined_reward(parse(text), gold, structure_weight=structure_weight, accuracy_weight=accuracy_weight)
+    weights = {"structure_weight": structure_weight, "accuracy_weight": accuracy_weight}
+    truth = read_gold(gold)
+    if truth.choice is not None:
+        structure = structure_reward(parse(text))
+        accuracy = float(answer_text(text).upper() == truth.choice["letter"])
+        overall = structure_weight * structure + accuracy_weight * accuracy
+        return {"overall": overall, "structure": structure, "accuracy": accuracy}
+    if truth.answers != CLASSES:
+        return combined_reward(parse(text), gold, **weights)
+    said = read_class(answer_text(text))
+    scores = combined_reward(parse(text)._replace(answer=class_label(said)), gold, **weights)
+    credit = class_credit(said, gold_classes(truth.label, truth.kind, truth.defect))
+    overall = structure_weight * scores["structure"] + accuracy_weight * credit
+    return scores | {"overall": overall, "accuracy": float(credit == 1.0), "credit": credit}
 
 
 def combined_reward(

@@ -13,8 +13,10 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 __all__ = [
+    "LOGICAL_VIOLATIONS",
     "NUMBER_WORDS",
     "PARTS",
+    "SURFACE_VIOLATIONS",
     "VIOLATIONS",
     "Assertion",
     "asserts_anomaly",
@@ -118,8 +120,11 @@ VIOLATIONS: Final[dict[str, str]] = {
     r"misprint\w*|illegible|unreadable|smudged",
 }
 
-_SURFACE: Final = frozenset({"bent", "broken", "cut", "scratch", "hole", "contamination", "print"})
-_LOGIC: Final = frozenset({"missing", "extra", "count", "color", "swapped", "type", "length", "place", "level"})
+#: Violations of two families: what damages a surface, and what breaks a rule of the product.
+SURFACE_VIOLATIONS: Final = frozenset({"bent", "broken", "cut", "scratch", "hole", "contamination", "print"})
+LOGICAL_VIOLATIONS: Final = frozenset(
+    {"missing", "extra", "count", "color", "swapped", "type", "length", "place", "level"}
+)
 
 #: Kinds of anomalies (`lad_reasoner.task.task.KINDS`) whose name tells the violation.
 _NARROW_KINDS: Final[dict[str, frozenset[str]]] = {
@@ -130,10 +135,10 @@ _NARROW_KINDS: Final[dict[str, frozenset[str]]] = {
 
 #: Kinds that only tell the sort of violation.
 _BROAD_KINDS: Final[dict[str, frozenset[str]]] = {
-    "logical": _LOGIC,
-    "structural": _SURFACE | {"color", "place"},
+    "logical": LOGICAL_VIOLATIONS,
+    "structural": SURFACE_VIOLATIONS | {"color", "place"},
     "functional": frozenset({"swapped", "type", "place", "bent", "broken"}),
-    "appearance": _SURFACE,
+    "appearance": SURFACE_VIOLATIONS,
 }
 
 #: Names of defects without meaning.

@@ -11,10 +11,11 @@ from functools import lru_cache
 from statistics import pstdev
 from typing import Any, Final
 
-from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.classes import read_response
+from lad_reasoner.task.gold import YES_NO, read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError, check_weight
 from lad_reasoner.task.response import Response, parse, read_outcome
-from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward
+from lad_reasoner.task.rewards import ACCURACY_WEIGHT, STRUCTURE_WEIGHT, combined_reward, rlad_reward
 from lad_reasoner.task.task import Label
 
 __all__ = ["BY_CATEGORY", "GROUP_SIZE", "group_keys", "read_options", "score_response"]
@@ -55,8 +56,16 @@ def score_response(
         >>> score_response("<answer> no </answer>", gold)["accuracy_pushpins"]
         1.0
     """
+    gold = read_gold(ground_truth)
     said = parse(response) if optional else read_outcome(response)
-    scores = _scores(said.answer, said.well_formed, ground_truth, structure_weight, accuracy_weight).copy()
+    if gold.answers == YES_NO and gold.choice is None:
+        scores = _scores(said.answer, said.well_formed, ground_truth, structure_weight, accuracy_weight).copy()
+    else:
+        weights = {"structure_weight": structure_weight, "accuracy_weight": accuracy_weight}
+        scores = _by_category(rlad_reward(response, ground_truth, **weights), ground_truth)
+        said = read_response(response, gold)
+        if gold.choice is not None:  # the optional rewards are paid for right answers
+            said = said._replace(answer=gold.label if scores["accuracy"] else None)
     if optional:
         extra, parts = _optional(tuple(optional.items())).parts(said, ground_truth, response_length)
         scores["overall"] += extra

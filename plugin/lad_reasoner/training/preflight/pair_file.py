@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import can_be_named
 from lad_reasoner.task.task import ANOMALOUS, IMAGE_MARKER
@@ -59,10 +60,11 @@ class PairFile:
         markers: Number of image markers in a prompt, and how many rows have so many.
         images: Number of images of a row, and how many rows have so many.
         mismatched: Rows whose markers and images differ in number.
-        labels: Label, and how many rows have it; of our gold answers.
+        labels: Right answer (the label, unless the rows ask for another form), and how many rows have it.
         datasets: Dataset, and how many rows are from it.
         first_gold: The first row's gold answer.
         bad_gold: The first unreadable gold answer, or empty.
+        anomalous: Rows of anomalous queries.
         nameless: Rows of anomalous queries whose gold answer tells neither kind nor defect.
         samples: Pairs whose images were looked at.
         bad_image: The first image that could not be read, or empty.
@@ -80,6 +82,7 @@ class PairFile:
     mismatched: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)
     datasets: Mapping[str, int] = field(default_factory=dict)
+    anomalous: int = 0
     first_gold: str = ""
     bad_gold: str = ""
     nameless: int = 0
@@ -117,7 +120,7 @@ class PairFile:
         places = _places(file) if config["data.filter_overlong_prompts"] else _everywhere(file)
         found = _sample(file, places, image, prompt, place) if image in columns else ((), "", False)
         samples, bad_image, hollow = found
-        labels, nameless, bad_gold = _read_golds(rows.get(answer, []))
+        labels, anomalous, nameless, bad_gold = _read_golds(rows.get(answer, []))
         return cls(
             path,
             rows=file.metadata.num_rows,
@@ -126,6 +129,7 @@ class PairFile:
             images=Counter(counts),
             mismatched=sum(a != b for a, b in zip(markers, counts, strict=False)),
             labels=labels,
+            anomalous=anomalous,
             datasets=Counter(rows.get("dataset", [])),
             first_gold=str(next(iter(rows.get(answer, [])), "")),
             bad_gold=bad_gold,
@@ -138,19 +142,20 @@ class PairFile:
         )
 
 
-def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, str]:
-    """Return how many rows have each label, how many anomalous ones are nameless, and the first unreadable one."""
+def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, int, str]:
+    """Return how often each answer is right, anomalous rows, the nameless among them, and the first unreadable one."""
     labels: Counter[str] = Counter()
-    nameless, bad = 0, ""
+    anomalous, nameless, bad = 0, 0, ""
     for gold in golds:
         try:
             truth = read_gold(gold)
         except ValueError as error:
             bad = bad or str(error)
             continue
-        labels[truth.label] += 1
+        labels[right_answer(truth)] += 1
+        anomalous += truth.label == ANOMALOUS
         nameless += truth.label == ANOMALOUS and not can_be_named(truth)
-    return labels, nameless, bad
+    return labels, anomalous, nameless, bad
 
 
 def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.task.classes import right_answer, wrong_answer
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError
-from lad_reasoner.task.task import ANOMALOUS
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.reward_probe import ask, probe
 from lad_reasoner.training.reward_keys import GROUP_SIZE, read_options
@@ -22,17 +22,17 @@ OPTIONS: Final = "worker.reward.reward_function_kwargs"
 #: What a reward must be able to score: a right answer, a wrong one, and responses of an untrained model.
 PROBE_GOLD: Final = '{"label": "yes", "category": "probe", "kind": "good", "defect": "good"}'
 PROBES: Final = (
-    "<think> every part matches </think><answer> yes </answer>",
-    "<think> every part matches </think><answer> no </answer>",
+    "<think> every part matches </think><answer> {right} </answer>",
+    "<think> every part matches </think><answer> {wrong} </answer>",
     "I cannot see any images.",
     "",
-    "<think>\nevery part\nmatches\n</think>\n<answer>\nyes\n</answer>\n",
-    "<think>\nevery part\nmatches\n</think>\n<answer>\nno\n</answer>\n",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\n{right}\n</answer>\n",
+    "<think>\nevery part\nmatches\n</think>\n<answer>\n{wrong}\n</answer>\n",
 )
 #: The length of every probe, so that a reward of length treats them alike.
 PROBE_TOKENS: Final = 20
-#: Indices of the probes that answer yes and no.
-SAYS_YES, SAYS_NO = 0, 1
+#: Indices of the probes with the right and the wrong answer.
+RIGHT, WRONG = 0, 1
 #: Indices of two equal probes, the second with line breaks.
 LINE_BREAKS: Final = ((0, 4), (1, 5))
 
@@ -53,7 +53,11 @@ def check_reward(known: Known) -> Iterator[Finding]:
         return  # reported by check_options
     # The data's own gold answer, because another reward file may use another form.
     gold = known.train.first_gold if known.train and known.train.first_gold else PROBE_GOLD
-    rows = [{"response": text, "response_length": PROBE_TOKENS, "ground_truth": gold} for text in PROBES]
+    answers = _answers(gold)
+    rows = [
+        {"response": text.format_map(answers), "response_length": PROBE_TOKENS, "ground_truth": gold}
+        for text in PROBES
+    ]
     # Our own file needs no process of its own.
     answer = (ask if options is None else probe)(known[KEY], rows, known[OPTIONS])
     if answer.problem:
@@ -83,7 +87,7 @@ def check_options(known: Known) -> Iterator[Finding]:
         )
     yield from _check_lengths(optional, known["data.max_response_length"])
     if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
-        anomalous = known.train.labels.get(ANOMALOUS, 0)
+        anomalous = known.train.anomalous
         report = error if rows == anomalous else warning
         yield report(
             f"{OPTIONS}.naming_weight",
@@ -122,17 +126,15 @@ def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
 
     Nothing is concluded from a gold answer of another form: the reward may rightly give each of our probes the same.
     """
-    label = _label(gold)
-    if not label:
+    if not _is_known(gold):
         return
     if len(set(overall)) == 1:
         yield warning(KEY, "it gives the same reward to every probe", remedy="A constant reward trains nothing")
         return
-    right, wrong = (SAYS_YES, SAYS_NO) if label == ANOMALOUS else (SAYS_NO, SAYS_YES)
-    if overall[right] <= overall[wrong]:
+    if overall[RIGHT] <= overall[WRONG]:
         yield warning(
             KEY,
-            f"it gives {overall[right]:g} to the right answer and {overall[wrong]:g} to the wrong one "
+            f"it gives {overall[RIGHT]:g} to the right answer and {overall[WRONG]:g} to the wrong one "
             f"(gold: {gold:.80})",
             remedy="The model would learn to answer anything, or wrongly",
         )
@@ -146,12 +148,18 @@ def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
             return
 
 
-def _label(gold: str) -> str:
-    """Return the label of a gold answer; empty where it is of another form than ours."""
+def _is_known(gold: str) -> bool:
+    """Return whether a gold answer is of our form."""
     try:
-        return read_gold(gold).label
+        return bool(read_gold(gold))
     except ValueError:
-        return ""
+        return False
+
+
+def _answers(gold: str) -> dict[str, str]:
+    """Return the right and a wrong answer to a gold answer; yes and no where it is of another form than ours."""
+    truth = read_gold(gold if _is_known(gold) else PROBE_GOLD)
+    return {"right": right_answer(truth), "wrong": wrong_answer(truth)}
 
 
 REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)
