@@ -40,9 +40,9 @@ lock: $(STAMP) ## Renew the locks under constraints/ with the newest versions th
 demo: $(STAMP) ## Run the whole chain on the CPU with the embedded tiny model, into demo-out/
 	$(BIN)/lad demo --out demo-out
 
-test: $(STAMP) ## Run every test: the fast ones in parallel, then the slow ones
+test: $(STAMP) ## Run every test, on two workers: first the fast ones, then the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 5
 
 test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
 	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
