@@ -23,11 +23,21 @@ torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.frameworks, pytest.mark.easyr1]
 
 ACTOR = "actor_rollout_ref.actor"
+OPTIM = "worker.actor.optim."
 REWARD = "worker.reward.reward_function=plugin/lad_reasoner/training/easyr1/reward.py:compute_score"
 LOSSES = [(loss, mode) for loss in ("default", "gspo", "cispo", "sapo") for mode in ("token", "seq")]
 TRANSLATED = [pair for pair in LOSSES if pair != ("sapo", "token")]
 PENALTIES = ("kl", "abs", "mse", "low_var_kl")
 ESTIMATORS = ("grpo", "rloo", "reinforce_plus_plus")
+#: Learning rate schedules, as keys of ``worker.actor.optim`` with their values; STEPS is the length of the run.
+SCHEDULES = [
+    {"lr_scheduler_type": "constant"},
+    {"lr_scheduler_type": "constant", "lr_warmup_ratio": 0.29},
+    {"lr_scheduler_type": "cosine", "lr_warmup_ratio": 0.3, "min_lr_ratio": 0.1},
+    {"lr_scheduler_type": "cosine", "lr_warmup_steps": 4},
+    {"lr_scheduler_type": "cosine", "lr_warmup_steps": 0, "lr_warmup_ratio": 0.5},
+]
+STEPS = 13
 
 #: Both sides make their tensors with these lines.
 TENSORS = """
@@ -61,6 +71,25 @@ for name in asked["estimators"]:
         core.AdvantageEstimator(name), token_level_rewards=rewards, response_mask=mask, index=groups,
         gamma=torch.tensor(1.0), lam=1.0)
     found[name] = (value * mask).tolist()
+import ast, pathlib
+from types import SimpleNamespace
+from verl.utils import torch_functional
+# EasyR1's worker imports vLLM, so its branch that builds the schedule is taken out of the source and run here.
+worker = ast.parse(pathlib.Path("verl/workers/fsdp_workers.py").read_text())
+branches = [
+    node for node in ast.walk(worker)
+    if isinstance(node, ast.If) and ast.unparse(node.test).startswith("optim_config.lr_")
+    and (".lr_warmup_steps " in ast.unparse(node.test) or "'constant'" in ast.unparse(node.test))]
+for index, config in enumerate(asked["schedules"]):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    holder = SimpleNamespace(optimizer=optimizer)
+    names = {"self": holder, "optim_config": SimpleNamespace(**config), **vars(torch_functional)}
+    exec(compile(ast.Module(branches, []), "fsdp_workers.py", "exec"), names)
+    found[f"schedule {index}"] = rates = []
+    for _ in range(config["training_steps"]):
+        rates += holder.lr_scheduler.get_last_lr()
+        optimizer.step()
+        holder.lr_scheduler.step()
 print(json.dumps(found))
 """
 )
@@ -71,7 +100,9 @@ def easyr1() -> dict[str, Any]:
     home = os.environ.get("EASYR1_HOME")
     if not home or not (Path(home) / "verl" / "trainer" / "core_algos.py").is_file():
         pytest.skip("set EASYR1_HOME to a checkout of hiyouga/EasyR1 (commit in REQUIRED_EASYR1)")
-    asked = json.dumps({"losses": LOSSES, "penalties": PENALTIES, "estimators": ESTIMATORS})
+    defaults = {key.rpartition(".")[2]: item.default for key, item in read_snapshot().items() if OPTIM in key}
+    schedules = [{**defaults, **schedule, "training_steps": STEPS} for schedule in SCHEDULES]
+    asked = json.dumps({"losses": LOSSES, "penalties": PENALTIES, "estimators": ESTIMATORS, "schedules": schedules})
     # The checkout first, before the installed verl; `-P` keeps this folder out.
     code = f"import sys; sys.path.insert(0, {home!r})\n{STUBS}{EASYR1}"
     run = subprocess.run(
@@ -155,3 +186,23 @@ def test_the_translated_advantages_are_the_same_numbers(easyr1, tensors, estimat
         config=SimpleNamespace(gamma=1.0, lam=1.0, get=lambda _name, default=None: default),
     )
     assert torch.allclose(value * tensors.mask, torch.tensor(easyr1[estimator]), atol=1e-4)
+
+
+@pytest.mark.parametrize("index", range(len(SCHEDULES)))
+def test_the_translated_schedule_has_the_same_rates(easyr1, index):
+    from verl.workers.config import FSDPOptimizerConfig
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+
+    place = f"{ACTOR}.optim."
+    ours = overrides(f"{OPTIM}lr=1e-3", *(f"{OPTIM}{name}={value}" for name, value in SCHEDULES[index].items()))
+    options = {name.removeprefix(place): value for name, value in ours.items() if name.startswith(place)}
+    config = FSDPOptimizerConfig(**options, total_training_steps=STEPS)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.lr)
+    schedule = FSDPEngine._build_lr_scheduler(SimpleNamespace(optimizer_config=config, rank=1), optimizer)
+    rates = []
+    for _ in range(STEPS):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(easyr1[f"schedule {index}"], rel=1e-12)
+    assert len(set(rates)) > 1 or SCHEDULES[index] == {"lr_scheduler_type": "constant"}
