@@ -13,6 +13,7 @@ from lad_reasoner.training.verl.overrides import HARMLESS, LAST_STEP_ONLY, REFUS
 
 KEYS = read_snapshot()
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+MEDIA = f"++{ROLLOUT}.engine_kwargs.vllm.limit_mm_per_prompt"
 REWARD = "worker.reward.reward_function=plugin/lad_reasoner/training/easyr1/reward.py:compute_score"
 
 
@@ -120,7 +121,8 @@ def test_a_refused_key_is_an_error_that_names_it(key):
             ["worker.rollout.val_override_config={n: 1, temperature: 0.0}"],
             {f"{ROLLOUT}.val_kwargs.n": 1, f"{ROLLOUT}.val_kwargs.do_sample": False},
         ),
-        (["worker.rollout.limit_images=2"], {f"++{ROLLOUT}.limit_images": 2}),
+        (["worker.rollout.limit_images=2"], {MEDIA: {"image": 2, "video": 0}}),
+        (["worker.rollout.limit_images=0"], {MEDIA: {"video": 0}}),
         (["worker.rollout.dtype=fp32"], {f"{ROLLOUT}.dtype": "float32"}),
         (
             [

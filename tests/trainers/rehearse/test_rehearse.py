@@ -159,6 +159,6 @@ def test_vllm_samples_with_the_limits_of_the_gpu_run(name: str, longest: int, tm
     settings = report["vllm_settings"]
     assert settings["max_model_len"] == str(longest)
     assert settings["max_num_batched_tokens"] == "8192"
-    assert settings["limit_mm_per_prompt"] == '{"image": 2}'
+    assert settings["limit_mm_per_prompt"] == '{"image": 2, "video": 0}'
     assert ("enable_lora" in settings) == ("lora" in name)
     assert "vLLM" not in {gap["what"] for gap in report["not_covered"]}

@@ -84,6 +84,11 @@ def _steps(config: EasyR1Config) -> Overrides:
     return {"trainer.total_epochs": max(epochs, steps or 0), "trainer.total_training_steps": steps}
 
 
+def _media(images: int) -> dict[str, int]:
+    # verl's own limit_images does not exclude videos, which vLLM would then reserve memory for. 0 images: no limit.
+    return {**({"image": images} if images else {}), "video": 0}
+
+
 def _max_length(config: EasyR1Config) -> int:
     """Return the tokens of the longest prompt and response together."""
     return int(config["data.max_prompt_length"] + config["data.max_response_length"])
@@ -309,7 +314,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("worker.rollout.top_p", f"{ROLLOUT}.top_p"),
     _to("worker.rollout.top_k", f"{ROLLOUT}.top_k"),
     _to("worker.rollout.seed", f"{ROLLOUT}.seed"),
-    _to("worker.rollout.limit_images", f"++{ROLLOUT}.limit_images", by=lambda limit: limit or None),
+    _to("worker.rollout.limit_images", f"++{ROLLOUT}.engine_kwargs.vllm.limit_mm_per_prompt", by=_media),
     _choice("worker.rollout.dtype", f"{ROLLOUT}.dtype", bf16="bfloat16", fp16="float16", fp32="float32"),
     _to("worker.rollout.gpu_memory_utilization", f"{ROLLOUT}.gpu_memory_utilization"),
     _to("worker.rollout.ignore_eos", f"{ROLLOUT}.ignore_eos"),
