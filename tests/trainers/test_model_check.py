@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
         "rope_theta": 10.0,
         "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1]},
         "eos_token_id": 1,
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
     },
     "vision_config": {"depth": 1},
 }
@@ -39,7 +40,12 @@ WEIGHTS = {
     "model.layers.1.mlp.weight": [4, 4],
     "visual.blocks.0.weight": [2, 2],
 }
-IMAGES = {"size": {"shortest_edge": 3136, "longest_edge": 401408}, "image_processor_type": "Qwen2VLImageProcessor"}
+IMAGES = {
+    "size": {"shortest_edge": 3136, "longest_edge": 401408},
+    "min_pixels": 3136,
+    "max_pixels": 401408,
+    "image_processor_type": "Qwen2VLImageProcessor",
+}
 
 
 def write_weights(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -96,6 +102,16 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
     "a class of transformers 5": (
         lambda m: change(m / "tokenizer_config.json", "tokenizer_class", value="TokenizersBackend"),
         "tokenizer_class: transformers 4 has no class TokenizersBackend; it needs Qwen2Tokenizer",
+        True,
+    ),
+    "no class where vLLM reads it": (
+        lambda m: change(m / "config.json", "text_config", "architectures", value=ABSENT),
+        "text_config.architectures: the key is missing: with transformers 4, vLLM reads the model's class here",
+        True,
+    ),
+    "pixel limits only in size": (
+        lambda m: change(m / "preprocessor_config.json", "max_pixels", value=ABSENT),
+        "the limits are only in size: with transformers 4, vLLM reads min_pixels and max_pixels",
         True,
     ),
     "tied, said inside only": (

@@ -307,6 +307,25 @@ def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
         yield Fault(warning(f"{PROCESSOR}: {part}", problem), edits)
 
 
+def _check_vllm(folder: ModelFolder) -> Iterator[Fault]:
+    """EasyR1's vLLM (0.11) starts: it reads two keys through transformers 4 that transformers 5 does not write."""
+    named, text = folder.get(CONFIG, "architectures"), _text_path(folder)
+    nested = folder.get(CONFIG, *text, "architectures")
+    if text and nested in (ABSENT, None) and str(folder.get(CONFIG, "model_type")).startswith("qwen2"):
+        problem = "the key is missing: with transformers 4, vLLM reads the model's class here"
+        edit = Edit(CONFIG, (*text, "architectures"), named)
+        yield Fault(error(f"{CONFIG}: text_config.architectures", problem), () if named is ABSENT else (edit,))
+    size = folder.get(IMAGES, "size")
+    if isinstance(size, dict) and size.keys() >= {"shortest_edge", "longest_edge"}:
+        limits = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+        edits = tuple(
+            Edit(IMAGES, (key,), to) for key, to in limits.items() if folder.get(IMAGES, key) in (ABSENT, None)
+        )
+        if edits:
+            problem = "the limits are only in size: with transformers 4, vLLM reads min_pixels and max_pixels"
+            yield Fault(error(f"{IMAGES}: size", problem), edits)
+
+
 def _bound(processor: dict[str, Any]) -> int | None:
     """Return the largest area in pixels: max_pixels wins over size, as in both versions."""
     size = processor.get("size")
@@ -346,4 +365,5 @@ MODEL_CHECKS: Final[tuple[Callable[[ModelFolder], Iterator[Fault]], ...]] = (
     _check_template,
     _check_generation,
     _check_processor,
+    _check_vllm,
 )
