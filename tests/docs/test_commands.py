@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from lad_datasets.project.project import create_project
 from lad_reasoner.commands import easyr1, lad
 from tests.docs.markdown import iter_blocks, iter_commands
 
@@ -21,17 +22,20 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 #: A command that is not run here, and why.
 NOT_RUN = {
     "lad serve": "runs until it is interrupted; tests/inference/test_serve.py",
-    "lad annotate": "needs a server; tests/annotate",
+    "lad annotate --mmad": "needs a server; tests/annotate",
     "lad demo": "takes minutes; tests/e2e/test_demo.py",
-    "llamafactory-cli train": "needs a GPU; tests/e2e/test_demo.py trains the tiny model",
+    "llamafactory-cli": "needs a GPU; tests/e2e/test_demo.py trains the tiny model",
     "easyr1 train": "needs a GPU; tests/e2e/test_demo.py trains the tiny model",
     "easyr1 rehearse": "takes a minute; tests/trainers/rehearse",
     "easyr1 merge": "needs the checkpoint of a run; tests/trainers/test_merge.py",
     "lad plot": "needs the log of a run; tests/trainers/test_curves.py",
 }
 
+#: Page, number of its commands that run at least, and the report that they make.
+OWN_PRODUCT = ("docs/own-product.md", 14, "my_project/report")
+
 #: Models that the packaged tiny one stands for.
-MODELS = "Qwen/Qwen2.5-VL-3B-Instruct|models/lad-reasoner"
+MODELS = "Qwen/Qwen2.5-VL-3B-Instruct|models/lad-reasoner|my_project/(sft-)?model$"
 
 #: Exit codes other than 0: `easyr1 check` reports that this machine has no GPU.
 EXIT_CODES = {"easyr1 check": (0, 1)}
@@ -87,22 +91,35 @@ def test_many_commands_are_documented_and_a_wrong_one_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.frameworks
-def test_the_readmes_commands_run_in_order(workplace: Path, base_model: Path) -> None:
+@pytest.mark.parametrize(("page", "least", "made"), [("README.md", 12, "report"), OWN_PRODUCT])
+def test_a_pages_commands_run_in_order(page: str, least: int, made: str, workplace: Path, base_model: Path) -> None:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
     ran = 0
-    for block in iter_blocks(ROOT / "README.md"):
+    for block in iter_blocks(ROOT / page):
         for line in iter_commands(block) if block.language == "sh" else ():
             verb = " ".join(line.split()[:2])
-            if verb in NOT_RUN:
+            if line.startswith(tuple(NOT_RUN)):
                 continue
             words = [re.sub(MODELS, str(base_model), word) for word in shlex.split(line)]
             done = subprocess.run(words, cwd=workplace, env=environment, check=False, capture_output=True, text=True)
             assert done.returncode in EXIT_CODES.get(verb, (0,)), f"{line}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
             ran += 1
-    assert ran >= 12
-    assert (workplace / "report/index.html").is_file()
+    assert ran >= least
+    assert (workplace / made / "index.html").is_file()
+
+
+def test_the_page_for_own_photos_has_the_commands_of_lad_init(workplace: Path, tmp_path: Path) -> None:
+    plan = create_project(workplace / "my_products", tmp_path / "my_project").plan
+    own = [line for block in iter_blocks(plan) for line in iter_commands(block)]
+    page = [line for block in iter_blocks(ROOT / OWN_PRODUCT[0]) for line in iter_commands(block)]
+
+    def plain(line: str) -> str:
+        return re.sub(r"global_step_\d+", "global_step_N", line.replace(f"{tmp_path}/", ""))
+
+    assert len(own) > 15
+    assert [line for line in map(plain, own) if line not in map(plain, page)] == []

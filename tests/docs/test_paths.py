@@ -45,6 +45,7 @@ MADE = (
     "evaluation/examples/",
     "attempts/",
     "my_product",
+    "my_project/",
     "lora_adapter/",
 )
 

@@ -15,6 +15,7 @@ import typer
 
 from lad_datasets.commands import annotate as annotate_cli
 from lad_datasets.commands import filter as filter_cli
+from lad_datasets.commands import init as init_cli
 from lad_datasets.commands import review as review_cli
 from lad_datasets.commands.pair_options import CORES, Defect, Images, Normal, takes_pair_options
 from lad_reasoner.support.console import echo, print_json
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     annotate_cli.register(app)
     review_cli.register(app)
     filter_cli.register(app)
+    init_cli.register(app)
 
 
 class Subset(StrEnum):

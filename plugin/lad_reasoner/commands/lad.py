@@ -48,7 +48,7 @@ class _LadGroup(HelpGroup):
     """Lists the verbs in the order of the work."""
 
     ORDER = (
-        *("build", "annotate", "review", "check", "predict", "ask", "serve", "filter"),
+        *("init", "build", "annotate", "review", "check", "predict", "ask", "serve", "filter"),
         *("score", "compare", "plot", "report", "demo"),
     )
 

@@ -1,0 +1,46 @@
+"""`lad init`: a project on one's own photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lad_datasets.commands.pair_options import Defect, Normal
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `init` to `lad`."""
+    app.command("init")(init_command)
+
+
+def init_command(
+    photos: Annotated[
+        Path,
+        typer.Argument(help="Your photos: <product>/{train/good,test/{good,<defect>}}.", show_default=False),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    evaluation: Annotated[
+        float, typer.Option(help="Share of the test images of each product and label to evaluate on.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
+    normal: Normal = None,
+    defect: Defect = None,
+) -> None:
+    """Start a project on your own photos: a training and an evaluation part, configs, and a plan of commands.
+
+    Example: lad init my_products --out my_project
+    """
+    from lad_datasets.project.project import create_project
+    from lad_datasets.sources.folder_names import FolderNames
+
+    names = FolderNames(normal or (), defect or ())
+    project = create_project(photos, out, evaluation=evaluation, seed=seed, names=names)
+    for part, counts in project.counts.items():
+        typer.echo(f"{part}\t{counts['no']} normal and {counts['yes']} anomalous test images", err=True)
+    typer.echo(f"{project.plan}: the next commands", err=True)
+    typer.echo(project.plan)

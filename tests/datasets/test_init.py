@@ -1,0 +1,138 @@
+"""`lad init`: split trees that share no test photo, and configs that both trainers accept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.datasets.conftest import tiny_png, write
+from tests.trainers.preflight.kit import findings
+
+from lad_datasets.builders.grpo import build_grpo
+from lad_datasets.builders.options import Options
+from lad_datasets.project.project import create_project
+from lad_datasets.sources import folder
+from lad_datasets.sources.folder_names import FolderNames
+from lad_reasoner.commands.lad import main
+from lad_reasoner.support.errors import DataError, UsageError
+
+NORMAL = 9
+DEFECTS = {"Kratzer quer": 6, "欠品": 5}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "my photos"
+    for number in range(4):
+        write(root / "Gehäuse 7/train/good" / f"{number}.png", tiny_png())
+    for name, count in {"good": NORMAL, **DEFECTS}.items():
+        for number in range(count):
+            write(root / "Gehäuse 7/test" / name / f"{number}.png", tiny_png())
+            write(root / "Gehäuse 7/ground_truth" / name / f"{number}_mask.png", tiny_png())
+    return root
+
+
+def queries_of(part: Path) -> set[Path]:
+    return {path.resolve() for path in part.rglob("*.png") if "test" in path.relative_to(part).parts}
+
+
+def test_the_parts_share_references_and_no_test_photo(photos: Path, tmp_path: Path) -> None:
+    project = create_project(photos, tmp_path / "p", evaluation=0.4)
+    train, evaluation = (folder.scan(tmp_path / "p" / part) for part in ("train", "evaluation"))
+    assert len(train.references("Gehäuse 7")) == len(evaluation.references("Gehäuse 7")) == 4
+    assert not queries_of(train.root) & queries_of(evaluation.root)
+    assert queries_of(train.root) | queries_of(evaluation.root) == queries_of(photos)
+    assert project.counts == {"train": {"yes": 7, "no": 5}, "evaluation": {"yes": 4, "no": 4}}
+    assert len(evaluation.queries()) == 8
+    again = create_project(photos, tmp_path / "again", evaluation=0.4)
+    assert queries_of(tmp_path / "again/train") == queries_of(train.root)
+    assert again.products == ("Gehäuse 7",)
+
+
+def test_copies_of_a_photo_stay_on_one_side(photos: Path, tmp_path: Path) -> None:
+    good = photos / "Gehäuse 7/test/good"
+    copies = [(good / f"copy-{path.name}", path) for path in sorted(good.iterdir())]
+    for copy, original in copies:
+        copy.write_bytes(original.read_bytes())
+    create_project(photos, tmp_path / "p")
+    for copy, original in copies:
+        sides = [part for part in ("train", "evaluation") if copy in queries_of(tmp_path / "p" / part)]
+        assert len(sides) == 1
+        assert original in queries_of(tmp_path / "p" / sides[0])
+
+
+def test_nothing_speaks_of_the_paper_or_of_another_licence(photos: Path, tmp_path: Path) -> None:
+    create_project(photos, tmp_path / "p")
+    manifest = build_grpo({"folder": tmp_path / "p/train"}, tmp_path / "p/train.parquet", Options(), recipe="all")
+    assert {count["kind"] for count in manifest["counts"]} == {"good", "own"}
+    for name in ("plan.md", "sft.yaml", "grpo.sh", "train.card.md"):
+        text = (tmp_path / "p" / name).read_text(encoding="utf-8")
+        for word in ("paper", "MVTec", "CC BY", "mvtec"):
+            assert word not in text, (name, word)
+
+
+def test_easyr1_check_accepts_the_config_and_the_batch_fits(photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("my project")
+    create_project(photos, out)
+    build_grpo({"folder": out / "train"}, out / "train.parquet", Options(), recipe="all", val_fraction=0.1)
+    lines = findings([f"config={out / 'grpo.sh'}"])
+    assert not [line for line in lines if line.startswith("error")]
+    assert any("all 8 rows were read" in line for line in lines)  # as many as there are prompts per step
+
+
+def test_declared_folder_names_stay_declared_in_the_plan(photos: Path, tmp_path: Path) -> None:
+    (photos / "Gehäuse 7/test/good").rename(photos / "Gehäuse 7/test/okparts")
+    with pytest.raises(DataError, match="okparts"):
+        create_project(photos, tmp_path / "p")
+    names = FolderNames(("okparts",))
+    project = create_project(photos, tmp_path / "p", names=names)
+    plan = project.plan.read_text(encoding="utf-8")
+    assert plan.count("--normal okparts") == 3
+    assert len(folder.scan(tmp_path / "p/evaluation", names).queries()) == sum(project.counts["evaluation"].values())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1, 2])
+def test_a_share_out_of_range_is_refused(photos: Path, tmp_path: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="--evaluation"):
+        create_project(photos, tmp_path / "p", evaluation=share)
+
+
+def test_too_few_photos_and_an_existing_project_are_refused(photos: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match="it exists"):
+        create_project(photos, tmp_path / "there")
+    for path in sorted((photos / "Gehäuse 7/test/good").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(["init", str(photos), "--out", str(tmp_path / "p")])
+    assert stop.value.code == 1
+    assert "the evaluation part would have 0 normal" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
+READ = """
+import sys, yaml
+from llamafactory.hparams import get_train_args
+config = yaml.safe_load(open(sys.argv[1]))
+arguments = get_train_args(config | {"use_cpu": True, "bf16": False, "model_name_or_path": sys.argv[2]})
+print(arguments[1].dataset_dir, arguments[2].output_dir, arguments[3].finetuning_type)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.frameworks
+def test_llama_factory_accepts_the_config(photos: Path, tmp_path: Path, repository: Path) -> None:
+    create_project(photos, tmp_path / "p")
+    base = repository / "plugin/lad_rehearsal/demo/base"
+    command = [sys.executable, "-c", READ, str(tmp_path / "p/sft.yaml"), str(base)]
+    done = subprocess.run(
+        command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == f"{tmp_path / 'p/sft'} {tmp_path / 'p/runs/sft'} lora"
+    assert yaml.safe_load((tmp_path / "p/sft.yaml").read_text())["finetuning_type"] == "lora"
