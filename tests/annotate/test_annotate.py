@@ -233,3 +233,45 @@ def test_a_reply_that_would_spoil_training_is_refused(change: dict[str, Any], fa
         return
     with pytest.raises(InvalidReplyError, match=fault):
         parse_reply(text, subject)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_finished_run_is_left_as_it_is(trees: Trees, tmp_path: Path) -> None:
+    subjects, findings = find(trees)
+    summary = annotate_with_templates(subjects, tmp_path / "qa", findings)
+    (tmp_path / "qa" / "annotations.jsonl").touch()
+    before = {path.name: path.stat().st_ino for path in (tmp_path / "qa").iterdir()}
+    assert annotate_with_templates(subjects, tmp_path / "qa", findings) == summary
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "qa").iterdir()} == before
+    assert any("the annotations are complete; pass --overwrite" in line for line in findings.lines)
+
+
+@pytest.mark.parametrize("change", ["fewer", "writer", "broken"])
+def test_annotations_that_would_be_lost_are_not_replaced_unasked(trees: Trees, tmp_path: Path, change: str) -> None:
+    subjects, findings = find(trees)
+    annotate_with_templates(subjects, tmp_path / "qa", findings)
+    path = tmp_path / "qa" / "annotations.jsonl"
+    if change == "fewer":
+        subjects = subjects[:-1]
+    elif change == "writer":
+        path.write_text(path.read_text().replace('"template"', '"a model"'))
+    else:
+        path.write_text("not an annotation")
+    before = files_of(tmp_path / "qa")
+    with pytest.raises((UsageError, DataError)):
+        annotate_with_templates(subjects, tmp_path / "qa", findings)
+    assert files_of(tmp_path / "qa") == before
+    annotate_with_templates(subjects, tmp_path / "qa", findings, overwrite=True)
+    assert files_of(tmp_path / "qa") != before
+
+
+def test_a_run_continues_with_more_images(trees: Trees, tmp_path: Path) -> None:
+    subjects, findings = find(trees)
+    annotate_with_templates(subjects[:5], tmp_path / "qa", findings)
+    summary = annotate_with_templates(subjects, tmp_path / "qa", findings)
+    assert summary["subjects"] == len(subjects)
+    annotate_with_templates(subjects, tmp_path / "whole", findings)
+    assert (tmp_path / "qa/annotations.jsonl").read_bytes() == (tmp_path / "whole/annotations.jsonl").read_bytes()

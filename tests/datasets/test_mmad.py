@@ -38,10 +38,9 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """MMAD with one image a folder and two templates a class."""
-    root, entries = tmp_path / "MMAD", {}
+def draw_mmad(root: Path) -> Path:
+    """Draw MMAD with one image per folder and two templates per class."""
+    entries = {}
     for number, (place, (templates, suffix, defects)) in enumerate(FOLDERS.items()):
         named = [f"{templates}/{index:03d}.{suffix}" for index in range(2)]
         for index, template in enumerate(named):
@@ -53,6 +52,11 @@ def folder(tmp_path: Path) -> Path:
             entries[key] = {"conversation": asked, "random_templates": named, "similar_templates": named[::-1]}
     (root / "mmad.json").write_text(json.dumps(entries))
     return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return draw_mmad(tmp_path / "MMAD")
 
 
 def build(lad, folder: Path, *words: str) -> Path:

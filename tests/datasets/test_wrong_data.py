@@ -120,6 +120,16 @@ def test_names_that_mean_a_defect(name) -> None:
         "0",
         "000",
         "class_0",
+        "class_1",
+        "label_1",
+        "label2",
+        "1",
+        "g\u043e\u043ed",
+        "G\u03bf\u03bfd",
+        "\u041e\u041a",
+        "n\u043ermal",
+        "g00d",
+        "norma1",
         "label_0",
         "clean",
         "reference",
@@ -222,6 +232,12 @@ OWN = ("gear/train/good/0.png", "gear/test/good/0.png", "gear/test/dent/0.png")
         (tuple(f"1cls/{path}" for path in MVTEC), "--visa", "this is MVTec AD, not VisA"),
         (tuple(f"1cls/{path}" for path in OWN), "--visa", "gear is not of VisA"),
         (tuple(f"1cls/{path}" for path in (*MVTEC, *CONVERTED)), "--visa", "cable is not of VisA"),
+        (tuple(f"1cls/{path}" for path in MVTEC), "--mvtec", "Use --mvtec ROOT/1cls"),
+        (tuple(f"1cls/{path}" for path in MVTEC), "--visa", "Use --mvtec ROOT/1cls"),
+        (tuple(f"1cls/{path}" for path in OWN), "--visa", "Give own data as --folder ROOT/1cls"),
+        (tuple(f"1cls/{path}" for path in OWN), "--folder", "Use --folder ROOT/1cls"),
+        (tuple(f"{path.split('/')[0]}/Data/Images/Normal/0.JPG" for path in OWN), "--visa", "gear is not of VisA"),
+        (OWN[:1], "--visa", "gear is not of VisA. Give own data as --folder"),
         (OWN, "--mvtec", "gear is not of MVTec AD. Give own data as --folder"),
         (OWN, "--visa", "gear is not of VisA. Give own data as --folder"),
         ((*MVTEC, *OWN), "--mvtec", "gear is not of MVTec AD"),
@@ -232,8 +248,16 @@ def test_a_mix_up_names_the_right_option(lad, tmp_path, draw_tiny, *, paths, opt
     plant(tmp_path / "tree", draw_tiny, *paths)
     done = lad(*verb, option, tmp_path / "tree", "--out", tmp_path / "x.parquet")
     assert done.exit_code == 1
-    assert message in done.stderr
+    assert message.replace("ROOT", str(tmp_path / "tree")) in done.stderr
     assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.parametrize(("paths", "option"), [(MVTEC, "--mvtec"), (OWN, "--folder"), (VISA, "--visa")])
+def test_the_remedy_for_categories_below_1cls_works(lad, tmp_path, draw_tiny, paths, option) -> None:
+    plant(tmp_path / "tree" / "1cls", draw_tiny, *(path.removeprefix("1cls/") for path in paths))
+    root = tmp_path / "tree" / "1cls"
+    done = lad("build", "grpo", "--recipe", "all", option, root, "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 0, done.stderr
 
 
 def test_an_own_folder_keeps_its_licence_whatever_its_categories_are_called(lad, tmp_path, draw_tiny) -> None:
@@ -261,6 +285,10 @@ def test_an_own_folder_keeps_its_licence_whatever_its_categories_are_called(lad,
         "<IMG_CONTEXT>",
         "<|eot_id|>",
         "<image>",
+        "[IMG]",
+        "<\uff5cUser\uff5c>",
+        "<end_of_utterance>",
+        "<loc0012>",
     ],
 )
 @pytest.mark.parametrize("place", ["question", "answer", "edit", "name"])
@@ -284,6 +312,8 @@ def test_control_text_is_refused_on_every_way_in(lad, tmp_path, draw_tiny, *, to
         plant(tmp_path / "tree", draw_tiny, *(path.replace("dent", token.replace("/", "")) for path in OWN))
         done = lad("annotate", "--folder", tmp_path / "tree", "--out", tmp_path / "qa")
         assert done.exit_code == (1 if find_control_text(token.replace("/", "")) else 0)
+        done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
+        assert done.exit_code == (1 if find_control_text(token.replace("/", "")) else 0)
         return
     for verb in (
         ("build", "sft", "--annotations", tmp_path, "--out", tmp_path / "sft"),
@@ -295,8 +325,20 @@ def test_control_text_is_refused_on_every_way_in(lad, tmp_path, draw_tiny, *, to
         assert token in done.stderr
 
 
+@pytest.mark.parametrize("name", ["<think>", "<answer>", "<|im_end|>", "<video>", "[IMG]", "<image>"])
+@pytest.mark.parametrize("place", ["category", "defect"])
+def test_names_with_control_tokens_are_refused_by_every_builder(lad, tmp_path, draw_tiny, name, place) -> None:
+    old = {"category": "gear/", "defect": "dent"}[place]
+    plant(tmp_path / "tree", draw_tiny, *(path.replace(old, name + "/" * (old[-1] == "/")) for path in OWN))
+    for verb in (("build", "grpo"), ("annotate",)):
+        done = lad(*verb, "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
+        assert done.exit_code == 1
+        assert f"trainers read the token {name} as control" in done.stderr
+        assert not (tmp_path / "x.parquet").exists()
+
+
 def test_plain_angle_brackets_are_text() -> None:
-    for text in ("a < b > c", "<br>", "x <| y", "size <5%", "<think>", "[1] and [INSTALL]"):
+    for text in ("a < b > c", "<br>", "x <| y", "size <5%", "<think>", "[1] and [INSTALL]", "[NG]", "[OK]"):
         assert find_control_text(text) == ""
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.evaluation.conftest import NO, YES
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.compare import compare_systems
@@ -284,7 +285,8 @@ def test_each_of_several_systems_has_its_threshold(write_run, tmp_path: Path, ca
     recalls = {run["name"]: run["pooled"]["metrics"]["recall"]["value"] for run in json.loads(printed.out)["runs"]}
     assert recalls == {"april": 1.0, "winclip": 1.0, "patch": 0.0}
     # Each path was found, below folders by category as well; and one answer for everything is reported.
-    assert printed.err == "patch: every score gives the answer no at the threshold 0.7\n"
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("patch: warning: every score gives the answer no at the threshold 0.7; ")
 
 
 def test_a_system_of_which_no_pair_is_known_is_told_what_it_named(write_run, tmp_path: Path, capsys) -> None:
@@ -412,7 +414,9 @@ def test_a_rule_chooses_what_plain_search_chooses(odd_scores) -> None:
 def test_one_answer_for_every_score_is_reported(odd_scores) -> None:
     path, data = odd_scores
     system = read_external("x", path, data, "paper", threshold=0.5)
-    assert system.notes == ("every score gives the answer yes at the threshold 0.5",)
+    assert [note.partition(";")[0] for note in system.notes] == [
+        "warning: every score gives the answer yes at the threshold 0.5"
+    ]
 
 
 def _dataset_column(table, name: str):
@@ -435,3 +439,28 @@ def test_each_of_locos_89_defects_has_its_share(shared_data) -> None:
     ]
     shares = {share.name: share.accuracy.value for share in run(*rows, outcome(99, "no", "no")).defects}
     assert shares == {f"{category}/{name}": float(i % 2) for i, (category, name, _) in enumerate(defects)}
+
+
+def test_score_names_the_ties_of_a_vote(write_run, capsys) -> None:
+    path, data = write_run({"nut": Confusion(tp=1, fp=1, fn=1, tn=1)})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    other = {YES: NO, NO: YES}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with path.open("a") as stream:
+        for line in lines[:3]:
+            stream.write(json.dumps(line | {"sample": 1, "response": other[line["response"]]}) + "\n")
+        stream.write(json.dumps(lines[3] | {"sample": 1}) + "\n")
+    with pytest.raises(SystemExit):
+        main(["score", str(path), "--data", str(data), "--resamples", "9"])
+    assert "model: 3 of 4 votes are ties, decided by the mean P(yes)" in capsys.readouterr().out
+
+
+def test_scores_that_give_one_answer_get_a_warning_with_the_options(write_run, tmp_path, capsys) -> None:
+    _, data = write_run({"nut": Confusion(tp=2, fp=0, fn=0, tn=2)})
+    rows = "".join(f"{truth.query_path},0.{10 + place}\n" for place, truth in enumerate(read_truths(data)))
+    (tmp_path / "x.csv").write_text("path,score\n" + rows)
+    with pytest.raises(SystemExit):
+        main(["score", "--external", f"own={tmp_path / 'x.csv'}", "--data", str(data), "--resamples", "9"])
+    said = capsys.readouterr().err
+    assert "own: warning: every score gives the answer no at the threshold 0.5" in said
+    assert "Give --threshold NUMBER, f1-max:SPLIT or quantile:SHARE:SPLIT." in said

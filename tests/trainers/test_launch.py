@@ -187,6 +187,8 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
         (["check", "--fast"], 2, "No such option: --fast"),
         (["shw", "config=a.yaml"], 2, "Did you mean 'show'?"),
         (["check", "a.yaml"], 2, "error: a.yaml is not of the form key=value"),
+        (["show", "data.max_prompt_length=-1"], 2, "data.max_prompt_length: -1 is out of range. Set it to at least 1"),
+        (["show", "data.max_response_length=0"], 2, "data.max_response_length: 0 is out of range"),
         (["show", "--as", "trl", "trainer.max_steps=1"], 2, "is not one of 'easyr1', 'verl'"),
         (["check", "trainer.max_steps=0"], 1, "error: trainer.max_steps"),
         (["--no-check", "trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),

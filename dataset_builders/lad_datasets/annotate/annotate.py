@@ -16,7 +16,7 @@ from lad_datasets.annotate.options import ModelOptions, is_local, read_api_key
 from lad_datasets.annotate.prompt import prompt_digest
 from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY
+from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY, Annotation, read_lines
 from lad_reasoner.support.errors import DataError, RunError, UsageError, install_hint
 from lad_reasoner.support.files import locked, replace_when_done, write_json
 from lad_reasoner.support.findings import Findings
@@ -32,11 +32,16 @@ __all__ = ["SUBJECTS", "annotate_with_model", "annotate_with_templates"]
 SUBJECTS: Final = "subjects.jsonl"
 
 
-def annotate_with_templates(subjects: Sequence[Subject], out: Path, findings: Findings) -> dict[str, Any]:
-    """Write annotations without a model.
+def annotate_with_templates(
+    subjects: Sequence[Subject], out: Path, findings: Findings, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write annotations without a model; a finished run about the same images is left as it is.
 
     Returns:
         The summary.
+
+    Raises:
+        UsageError: The folder has annotations of other images or by another writer, and ``overwrite`` is off.
     """
     counts = Counter[str]()
 
@@ -50,20 +55,27 @@ def annotate_with_templates(subjects: Sequence[Subject], out: Path, findings: Fi
         return pairs
 
     with locked(out):
+        if not overwrite:
+            _refuse_loss(out, subjects, writer=template_writer.WRITER)
+            if summary := _read_finished(out, subjects):
+                findings.add("note", f"{out}: the annotations are complete; pass --overwrite to write them again")
+                return summary
         _write(out, subjects, pairs_of, writer=template_writer.WRITER)
         return _summarise(out, subjects, counts, findings, writer=template_writer.WRITER)
 
 
 def annotate_with_model(
-    subjects: Sequence[Subject], out: Path, options: ModelOptions, findings: Findings
+    subjects: Sequence[Subject], out: Path, options: ModelOptions, findings: Findings, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Let a model write annotations; what an earlier run has is not asked for again.
+
+    The same model may continue with further images. ``overwrite`` allows fewer, or another writer's in their place.
 
     Returns:
         The summary.
 
     Raises:
-        UsageError: The address is none, the key is missing, or the folder holds another run.
+        UsageError: The address is none, the key is missing, or the folder has another run's or more annotations.
         RunError: The run stopped early. What was answered until then is written all the same.
     """
     try:
@@ -81,6 +93,8 @@ def annotate_with_model(
         max_pixels=options.max_pixels,
     )
     with locked(out), Store(out, card, findings) as store:
+        if not overwrite:
+            _refuse_loss(out, subjects, writer=options.model)
         budget = Budget(options.prices, limit=options.budget, max_tokens=options.max_tokens, spent=store.spent)
         runner = Runner(store, budget, findings, options)
         try:
@@ -152,9 +166,32 @@ def _summarise(
     return summary
 
 
+def _refuse_loss(out: Path, subjects: Sequence[Subject], *, writer: str) -> None:
+    """Raise if the folder has annotations that this run would drop or replace by another writer's."""
+    known = {subject.id for subject in subjects}
+    path = out / ANNOTATIONS
+    rows = list(read_lines(path, Annotation)) if path.is_file() else []
+    lost = [row for row in rows if row.writer != writer or row.id.rpartition("#")[0] not in known]
+    if lost:
+        problem = f"the folder has {len(lost)} annotations that this run does not write, such as {lost[0].id}"
+        raise UsageError(problem, where=out, remedy="Choose another --out, or pass --overwrite")
+
+
+def _read_finished(out: Path, subjects: Sequence[Subject]) -> dict[str, Any]:
+    """Return the summary of a finished run about the same images; empty if there is none."""
+    try:
+        summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        lines = (out / SUBJECTS).read_text(encoding="utf-8").splitlines()
+        same = [json.loads(line) for line in lines] == [json.loads(json.dumps(row.to_json())) for row in subjects]
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if same and isinstance(summary, dict) and (out / ANNOTATIONS).is_file() else {}
+
+
 def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject], list[QA]], *, writer: str) -> None:
     """Write ``annotations.jsonl`` and ``subjects.jsonl``, in the order of the subjects, whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / SUMMARY).unlink(missing_ok=True)  # it is written last: where it stands, the run is finished
     with replace_when_done(out / ANNOTATIONS) as annotations, annotations.open("w", encoding="utf-8") as lines:
         for subject in track(subjects, total=len(subjects), description="annotations"):
             lines.writelines(_to_lines(_iter_rows(subject, pairs_of(subject), writer=writer)))

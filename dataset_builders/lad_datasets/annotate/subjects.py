@@ -16,7 +16,6 @@ from lad_datasets.sources.samples import GOOD, Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
-from lad_reasoner.task.control_text import find_control_text
 
 __all__ = ["Subject", "find_subjects"]
 
@@ -118,9 +117,6 @@ class _Joiner:
     def join(self, tree: Tree, sample: Sample) -> Subject:
         """Return a sample with all that is known of it."""
         refuse_test_image(tree.dataset, [sample.path], where=sample.path, root=tree.root)
-        for name in (sample.category, sample.defect):
-            if problem := find_control_text(name):
-                raise DataError(f"the name {name!r} cannot stand in a prompt: {problem}", where=tree.file(sample))
         # VisA's converted layout, which MMAD follows, knows two defects: good and bad.
         subset = sample.defect if tree.layout == "mvtec_ad" or sample.defect == GOOD else "bad"
         key = (tree.layout, sample.category, subset, Path(sample.path).stem)

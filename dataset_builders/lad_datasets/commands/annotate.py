@@ -102,6 +102,9 @@ def annotate(
     budget: Annotated[
         float | None, typer.Option(min=0.0, help="USD: stop before it is exceeded. Needs prices.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace annotations of other images or by another writer.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print images, tokens and cost; send nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -142,9 +145,9 @@ def annotate(
     if dry_run:
         _print_estimate(subjects, options, as_json=as_json)
     elif (writer or (Writer.MODEL if model or base_url else Writer.TEMPLATE)) is Writer.TEMPLATE:
-        _print_summary(annotate_with_templates(subjects, out, findings), as_json=as_json)
+        _print_summary(annotate_with_templates(subjects, out, findings, overwrite=overwrite), as_json=as_json)
     else:
-        _print_summary(annotate_with_model(subjects, out, options, findings), as_json=as_json)
+        _print_summary(annotate_with_model(subjects, out, options, findings, overwrite=overwrite), as_json=as_json)
 
 
 def _prices(price_in: float | None, price_out: float | None, budget: float | None) -> Prices | None:

@@ -107,8 +107,15 @@ _NEGATIONS: Final = frozenset(
     {"not", "no", "non", "nicht", "kein", "keine", "pas", "niet", "ikke", "nie", "не", "不", "非"}
 )
 
-#: Names of the first class, which is often the normal one: "0", "000", "class_0".
-_FIRST_CLASS: Final = re.compile(r"(?:class|cls|label|category|klasse|type|id)?0+")
+#: Names that are a number of a class, of which one is the normal one: "0", "000", "1", "class_1", "label2".
+_CLASS_NUMBER: Final = re.compile(r"0+|0*1|(?:class|cls|label|category|klasse|type|id)[0-9]+")
+
+#: Letters and digits that look like Latin letters: Cyrillic, Greek, dotless i, script g, "g00d", "norma1".
+_LOOKALIKES: Final = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501"
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b5\u03b7\u0131\u0261\u0581\u0585" + "01",
+    "abekmhopctyxijsd" + "aikvoptuxen" + "iggo" + "ol",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,10 @@ def means_normal(name: str) -> bool | None:
     squeezed, words = _squeeze(name), _words(name)
     if squeezed in NORMAL_NAMES:
         return True
-    if _FIRST_CLASS.fullmatch(squeezed):
+    if _CLASS_NUMBER.fullmatch(squeezed):
+        return None
+    alike = squeezed.translate(_LOOKALIKES)
+    if alike != squeezed and (alike in NORMAL_NAMES or alike in _DOUBTFUL):
         return None
     text = " ".join(words)
     if _DENIED_DEFECT.search(text):

@@ -71,16 +71,17 @@ def recognise(root: Path) -> str:
     folders = list(iter_folders(root))
     if any((folder / "test" / "logical_anomalies").is_dir() for folder in folders):
         return "mvtec_loco"
-    if (root / "1cls").is_dir():
-        return _owner(_products(root / "1cls")) or "visa"
-    if any((folder / "Data" / "Images").is_dir() for folder in folders):
-        return "visa"
-    return _owner(_products(root))
+    return _owner(_products(_converted(root)))
+
+
+def _converted(root: Path) -> Path:
+    """Return where VisA's converted layout has its categories, if there is such a folder."""
+    return root / "1cls" if (root / "1cls").is_dir() else root
 
 
 def _products(root: Path) -> list[str]:
-    folders = iter_folders(root)
-    return [folder.name for folder in folders if (folder / "test").is_dir() or (folder / "train").is_dir()]
+    marks = ("test", "train", "Data/Images")
+    return [folder.name for folder in iter_folders(root) if any((folder / mark).is_dir() for mark in marks)]
 
 
 def _owner(products: list[str]) -> str:
@@ -101,12 +102,17 @@ def refuse_other_dataset(root: Path, layout: str) -> None:
         return
     found = recognise(root)
     known = {name for name, owner in _BY_CATEGORY.items() if owner == layout}
-    converted = root / "1cls" if layout == "visa" and (root / "1cls").is_dir() else root
-    products = [folder.name for folder in iter_folders(converted) if (folder / "test").is_dir()]
-    name, _ = _DATASETS[layout]
+    converted = _converted(root)
+    products = _products(converted)
+    name, own_option = _DATASETS[layout]
     if found and found != layout and not (layout == "folder" and found in {"mvtec_ad", "visa"}):
         other, option = _DATASETS[found]
-        raise DataError(f"this is {other}, not {name}", where=root, remedy=f"Use {option}")
+        place = "" if converted == root or found == "visa" else f" {converted}"
+        raise DataError(f"this is {other}, not {name}", where=root, remedy=f"Use {option}{place}")
     if known and products and (foreign := [product for product in products if product not in known]):
         problem = f"{', '.join(foreign[:3])} {'is' if len(foreign) == 1 else 'are'} not of {name}"
-        raise DataError(problem, where=root, remedy="Give own data as --folder, so that its licence stays its own")
+        place = "" if converted == root else f" {converted}"
+        remedy = f"Give own data as --folder{place}, so that its licence stays its own"
+        raise DataError(problem, where=root, remedy=remedy)
+    if converted != root and layout != "visa" and products:
+        raise DataError("the categories are in its folder 1cls", where=root, remedy=f"Use {own_option} {converted}")

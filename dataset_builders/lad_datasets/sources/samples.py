@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.control_text import find_control_name
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = [
@@ -102,6 +103,13 @@ class Tree:
     licence: Licence
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        names = {name: sample for sample in self.samples for name in (sample.category, sample.defect)}
+        for name, sample in names.items():
+            if problem := find_control_name(name):
+                problem = f"the name {name!r} cannot stand in a prompt: {problem}"
+                raise DataError(problem, where=self.file(sample), remedy="Rename the folder or the defect")
 
     @property
     def categories(self) -> list[str]:

@@ -110,10 +110,12 @@ def show_command(
     import yaml
 
     from lad_reasoner.training.easyr1.config import load_config, read_keys
+    from lad_reasoner.training.preflight.preflight import require_bounds
     from lad_reasoner.training.run.plan import build_command, finds_gpu, next_attempt
 
     keys = read_keys(find_trainer())
     config = load_config(words, keys)
+    require_bounds(config)
     trainer = _trainer_named(as_trainer)
     # EasyR1 needs a GPU, so its command is shown as on a machine that has one; `check` reports the missing GPU.
     gpu = as_trainer is not None or trainer.name == "easyr1" or finds_gpu()

@@ -134,14 +134,15 @@ def _print_result(
     seed: int,
 ) -> None:
     from lad_reasoner.evaluation.compare import compare_systems
-    from lad_reasoner.evaluation.headline import read_headline, warn_of_replies
+    from lad_reasoner.evaluation.headline import describe_ties, read_headline, warn_of_replies
     from lad_reasoner.evaluation.table import LEGEND, result_table
 
     for warning in (line for run in runs for line in warn_of_replies(run)):
         echo(f"warning: {warning}", err=True)
     comparisons = compare_systems(systems, resamples=resamples, seed=seed) if len(systems) > 1 else []
     sentences = " ".join(read_headline(runs, comparisons).sentences())
-    print_all([sentences, "", result_table(runs, constants, paper=paper), LEGEND])
+    ties = [sentence for run in runs if (sentence := describe_ties(run))]
+    print_all([sentences, "", result_table(runs, constants, paper=paper), LEGEND, *ties])
 
 
 def _print_details(

@@ -76,6 +76,9 @@ def read_rule(text: str) -> float | str:
     return number
 
 
+_REMEDY: Final = "Give --threshold NUMBER, f1-max:SPLIT or quantile:SHARE:SPLIT"
+
+
 def read_external(
     name: str, path: Path, data: Path, protocol: Protocol, *, threshold: float | str | None = None
 ) -> System:
@@ -109,7 +112,10 @@ def read_external(
     unknown = tuple(pair_id for pair_id in system.unknown if split not in PurePosixPath(rows[pair_id].path).parts)
     said = {row.replies[0].answer for row in system.rows}
     if limit is not None and len(system.rows) > 1 and len(said) == 1:
-        notes = (*notes, f"every score gives the answer {said.pop()} at the threshold {limit:g}")
+        scores = [row.score for row in rows.values() if row.score is not None]
+        problem = f"every score gives the answer {said.pop()} at the threshold {limit:g}"
+        bounds = f"the scores lie between {min(scores):g} and {max(scores):g}"
+        notes = (*notes, f"warning: {problem}; {bounds}. {_REMEDY}.")
     return replace(system, unknown=unknown, notes=notes)
 
 
@@ -134,7 +140,7 @@ def _choose(
             f"the scores of {name} lie between {min(scores):g} and {max(scores):g}, "
             f"so the default threshold {THRESHOLD} does not apply"
         )
-        raise UsageError(problem, remedy="Give --threshold NUMBER, f1-max:SPLIT or quantile:SHARE:SPLIT")
+        raise UsageError(problem, remedy=_REMEDY)
     return THRESHOLD if threshold is None else threshold, ()
 
 

@@ -114,6 +114,14 @@ def _lead(comparisons: Sequence[Comparison], runs: int, best: int, second: int) 
     return places[second, best], Estimate(value, low, high)
 
 
+def describe_ties(run: RunScore) -> str:
+    """Return how many votes of a run are ties, as a sentence; empty if none is, or if nothing was voted on."""
+    if run.vote is None or not (ties := run.vote.pooled.ties):
+        return ""
+    votes = f"{ties} of {run.vote.pooled.pairs} votes {'is a tie' if ties == 1 else 'are ties'}"
+    return f"{run.name}: {votes}, decided by the mean P(yes), or by the first reply where a score is missing."
+
+
 def warn_of_replies(run: RunScore) -> list[str]:
     """Return a sentence for each reason why most replies of a run cannot be judged, with what to change."""
     pooled, warnings = run.pooled, []

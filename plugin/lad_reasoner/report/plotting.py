@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lad_reasoner.support.files import replace_when_done
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -28,10 +30,13 @@ def finish_axes(axes: Axes, *, x: str = "", y: str = "") -> None:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.svg`` and ``<name>.png``, the SVG without a date; return their paths."""
-    paths = []
-    for suffix in ("svg", "png"):
-        path = folder / f"{name}.{suffix}"
-        figure.savefig(path, dpi=160, metadata={"Date": None} if suffix == "svg" else {})
-        paths.append(path)
+    """Write ``<name>.svg`` and ``<name>.png``, the same bytes for the same figure; return their paths."""
+    from matplotlib import rc_context
+
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    for path in paths:
+        kind = path.suffix[1:]
+        # A fixed salt: by default the ids inside an SVG are random.
+        with replace_when_done(path, durable=False) as draft, rc_context({"svg.hashsalt": name}):
+            figure.savefig(draft, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {})
     return paths

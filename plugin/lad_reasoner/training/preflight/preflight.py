@@ -21,9 +21,10 @@ from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu
 from lad_reasoner.training.preflight import CHECKS
+from lad_reasoner.training.preflight.algorithm import check_bounds
 from lad_reasoner.training.preflight.context import Known
 
-__all__ = ["print_findings", "refuse_errors", "run_checks", "total_steps"]
+__all__ = ["print_findings", "refuse_errors", "require_bounds", "run_checks", "total_steps"]
 
 #: The severities in their order, with their colours.
 _STYLES: Final = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -34,6 +35,17 @@ def run_checks(config: EasyR1Config, trainer: Trainer | None, keys: Mapping[str,
     known = Known(config=config, trainer=trainer, keys=keys, gpu=has_gpu())
     findings = [finding for check in CHECKS for finding in check(known)]
     return _sorted(findings)
+
+
+def require_bounds(config: EasyR1Config) -> None:
+    """Raise if a number of a config is out of range, so that no command is shown for it.
+
+    Raises:
+        UsageError: One is; the first is named.
+    """
+    for finding in check_bounds(Known(config=config, trainer=None, keys={}, gpu=False)):
+        if finding.is_error:
+            raise UsageError(finding.problem, where=finding.where, remedy=finding.remedy)
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:

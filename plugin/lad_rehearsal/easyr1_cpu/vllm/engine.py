@@ -71,7 +71,7 @@ class LLM:
         tensor_parallel_size: Must be 1.
         limit_mm_per_prompt: Maximum number of images per prompt; None sets no limit.
         enable_lora: Whether the trainer sends adapters instead of weights.
-        options: Other options of vLLM's engine; only ``trust_remote_code`` is read.
+        _: Other options of vLLM's engine, which are ignored, ``trust_remote_code`` too.
 
     Raises:
         RunError: tensor_parallel_size is not 1.
@@ -86,15 +86,14 @@ class LLM:
         tensor_parallel_size: int = 1,
         limit_mm_per_prompt: Mapping[str, int] | None = None,
         enable_lora: bool = False,
-        **options: Any,
+        **_: Any,
     ) -> None:
         if tensor_parallel_size != 1:
             raise RunError(f"a rehearsal cannot split a model over {tensor_parallel_size} ranks")
         torch.set_num_threads(os.cpu_count() or 1)  # trainer and rollout alternate in this process
-        trust = bool(options.get("trust_remote_code"))
-        self._processor = AutoProcessor.from_pretrained(model, trust_remote_code=trust)
+        self._processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
         self._model = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=trust
+            model, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
         ).eval()
         self._weights = Weights(self._model)
         self._longest = max_model_len
