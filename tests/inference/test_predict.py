@@ -186,3 +186,15 @@ def test_multiple_choice_questions_are_asked_for_a_letter_and_get_no_score(tmp_p
         main([*common, "--structured", "--out", str(tmp_path / "s.jsonl")])
     assert stop.value.code == 2
     assert not (tmp_path / "s.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [((), 512), (("--structured",), 2048), (("--structured", "--max-new-tokens", "99"), 99)],
+)
+def test_the_template_has_room_for_as_much_reasoning(make_pairs, tmp_path, monkeypatch, words, tokens) -> None:
+    asked = []
+    monkeypatch.setattr("lad_reasoner.inference.backends.load.load_backend", lambda _, options: asked.append(options))
+    command = ["predict", "--data", str(make_pairs(1)), "--model", "m", "--out", str(tmp_path / "p.jsonl"), *words]
+    CliRunner().invoke(build_app(), command)
+    assert [options.max_new_tokens for options in asked] == [tokens]

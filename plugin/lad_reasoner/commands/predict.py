@@ -35,7 +35,10 @@ def predict_command(
             "Default: 16; 4 for a model of over 1B parameters on a CPU.",
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 512,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest response, in tokens. Default: 512, or 2048 with --structured."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="0 is greedy. Default: 0, or 1 with several --samples.")
     ] = None,
@@ -84,6 +87,7 @@ def predict_command(
     template = None if format_prompt is None else _read_template(format_prompt)
 
     from lad_reasoner.inference.backends.load import load_backend
+    from lad_reasoner.inference.backends.structured import default_tokens
     from lad_reasoner.inference.predict import default_template, predict
     from lad_reasoner.inference.protocol import BackendOptions
     from lad_reasoner.pairs.reader import parquet_files, read_truths
@@ -97,7 +101,7 @@ def predict_command(
         BackendOptions(
             model=model,
             temperature=temperature,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens or default_tokens(structured=structured),
             seed=seed,
             min_pixels=min_pixels,
             max_pixels=max_pixels,

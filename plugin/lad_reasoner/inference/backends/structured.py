@@ -13,10 +13,19 @@ from lad_reasoner.support.errors import UsageError, install_hint
 if TYPE_CHECKING:  # servers need the expression alone, without torch
     import torch
 
-__all__ = ["TemplateGuide", "template_regex"]
+__all__ = ["TemplateGuide", "default_tokens", "template_regex"]
 
 #: The longest template without its reasoning; each character may take a token, and so does the end of the response.
 _FRAME: Final = len("<think></think><answer> yes </answer>") + 1
+
+
+def default_tokens(*, structured: bool) -> int:
+    """Return the default of ``max_new_tokens``: our choice.
+
+    The template counts characters of reasoning, and English has about four in a token: both limits allow reasoning of
+    the same length.
+    """
+    return 2048 if structured else 512
 
 
 def template_regex(max_new_tokens: int) -> str:
