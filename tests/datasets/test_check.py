@@ -139,7 +139,7 @@ def test_images_by_path_that_changed_since(lad, small_tree, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(b"PAR1 no"), "no readable parquet"),
+        (lambda path: path.write_bytes(b"PAR1 no"), "not readable parquet"),
         (
             lambda path: pq.write_table(pa.table({"problem": ["x"]}), path),
             "columns are missing: images, answer, data_source, prompt and 12 more. Build it with `lad build`",

@@ -97,7 +97,7 @@ def test_markers_must_match_images(tmp_path, make_pairs, problem: str) -> None:
 def test_a_file_that_is_no_parquet_is_named(tmp_path, content: bytes) -> None:
     path = tmp_path / "bad.parquet"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="not parquet"):
+    with pytest.raises(DataError, match="not readable parquet"):
         read_truths(path)
 
 

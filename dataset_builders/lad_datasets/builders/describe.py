@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
 from lad_datasets.sources.samples import Licence
+from lad_reasoner.pairs.reader import iter_rows
 from lad_reasoner.pairs.schema import PROVENANCE_COLUMNS
 from lad_reasoner.support.files import replace_when_done
 from lad_reasoner.support.findings import Findings
@@ -102,12 +103,8 @@ def description_files(out: Path) -> tuple[Path, Path]:
 
 def iter_provenance(files: Sequence[Path]) -> Iterator[dict[str, str]]:
     """Yield the text columns of each pair; no image is read."""
-    import pyarrow.parquet as pq
-
     for file in files:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=4096, columns=list(PROVENANCE_COLUMNS)):
-                yield from batch.to_pylist()
+        yield from iter_rows(file, PROVENANCE_COLUMNS, batch_rows=4096)
 
 
 def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lad_datasets.files.parquet import RowWriter
 from lad_datasets.leakage.guard import refuse_test_image
 from lad_reasoner.evaluation.difficulty import PairDifficulty, majority_at, mixed_pairs, pass_at, read_difficulty
 from lad_reasoner.evaluation.score import data_of, read_system
-from lad_reasoner.pairs.reader import data_sha256, parquet_files, read_truths
+from lad_reasoner.pairs.reader import data_sha256, iter_rows, open_parquet, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import locked, replace_when_done, unchanged, write_json
 
@@ -108,22 +109,12 @@ def _licences(source: Path) -> dict[str, str]:
 
 def _write(draft: Path, source: Path, kept: set[str]) -> int:
     """Copy the rows of the kept pairs, as they are, one batch at a time."""
-    import pyarrow.parquet as pq
-
     files = parquet_files(source)
-    writer = RowWriter(draft, pq.read_schema(files[0]))
-    for row in _iter_rows(files):
+    with open_parquet(files[0]) as first:
+        writer = RowWriter(draft, first.schema_arrow)
+    for row in chain.from_iterable(map(iter_rows, files)):
         if row["pair_id"] in kept:
             size = sum(len(image["bytes"] or b"") for image in row["images"] if isinstance(image, dict))
             writer.write(row, image_bytes=size)
     writer.close()
     return writer.rows
-
-
-def _iter_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    for file in files:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=16):
-                yield from batch.to_pylist()

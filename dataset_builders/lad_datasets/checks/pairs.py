@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,7 +18,14 @@ from lad_datasets.leakage.guard import Guard, is_test_image
 from lad_datasets.sources import EVALUATION_DATASETS
 from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
-from lad_reasoner.pairs.reader import EASYR1_COLUMNS, complete_row, is_easyr1_only, parquet_files
+from lad_reasoner.pairs.reader import (
+    EASYR1_COLUMNS,
+    complete_row,
+    is_easyr1_only,
+    iter_rows,
+    open_parquet,
+    parquet_files,
+)
 from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
 from lad_reasoner.support.errors import DataError, as_sentences
@@ -34,9 +41,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["check_pairs"]
-
-#: Rows held at once; a full-size pair of MVTec LOCO AD is about 5 MB.
-_BATCH_ROWS: Final = 4
 
 #: Columns named in one line; the rest is counted.
 _NAMES: Final = 4
@@ -59,10 +63,11 @@ def check_pairs(path: Path, options: CheckOptions) -> Report:
     """
     report = Report(path, "pair parquet")
     files = parquet_files(path)
-    total = sum(_open(file) for file in files)
-    if total == 0:
+    opened = [_open(file) for file in files]
+    if (total := sum(count for count, _ in opened)) == 0:
         raise DataError("the file has no rows", where=path, remedy="Widen the recipe")
-    rows = list(track(_iter_checked(files, options), total=total, description="pairs"))
+    stored = chain.from_iterable(iter_rows(file, names) for file, (_, names) in zip(files, opened, strict=True))
+    rows = list(track(_iter_checked(stored, options), total=total, description="pairs"))
     report.errors += [fault for row in rows for fault in row.faults]
     provenance = [row.provenance for row in rows if row.provenance]
     _check_whole(provenance, report)
@@ -72,22 +77,14 @@ def check_pairs(path: Path, options: CheckOptions) -> Report:
     return report
 
 
-def _open(file: Path) -> int:
-    """Return the rows of a file after a look at its schema.
+def _open(file: Path) -> tuple[int, Sequence[str]]:
+    """Return how many rows a file has, and its columns, after checking its schema.
 
     Raises:
         DataError: It is no parquet, or a column is absent or of another type.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            found, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"no readable parquet ({error})", where=file) from error
-    if twice := sorted({name for name in found.names if found.names.count(name) > 1}):
-        raise DataError(f"the column {twice[0]!r} occurs twice", where=file, remedy="Build it with `lad build`")
+    with open_parquet(file) as parquet:
+        found, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
     expected = pair_schema()
     wanted = EASYR1_COLUMNS if is_easyr1_only(found.names) else COLUMNS
     missing = [name for name in wanted if name not in found.names]
@@ -100,7 +97,7 @@ def _open(file: Path) -> int:
         types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
         if (spelt := _spell(found.field(name).type)) not in types:
             raise DataError(f"the type is {spelt}, not {' or '.join(sorted(types))}", where=f"{file}, column {name}")
-    return rows
+    return rows, wanted
 
 
 def _spell(kind: pa.DataType) -> str:
@@ -108,7 +105,7 @@ def _spell(kind: pa.DataType) -> str:
     return str(kind).replace("<item: ", "<element: ")
 
 
-def _iter_checked(files: Sequence[Path], options: CheckOptions) -> Iterator[_Row]:
+def _iter_checked(rows: Iterable[dict[str, Any]], options: CheckOptions) -> Iterator[_Row]:
     """Yield the result of each row in order, a few at work at once."""
     ruler = PromptRuler(
         trainer=TrainerPixels(options.min_pixels, options.max_pixels) if options.easyr1 else None,
@@ -120,29 +117,12 @@ def _iter_checked(files: Sequence[Path], options: CheckOptions) -> Iterator[_Row
     guard = Guard(options.loco, workers=options.workers) if options.loco else None
     window: deque[Future[_Row]] = deque()
     with ThreadPoolExecutor(options.workers) as pool:
-        for number, row in enumerate(chain.from_iterable(map(_iter_rows, files))):
+        for number, row in enumerate(rows):
             window.append(pool.submit(_check_row, row, number, ruler, guard))
             if len(window) > 2 * options.workers:
                 yield window.popleft().result()
         while window:
             yield window.popleft().result()
-
-
-def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            columns = EASYR1_COLUMNS if is_easyr1_only(parquet.schema_arrow.names) else COLUMNS
-            for group in range(parquet.num_row_groups):
-                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
-                    for row in batch.to_pylist():
-                        yield row
-                        number += 1
-    except (pa.ArrowException, OSError, ValueError) as error:  # invalid UTF-8 is a ValueError
-        raise DataError(f"cannot read the row ({error})", where=f"{file}, row {number} or one of the next") from error
 
 
 def _complete(row: dict[str, Any], number: int) -> dict[str, Any]:

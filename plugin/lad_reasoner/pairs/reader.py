@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,8 @@ __all__ = [
     "data_sha256",
     "is_easyr1_only",
     "iter_pairs",
+    "iter_rows",
+    "open_parquet",
     "parquet_files",
     "read_choices",
     "read_image",
@@ -140,7 +143,7 @@ def read_truths(path: str | Path) -> list[Truth]:
     Raises:
         DataError: Not a pair parquet, a label that is neither yes nor no, or a pair_id that occurs twice.
     """
-    truths = [_truth(row, where=where) for where, row in _iter_rows(path, _TRUTH_COLUMNS, _TEXT_ROWS)]
+    truths = [_truth(row, where=where) for where, row in _iter_pair_rows(path, _TRUTH_COLUMNS, _TEXT_ROWS)]
     if not truths:
         raise DataError("the file has no rows", where=path, remedy="Build it again with a wider recipe")
     pair_id, times = Counter(truth.pair_id for truth in truths).most_common(1)[0]
@@ -155,7 +158,7 @@ def read_choices(path: str | Path) -> dict[str, Choice]:
     Raises:
         DataError: Not a pair parquet, or a pair without such a question.
     """
-    rows = _iter_rows(path, ("pair_id", "answer"), _TEXT_ROWS)
+    rows = _iter_pair_rows(path, ("pair_id", "answer"), _TEXT_ROWS)
     return {row["pair_id"]: _choice(row["answer"], where=where) for where, row in rows}
 
 
@@ -178,7 +181,7 @@ def iter_pairs(path: str | Path) -> Iterator[PairRecord]:
     Raises:
         DataError: Not a pair parquet, or a row whose images do not match its markers.
     """
-    for where, row in _iter_rows(path, _PAIR_COLUMNS, _BATCH_ROWS):
+    for where, row in _iter_pair_rows(path, _PAIR_COLUMNS, _BATCH_ROWS):
         yield _pair(row, where=where)
 
 
@@ -226,20 +229,63 @@ def complete_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def _open(file: Path) -> pq.ParquetFile:
+@contextmanager
+def open_parquet(file: Path, *, memory_map: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file; what arrow raises while it is open becomes an error that names the file.
+
+    Args:
+        file: One file.
+        memory_map: Map it, which suits readers of small parts of a large file.
+
+    Raises:
+        DataError: It is not readable parquet, or a column occurs twice.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the file is not parquet ({error})", where=file, remedy=_BUILD) from error
+        with pq.ParquetFile(file, memory_map=memory_map) as parquet:
+            _refuse_equal_names(parquet.schema_arrow.names, file)
+            yield parquet
+    except (pa.ArrowException, OSError, ValueError) as error:  # invalid UTF-8 is a ValueError
+        raise DataError(f"the file is not readable parquet ({error})", where=file, remedy=_BUILD) from error
+
+
+def _refuse_equal_names(columns: Sequence[str], file: Path) -> None:
+    if twice := [name for name, times in Counter(columns).items() if times > 1]:
+        raise DataError(f"the column {twice[0]!r} occurs twice", where=file, remedy=_BUILD)
+
+
+def iter_rows(
+    file: Path, columns: Sequence[str] | None = None, *, batch_rows: int = _BATCH_ROWS
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one parquet file.
+
+    Args:
+        file: One file.
+        columns: The columns to read; None reads all.
+        batch_rows: Rows held in memory.
+
+    Raises:
+        DataError: It is not readable parquet.
+    """
+    import pyarrow as pa
+
+    number = 0
+    with open_parquet(file) as parquet:
+        try:
+            # One row group at a time: asked for all of them, pyarrow reads ahead.
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=columns and list(columns)):
+                    for row in batch.to_pylist():
+                        yield row
+                        number += 1
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"cannot read the row ({error})", where=f"{file}, row {number}") from error
 
 
 def _columns(file: Path, present: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], bool]:
     """Return the columns to read, and whether each row must be completed."""
-    if twice := sorted({name for name in present if present.count(name) > 1}):
-        raise DataError(f"the column {twice[0]!r} occurs twice", where=file, remedy=_BUILD)
     if is_easyr1_only(present):
         return [name for name in EASYR1_COLUMNS if name in wanted or name == "answer"], True
     if missing := [name for name in wanted if name not in present]:
@@ -247,25 +293,16 @@ def _columns(file: Path, present: Sequence[str], wanted: Sequence[str]) -> tuple
     return list(wanted), False
 
 
-def _iter_rows(path: str | Path, wanted: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each row stands, and the row."""
-    import pyarrow as pa
-
+def _iter_pair_rows(path: str | Path, wanted: Sequence[str], batch_rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each row stands, and the row with the provenance that its gold answer states."""
     total = 0
     for file in parquet_files(path):
-        first = total
-        with _open(file) as parquet:
+        with open_parquet(file) as parquet:
             columns, incomplete = _columns(file, parquet.schema_arrow.names, wanted)
-            try:
-                # One row group at a time: asked for all of them, pyarrow reads ahead.
-                for group in range(parquet.num_row_groups):
-                    for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=columns):
-                        for row in batch.to_pylist():
-                            where = f"{file}, row {total - first}"
-                            yield where, _complete(row, total, where) if incomplete else row
-                            total += 1
-            except (pa.ArrowException, OSError, ValueError) as error:  # invalid UTF-8 is a ValueError
-                raise DataError(f"cannot read the row ({error})", where=f"{file}, row {total - first}") from error
+        for number, row in enumerate(iter_rows(file, columns, batch_rows=batch_rows)):
+            where = f"{file}, row {number}"
+            yield where, _complete(row, total, where) if incomplete else row
+            total += 1
 
 
 def _complete(row: Mapping[str, Any], number: int, where: str) -> dict[str, Any]:

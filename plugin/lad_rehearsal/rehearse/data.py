@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lad_reasoner.pairs.reader import open_parquet
 from lad_reasoner.support.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,13 +47,10 @@ def take_rows(source: Path, out: Path, *, count: int) -> tuple[int, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(source) as file:
-            total = file.metadata.num_rows
-            places = sorted({(2 * i + 1) * total // (2 * count) for i in range(count)})
-            taken = pa.concat_tables(list(_read_rows(file, places))) if total else file.schema_arrow.empty_table()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"not a readable parquet file: {error}", where=source, remedy="Build it again") from error
+    with open_parquet(source) as file:
+        total = file.metadata.num_rows
+        places = sorted({(2 * i + 1) * total // (2 * count) for i in range(count)})
+        taken = pa.concat_tables(list(_read_rows(file, places))) if total else file.schema_arrow.empty_table()
     if not total:
         raise DataError("the file has no rows", where=source, remedy="Build it again")
     pq.write_table(taken, out)

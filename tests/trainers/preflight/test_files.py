@@ -30,13 +30,13 @@ BROKEN = {
     "not a parquet": Broken(
         ["data.train_files=!/text.parquet"],
         "error: !/text.parquet",
-        "not a readable parquet",
+        "not readable parquet",
         lambda f: (f / "text.parquet").write_text("no parquet"),
     ),
     "truncated parquet": Broken(
         ["data.train_files=!/cut.parquet"],
         "error: !/cut.parquet",
-        "not a readable parquet",
+        "not readable parquet",
         lambda f: (f / "cut.parquet").write_bytes(write_pairs(f / "whole.parquet").read_bytes()[:-200]),
     ),
     "stray README in the folder": Broken(

@@ -43,7 +43,7 @@ def test_a_file_without_rows_and_a_file_that_is_no_parquet(tmp_path):
     with pytest.raises(DataError, match="has no rows"):
         take_rows(tmp_path / "none.parquet", tmp_path / "few.parquet", count=2)
     (tmp_path / "text.parquet").write_text("not a parquet file, but long enough to have a footer")
-    with pytest.raises(DataError, match="not a readable parquet"):
+    with pytest.raises(DataError, match="not readable parquet"):
         take_rows(tmp_path / "text.parquet", tmp_path / "few.parquet", count=2)
 
 

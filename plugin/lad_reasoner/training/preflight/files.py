@@ -29,9 +29,7 @@ def check_data_files(known: Known) -> Iterator[Finding]:
         if not value:
             yield error(key, "no file is named", remedy="Build one with `lad build`")
         elif file is not None and file.problem:
-            yield error(
-                str(path), f"it is not a readable parquet ({file.problem})", remedy="Build it again with `lad build`"
-            )
+            yield error(path, file.problem, remedy="Build it again with `lad build`")
         elif path.is_dir():
             yield from _check_folder(key, path)
         elif not path.exists() and _looks_local(value):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.images import image_size, read_image_bytes
+from lad_reasoner.pairs.reader import open_parquet
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.gold import read_gold
@@ -95,21 +96,17 @@ class PairFile:
     @classmethod
     def read(cls, path: Path, config: EasyR1Config) -> PairFile:
         """Look at a parquet file with the column names of a config."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
-            # Mapped, because only the first images of some row groups are read.
-            with pq.ParquetFile(path, memory_map=True) as file:
+            with open_parquet(path, memory_map=True) as file:
                 return cls._read(path, file, config)
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # also invalid UTF-8 and other types
-            return cls(path, problem=str(error).split("\n", 1)[0] or type(error).__name__)
+        except DataError as error:
+            return cls(path, problem=error.problem)
+        except TypeError as error:  # values of other types than the columns' usual ones
+            return cls(path, problem=f"the file is not a pair parquet ({error})")
 
     @classmethod
     def _read(cls, path: Path, file: pq.ParquetFile, config: EasyR1Config) -> PairFile:
         columns = tuple(file.schema_arrow.names)
-        if len(set(columns)) < len(columns):
-            raise ValueError("a column occurs twice")
         prompt, answer, image = (config[f"data.{name}_key"] for name in ("prompt", "answer", "image"))
         wanted = [name for name in (prompt, answer, "dataset", "query_sha256") if name in columns]
         rows = file.read(columns=wanted).to_pydict()

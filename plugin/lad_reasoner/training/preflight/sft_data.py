@@ -12,6 +12,7 @@ from typing import Any, Final
 from lad_reasoner.pairs.families import FAMILIES
 from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
+from lad_reasoner.pairs.reader import iter_rows
 from lad_reasoner.pairs.tokens import TrainerPixels
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, warning
@@ -140,7 +141,7 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
     cutoff = config.get("cutoff_len", 2048)
     ruler = _ruler(config)
     media = Path(str(config.get("media_dir") or folder))
-    for row in islice(_iter_rows(dataset), MAX_ROWS):
+    for row in islice(_iter_examples(dataset), MAX_ROWS):
         counts.rows += 1
         try:
             messages = [
@@ -165,16 +166,12 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
     return counts
 
 
-def _iter_rows(dataset: _Dataset) -> Iterator[dict[str, Any]]:
+def _iter_examples(dataset: _Dataset) -> Iterator[dict[str, Any]]:
     if not dataset.file.is_file():
         raise DataError("no such file", where=dataset.file, remedy="Build it with `lad build sft`")
     try:
         if dataset.file.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(dataset.file) as file:
-                for batch in file.iter_batches(batch_size=16):
-                    yield from batch.to_pylist()
+            yield from iter_rows(dataset.file)
         elif dataset.file.suffix == ".jsonl":
             with dataset.file.open(encoding="utf-8") as lines:
                 yield from (json.loads(line) for line in lines if line.strip())
