@@ -322,7 +322,9 @@ def write_report(
     runs = [(label, Path(run)) for label, run in (training or {}).items()]
     source = _path(data) or data_of(files[0])
     with listen(progress), locked(folder), unchanged(lambda: parquet_files(source)):
-        content = read_content(files, source, protocol, limit=limit, resamples=resamples, seed=seed)
+        content = read_content(
+            files, source, protocol, limit=limit, masks=_path(masks), resamples=resamples, seed=seed
+        )
         pictures = page.write_report(content, folder, options)
         notes = write_figures(content, pictures, folder / "figures", training=runs, pair_id=pair_id)
     return Report(folder / "index.html", tuple(notes))

@@ -12,10 +12,11 @@ import pytest
 from tests.report.conftest import WriteRuns, draw_pairs, png, write_pairs, write_predictions
 
 from lad_reasoner.commands.lad import main
+from lad_reasoner.pairs.masks import mask_files
 from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.report.content import read_content
 from lad_reasoner.report.page import ReportOptions, write_report
-from lad_reasoner.report.pictures import MemoryStore, draw_pictures, mask_files
+from lad_reasoner.report.pictures import MemoryStore, draw_pictures
 from lad_reasoner.support.errors import DataError, UsageError
 
 pytestmark = pytest.mark.slow

@@ -181,6 +181,7 @@ def build_pairs(
         store=store,
         guard=guard,
         answers=options.answers,
+        masks=options.masks,
     )
     if options.shard_mb is None:
         with replace_when_done(out) as temporary:

@@ -77,8 +77,8 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
             where="--reference",
             remedy="Use random or nearest",
         )
-    if options.answers != YES_NO:
-        raise UsageError("MMAD's questions are answered by a letter", where="--answers", remedy="Leave it out")
+    if options.answers != YES_NO or options.masks:
+        raise UsageError("MMAD's questions are answered by a letter; leave --answers and --boxes out")
     with claim_output(out, options):
         return _build(root, out, options, limit=limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lad_datasets.files.images import Encoding
@@ -24,6 +25,7 @@ class Options:
         embed: Store image bytes; otherwise absolute paths.
         encoding: How images are shrunk.
         answers: The form of the answers: "yes-no", or "classes".
+        masks: Root of the masks; asks for boxes. None asks for none.
         shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
         workers: Threads. It does not change the output.
         skip_bad: Leave out what is unreadable, each named, instead of failing.
@@ -37,11 +39,13 @@ class Options:
     embed: bool = True
     encoding: Encoding = field(default_factory=Encoding)
     answers: str = YES_NO
+    masks: Path | None = None
     shard_mb: int | None = None
     workers: int = 1
     skip_bad: bool = False
     overwrite: bool = False
 
     def recorded(self) -> dict[str, Any]:
-        """Return what can change the output."""
-        return {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}
+        """Return what can change the output; of the masks only whether boxes are asked for."""
+        kept = {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}
+        return kept | {"masks": self.masks is not None}

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
@@ -76,6 +77,9 @@ def pair_options(
     answers: Annotated[
         Answers, typer.Option(help="yes-no, as the paper; classes: normal, structural, or the violated rule.")
     ] = Answers.YES_NO,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Root of the dataset with its masks: ask for a box around each anomaly.")
+    ] = None,
     shard_mb: Annotated[
         int | None, typer.Option(min=1, help="Write a folder of files of about this many megabytes.")
     ] = None,
@@ -95,11 +99,23 @@ def pair_options(
         embed=images is Images.EMBED,
         encoding=Encoding(max_pixels, image_format.value, quality),
         answers=answers.value,
+        masks=_mask_root(boxes, answers),
         shard_mb=shard_mb,
         workers=workers,
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
+
+
+def _mask_root(boxes: Path | None, answers: Answers) -> Path | None:
+    """Return the masks' root, checked."""
+    from lad_reasoner.support.errors import UsageError
+
+    if boxes is not None and answers is Answers.CLASSES:
+        raise UsageError("it cannot be combined with --answers classes", where="--boxes")
+    if boxes is not None and not boxes.is_dir():
+        raise UsageError(f"there is no folder {boxes}", where="--boxes", remedy="Give the dataset's root")
+    return boxes
 
 
 def takes_pair_options(command: Callable[..., None], **defaults: Any) -> Callable[..., None]:

@@ -11,10 +11,13 @@ from lad_datasets.files.images import Encoding, ImageStore, Loaded, load, same_p
 from lad_datasets.leakage.guard import Guard
 from lad_datasets.pairing.reference import CandidateOrder
 from lad_datasets.sources.samples import Sample, Tree
+from lad_reasoner.pairs.images import image_size
+from lad_reasoner.pairs.masks import mask_boxes, mask_files, read_area
 from lad_reasoner.pairs.schema import Choice, Image, Pair
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.classes import gold_classes
 from lad_reasoner.task.gold import CLASSES, YES_NO
+from lad_reasoner.task.task import NORMAL
 
 __all__ = ["MISREAD", "UNREADABLE", "Assembler", "Outcome", "Query"]
 
@@ -72,6 +75,7 @@ class Assembler:
         store: Of images shrunk before.
         guard: Against test images of MVTec LOCO AD, for training files.
         answers: The form of the answers.
+        masks: Root of the masks, to ask for boxes.
     """
 
     def __init__(
@@ -84,8 +88,10 @@ class Assembler:
         store: ImageStore,
         guard: Guard | None,
         answers: str = YES_NO,
+        masks: Path | None = None,
     ) -> None:
-        self._embed, self._shots, self._votes, self._guard, self._answers = embed, shots, votes, guard, answers
+        self._embed, self._shots, self._votes, self._guard = embed, shots, votes, guard
+        self._answers, self._masks = answers, masks
         self._load = lambda path: load(path, encoding, store)
         self._load_reference = lru_cache(_HELD_IMAGES)(self._load)
 
@@ -101,9 +107,7 @@ class Assembler:
             DataError: One is a test image of MVTec LOCO AD, and this is a training file.
         """
         outcome = Outcome()
-        sample = query.sample
-        if self._answers == CLASSES and not gold_classes(sample.label, sample.kind or "", sample.defect):
-            reason = f"the defect {sample.defect!r} states no class"
+        if reason := self._unanswerable(query.sample):
             outcome.findings.append(("left out", f"{query.pair_id}: {reason}"))
             return outcome
         loaded = self._read(query, query.sample, self._load, outcome)
@@ -125,6 +129,11 @@ class Assembler:
             self._pair(query, vote, references[vote * self._shots : (vote + 1) * self._shots], image)
             for vote in range(self._votes)
         ]
+        if self._masks is not None:
+            files = mask_files(self._masks, query.sample.path)
+            boxes = mask_boxes(read_area(files)) if files and query.sample.label != NORMAL else ()
+            size = image_size(loaded.data, query.pair_id)
+            outcome.pairs = [replace(pair, boxes=boxes, size=size) for pair in outcome.pairs]
         if query.choices:
             outcome.pairs = [
                 replace(pair, pair_id=f"{pair.pair_id}#{number}", choice=choice)
@@ -132,6 +141,14 @@ class Assembler:
                 for number, choice in enumerate(query.choices)
             ]
         return outcome
+
+    def _unanswerable(self, sample: Sample) -> str:
+        """Return why the gold answer that is asked for is not known; empty if it is."""
+        if self._answers == CLASSES and not gold_classes(sample.label, sample.kind or "", sample.defect):
+            return f"the defect {sample.defect!r} states no class"
+        if self._masks is not None and sample.label != NORMAL and not mask_files(self._masks, sample.path):
+            return f"it has no mask in {self._masks}"
+        return ""
 
     def _iter_references(self, query: Query, loaded: Loaded, outcome: Outcome) -> Iterator[tuple[Sample, Loaded]]:
         for sample in query.order.iter_candidates(query.sample):

@@ -23,6 +23,7 @@ from lad_reasoner.support.console import echo, print_all, print_json
 from lad_reasoner.support.errors import UsageError
 
 if TYPE_CHECKING:
+    from lad_reasoner.evaluation.boxes import BoxScore
     from lad_reasoner.evaluation.classes import ClassScore
     from lad_reasoner.evaluation.outcomes import System
     from lad_reasoner.evaluation.rationales import RationaleScore
@@ -58,6 +59,9 @@ def score_command(
     rationales: Annotated[
         bool, typer.Option("--rationales", help="Also score the reasoning: violations named, invented, consistent.")
     ] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="Root of the dataset with its masks: score points and places too.")
+    ] = None,
     paper: Annotated[bool, typer.Option(help="Print the paper's rows if the data is MVTec LOCO AD.")] = True,
     resamples: Resamples = 10_000,
     seed: Seed = 0,
@@ -82,19 +86,19 @@ def score_command(
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
     reasons = _score_reasons(systems, resamples=resamples, seed=seed) if rationales else []
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
     classes = _score_classes(systems, resamples=resamples, seed=seed)
+    boxes = _score_boxes(systems, masks, resamples=resamples, seed=seed)
     if as_json:
-        items: dict[str, Sequence[RunScore] | Sequence[RationaleScore] | Sequence[ClassScore]]
-        items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes}
+        items: dict[str, Sequence[RunScore | RationaleScore | ClassScore | BoxScore]]
+        items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes, "boxes": boxes}
         printed = {name: [item.to_dict() for item in group] for name, group in items.items()}
         print_json({"protocol": protocol, **printed, "paper": _paper_rows() if paper else []})
         return
     _print_result(systems, runs, constants, paper=paper, resamples=resamples, seed=seed)
     _print_details(runs, constants, by, details=details, paper=paper)
-    if classes or reasons:
-        from lad_reasoner.evaluation.table import class_tables, rationale_tables
-
-        print_all([*(class_tables(classes) if classes else ()), *(rationale_tables(reasons) if reasons else ())])
+    _print_further(classes, boxes, reasons)
 
 
 def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"]) -> list[RunScore]:
@@ -118,6 +122,27 @@ def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> l
 
     scores = (score_classes(system, resamples=resamples, seed=seed) for system in systems)
     return [score for score in scores if score is not None]
+
+
+def _score_boxes(systems: Sequence[System], masks: Path | None, *, resamples: int, seed: int) -> list[BoxScore]:
+    from lad_reasoner.evaluation.boxes import score_boxes
+
+    scores = (score_boxes(system, masks=masks, resamples=resamples, seed=seed) for system in systems)
+    return [score for score in scores if score is not None]
+
+
+def _print_further(
+    classes: Sequence[ClassScore], boxes: Sequence[BoxScore], reasons: Sequence[RationaleScore]
+) -> None:
+    from lad_reasoner.evaluation.table import box_table, class_tables, rationale_tables
+
+    print_all(
+        [
+            *(class_tables(classes) if classes else ()),
+            *([box_table(boxes)] if boxes else ()),
+            *(rationale_tables(reasons) if reasons else ()),
+        ]
+    )
 
 
 def _is_loco(systems: Sequence[System]) -> bool:

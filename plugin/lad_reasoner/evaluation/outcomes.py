@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lad_reasoner.inference.predictions import Prediction
+from lad_reasoner.pairs.frames import SEEN_PIXELS, Frame
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.classes import class_label, read_class
@@ -22,6 +23,7 @@ __all__ = [
     "ScoredReply",
     "System",
     "constant",
+    "frame_of",
     "join",
     "majority",
     "query_of",
@@ -83,6 +85,7 @@ class System:
         rows: One for each pair with a reply.
         missing: Ids of pairs without a reply: reported, not scored.
         unknown: Ids with a reply that the data does not hold.
+        frame: In which its replies state boxes.
         notes: Sentences that the user must see, such as how a threshold was chosen.
     """
 
@@ -91,6 +94,7 @@ class System:
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frame: Frame = SEEN_PIXELS
 
     @property
     def samples(self) -> int:
@@ -125,8 +129,19 @@ def read_replies(predictions: Sequence[Prediction]) -> dict[str, tuple[ScoredRep
     return replies
 
 
+def frame_of(predictions: Sequence[Prediction]) -> Frame:
+    """Return the frame in which a run's replies state boxes."""
+    sampling = predictions[0].sampling
+    return Frame.of_model(predictions[0].model, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels)
+
+
 def join(
-    name: str, replies: Mapping[str, tuple[ScoredReply, ...]], *, scored: Sequence[Truth], known: Sequence[Truth]
+    name: str,
+    replies: Mapping[str, tuple[ScoredReply, ...]],
+    *,
+    scored: Sequence[Truth],
+    known: Sequence[Truth],
+    frame: Frame = SEEN_PIXELS,
 ) -> System:
     """Join replies and truth.
 
@@ -135,6 +150,7 @@ def join(
         replies: By pair_id.
         scored: The pairs that the protocol scores.
         known: Every pair of the data.
+        frame: In which the replies state boxes.
     """
     ids = {truth.pair_id for truth in known}
     return System(
@@ -142,6 +158,7 @@ def join(
         rows=tuple(_judge(truth, replies[truth.pair_id]) for truth in scored if truth.pair_id in replies),
         missing=tuple(truth.pair_id for truth in scored if truth.pair_id not in replies),
         unknown=tuple(pair_id for pair_id in replies if pair_id not in ids),
+        frame=frame,
     )
 
 

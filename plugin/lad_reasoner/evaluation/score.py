@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats, curve_metrics, mcc
-from lad_reasoner.evaluation.outcomes import JudgedPair, Query, System, join, majority, query_of, read_replies
+from lad_reasoner.evaluation.outcomes import (
+    JudgedPair,
+    Query,
+    System,
+    frame_of,
+    join,
+    majority,
+    query_of,
+    read_replies,
+)
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.statistics import (
     RESAMPLES,
@@ -162,7 +171,8 @@ def read_system(predictions: Path, data: Path | None, protocol: Protocol, *, nam
             remedy = "Give the parquet they were made on with --data, or predict again"
             raise DataError(f"predictions made on other data than {source}", where=predictions, remedy=remedy)
         truths = read_truths(source)
-    return join(name or predictions.stem, read_replies(read), scored=select(truths, protocol), known=truths)
+    scored = select(truths, protocol)
+    return join(name or predictions.stem, read_replies(read), scored=scored, known=truths, frame=frame_of(read))
 
 
 def data_of(predictions: Path) -> Path:

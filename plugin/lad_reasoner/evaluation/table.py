@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
+from lad_reasoner.evaluation.boxes import BOX_FIGURES, BoxScore
 from lad_reasoner.evaluation.classes import ClassScore
 from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
@@ -20,6 +21,7 @@ from lad_reasoner.task.task import LOCO_CATEGORIES
 
 __all__ = [
     "LEGEND",
+    "box_table",
     "choice_table",
     "class_tables",
     "compare_table",
@@ -255,6 +257,17 @@ def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
             f"{item.p_value:.4g}",
             f"{item.p_holm:.4g}",
         )
+    return table
+
+
+def box_table(scores: Sequence[BoxScore]) -> Table:
+    """Return the figures of the boxes, a row per run."""
+    table = Table(title="Boxes: percent [95% interval]")
+    table.add_column("")
+    for name in ("replies", *BOX_FIGURES.values()):
+        table.add_column(name, justify="right")
+    for score in scores:
+        table.add_row(score.name, str(score.replies), *(with_interval(score.figures[name]) for name in BOX_FIGURES))
     return table
 
 

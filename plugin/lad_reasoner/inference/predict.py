@@ -22,8 +22,7 @@ from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, parquet_fi
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import unchanged
 from lad_reasoner.support.progress import report
-from lad_reasoner.task.gold import CLASSES
-from lad_reasoner.task.task import MULTIPLE_CHOICE, prompt_text, read_prompt_template
+from lad_reasoner.task.task import prompt_text, read_prompt_template
 
 __all__ = ["PredictSummary", "default_template", "predict"]
 
@@ -129,12 +128,9 @@ def default_template(truths: Sequence[Truth], *, structured: bool) -> str:
     Raises:
         UsageError: Multiple-choice questions are to be answered in the task's template.
     """
-    name = "rlad"
-    if any(truth.dataset == MULTIPLE_CHOICE for truth in truths):
-        name = "choice"
-    elif any(truth.gold.answers == CLASSES for truth in truths):
-        name = "classes"
-    if name != "rlad" and structured:
+    names = {truth.gold.prompt for truth in truths}
+    name = next((name for name in ("choice", "classes", "boxes") if name in names), "rlad")
+    if structured and name in {"choice", "classes"}:
         what = "has multiple-choice questions" if name == "choice" else "asks for classes"
         raise UsageError(f"--structured cannot be used: the data {what}")
     return read_prompt_template(name)
@@ -147,7 +143,7 @@ def _questions(
     for pair in islice(iter_pairs(data), limit):
         missing = tuple(sample for sample in range(samples) if (pair.pair_id, sample) not in done)
         if missing:
-            scored = pair.truth.dataset != MULTIPLE_CHOICE and pair.truth.gold.answers != CLASSES
+            scored = pair.truth.gold.prompt not in {"choice", "classes"}
             yield Question(pair.pair_id, render(pair.problem), pair.images, missing, scored)
 
 

@@ -25,6 +25,7 @@ class Family:
         templates: LLaMA-Factory's templates for it.
         tokenizer: Class of its tokenizer in transformers 4 and 5.
         answers: Whether `lad predict` can run it with transformers.
+        box_scale: Range of its box coordinates; None for pixels of the image after the processor's resize.
         easyr1_needs: What EasyR1 needs to train it in addition to its own requirements.
     """
 
@@ -34,6 +35,7 @@ class Family:
     templates: tuple[str, ...]
     tokenizer: str = "Qwen2Tokenizer"
     answers: bool = True
+    box_scale: int | None = None
     easyr1_needs: tuple[str, ...] = ()
 
 
@@ -44,11 +46,14 @@ _QWEN3_VL_TEMPLATES: Final = ("qwen3_vl", "qwen3_vl_nothink")
 #: The first family whose names match a model's name is the model's.
 FAMILIES: Final = (
     Family(model_type="qwen2_5_vl", names=r"qwen2[._-]?5[-_.]?vl", processor=QWEN2_5_VL, templates=("qwen2_vl",)),
-    Family(model_type="qwen2_vl", names=r"qwen2[-_.]?vl", processor=QWEN2_5_VL, templates=("qwen2_vl",)),
+    Family(
+        model_type="qwen2_vl", names=r"qwen2[-_.]?vl", processor=QWEN2_5_VL, templates=("qwen2_vl",), box_scale=1000
+    ),
     Family(
         model_type="qwen3_vl_moe",
         names=r"qwen3[-_.]?vl.*-a\d+b",
         processor=QWEN3_VL,
+        box_scale=1000,
         templates=_QWEN3_VL_TEMPLATES,
         answers=False,
         easyr1_needs=_QWEN3_VL_NEEDS,
@@ -57,6 +62,7 @@ FAMILIES: Final = (
         model_type="qwen3_vl",
         names=r"qwen3[-_.]?vl",
         processor=QWEN3_VL,
+        box_scale=1000,
         templates=_QWEN3_VL_TEMPLATES,
         easyr1_needs=_QWEN3_VL_NEEDS,
     ),

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lad_reasoner.task.gold import CLASSES, YES_NO
+from lad_reasoner.task.boxes import Box
+from lad_reasoner.task.gold import YES_NO, read_gold
 from lad_reasoner.task.task import QUESTION, Label, problem_text, prompt_text, read_prompt_template
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Pair:
         query: The image in question.
         choice: A multiple-choice question instead of the task's question.
         answers: The form of the answer: yes or no, or a class.
+        boxes: Where the anomaly is, as `lad_reasoner.task.gold.Gold` has it; None if no box is asked for.
+        size: Width and height of the query, where boxes are.
     """
 
     pair_id: str
@@ -111,6 +114,8 @@ class Pair:
     query: Image
     choice: Choice | None = None
     answers: str = YES_NO
+    boxes: Sequence[Box] | None = None
+    size: tuple[int, int] = (0, 0)
 
     @property
     def gold(self) -> str:
@@ -125,14 +130,14 @@ class Pair:
             gold["choice"] = asdict(self.choice)
         if self.answers != YES_NO:
             gold["answers"] = self.answers
+        if self.boxes is not None:
+            gold |= {"boxes": self.boxes, "size": self.size}
         return json.dumps(gold, ensure_ascii=False)
 
     @property
     def prompt(self) -> str:
         """The name of the shipped format prompt that goes with the question."""
-        if self.choice is not None:
-            return "choice"
-        return "classes" if self.answers == CLASSES else "rlad"
+        return read_gold(self.gold).prompt
 
     def to_row(self) -> dict[str, Any]:
         """Return the pair as one row of the parquet, keyed by ``COLUMNS``."""

@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lad_reasoner.evaluation.boxes import BoxScore, score_boxes
 from lad_reasoner.evaluation.classes import ClassScore, score_classes
 from lad_reasoner.evaluation.compare import Comparison, compare_systems
-from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, join, majority, read_replies, run_names
+from lad_reasoner.evaluation.outcomes import (
+    JudgedPair,
+    System,
+    constant,
+    frame_of,
+    join,
+    majority,
+    read_replies,
+    run_names,
+)
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.evaluation.rationales import RationaleScore, is_wrong_reason, score_rationales
 from lad_reasoner.evaluation.score import RunScore, data_of, score_system
 from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
+from lad_reasoner.pairs.frames import Frame
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.classes import read_response
@@ -38,6 +49,8 @@ class RunContent:
         predictions: By pair_id, every sample in order.
         rationale: The scores of its reasoning; None if no reply has any.
         classes: The scores of its classes; None if the data does not ask for classes.
+        boxes: The scores of its boxes; None if the data does not ask for boxes.
+        frame: In which its replies state boxes.
     """
 
     name: str
@@ -48,6 +61,8 @@ class RunContent:
     predictions: Mapping[str, tuple[Prediction, ...]]
     rationale: RationaleScore | None
     classes: ClassScore | None
+    boxes: BoxScore | None
+    frame: Frame
 
     def error(self, truth: Truth) -> float:
         """Return how wrong the run is on a pair, from 0 to 2; a pair without a reply is as wrong as can be."""
@@ -120,6 +135,7 @@ def read_content(
     protocol: Protocol = "paper",
     *,
     limit: int | None = None,
+    masks: Path | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Content:
@@ -130,6 +146,7 @@ def read_content(
         data: The pair parquet; the one that the first run card names by default.
         protocol: Which pairs are scored.
         limit: The gallery holds only so many pairs, those on which the first run is most wrong; scores use all.
+        masks: Root of the dataset with its masks, to score points and places.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -147,9 +164,9 @@ def read_content(
         if lines[0].data_sha256 != digest:
             remedy = "A report shows models on the same pairs; give the parquet they were made on with --data"
             raise DataError(f"predictions made on other data than {source}", where=path, remedy=remedy)
-        systems.append((join(name, read_replies(lines), scored=scored, known=known), lines))
+        systems.append((join(name, read_replies(lines), scored=scored, known=known, frame=frame_of(lines)), lines))
     runs = tuple(
-        _run_content(system, lines, path, protocol, resamples=resamples, seed=seed)
+        _run_content(system, lines, path, protocol, masks=masks, resamples=resamples, seed=seed)
         for (system, lines), path in zip(systems, predictions, strict=True)
     )
     outcomes = [system for system, _ in systems]
@@ -168,7 +185,14 @@ def read_content(
 
 
 def _run_content(
-    system: System, lines: Sequence[Prediction], path: Path, protocol: Protocol, *, resamples: int, seed: int
+    system: System,
+    lines: Sequence[Prediction],
+    path: Path,
+    protocol: Protocol,
+    *,
+    masks: Path | None,
+    resamples: int,
+    seed: int,
 ) -> RunContent:
     by_pair: dict[str, list[Prediction]] = defaultdict(list)
     for line in sorted(lines, key=lambda line: line.sample):
@@ -188,6 +212,8 @@ def _run_content(
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
         rationale=score_rationales(system, resamples=resamples, seed=seed) if _reasons(system) else None,
         classes=score_classes(system, resamples=resamples, seed=seed),
+        boxes=score_boxes(system, masks=masks, resamples=resamples, seed=seed),
+        frame=system.frame,
     )
 
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lad_reasoner.evaluation.boxes import stated_boxes
 from lad_reasoner.inference.predictions import Prediction
+from lad_reasoner.pairs.frames import Frame
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.pictures import PairPictures
@@ -36,6 +38,7 @@ def _pair(truth: Truth, content: Content, pictures: PairPictures) -> dict[str, A
         "references": pictures.references,
         "query": pictures.query,
         "mask": pictures.mask,
+        "boxes": truth.gold.boxes or (),
         "said": [_said(run, truth) for run in content.runs],
     }
 
@@ -52,16 +55,17 @@ def _said(run: RunContent, truth: Truth) -> dict[str, Any] | None:
         "tied": judged.tied,
         "reason": run.wrong_reason(truth),
         "error": _round(run.error(truth)),
-        "samples": [_sample(prediction, truth) for prediction in run.predictions[truth.pair_id]],
+        "samples": [_sample(prediction, truth, run.frame) for prediction in run.predictions[truth.pair_id]],
     }
 
 
-def _sample(prediction: Prediction, truth: Truth) -> dict[str, Any]:
+def _sample(prediction: Prediction, truth: Truth, frame: Frame) -> dict[str, Any]:
     response = read_response(prediction.response, truth.gold)
     reward = rlad_reward(prediction.response, truth.answer or {"label": truth.label})
     return {
         "text": split_response(prediction.response),
         "answer": response.answer,
+        "boxes": [[_round(side) for side in box] for box in stated_boxes(prediction.response, truth.gold, frame)],
         "score": _round(prediction.score),
         "source": prediction.score_source,
         "reward": [reward["overall"], reward["structure"], reward["accuracy"]],

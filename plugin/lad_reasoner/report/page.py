@@ -11,6 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lad_reasoner import __version__
+from lad_reasoner.evaluation.boxes import BOX_FIGURES
 from lad_reasoner.evaluation.headline import read_headline, warn_of_replies
 from lad_reasoner.evaluation.metrics import mcc
 from lad_reasoner.evaluation.paper import TABLE_1, pooled_matrix
@@ -139,6 +140,8 @@ def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairP
         "charts": draw_charts(content.runs),
         "rationales": [run.rationale for run in content.runs if run.rationale],
         "rationale_figures": FIGURES,
+        "boxes": [run.boxes for run in content.runs if run.boxes],
+        "box_figures": BOX_FIGURES,
         "classes": [run.classes for run in content.runs if run.classes],
         "defects": _defect_rows(content.runs),
         "cards": _card_rows(content.runs),

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
+from lad_reasoner.pairs.masks import mask_files
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.files import write_bytes
@@ -22,7 +23,7 @@ from lad_reasoner.support.progress import report
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["FolderStore", "MemoryStore", "PairPictures", "PictureStore", "draw_pictures", "mask_files"]
+__all__ = ["FolderStore", "MemoryStore", "PairPictures", "PictureStore", "draw_pictures"]
 
 _QUALITY: Final = 82
 
@@ -149,24 +150,6 @@ def draw_pictures(
 def _take(waiting: deque[tuple[str, Future[PairPictures]]], drawn: dict[str, PairPictures]) -> None:
     pair_id, future = waiting.popleft()
     drawn[pair_id] = future.result()
-
-
-def mask_files(root: Path, query_path: str) -> tuple[Path, ...]:
-    """Return the masks of a query: MVTec LOCO AD's ``ground_truth/<type>/NNN/*.png``, or MVTec AD's ``NNN_mask.png``.
-
-    Args:
-        root: The dataset's root.
-        query_path: ``.../<category>/test/<type>/NNN.png``. It comes from a data file and is not trusted: only its last
-            four parts count, and none may lead out of ``root``.
-    """
-    parts = PurePosixPath(query_path).parts[-4:]
-    if len(parts) < 4 or parts[1] != "test" or not {"..", "/"}.isdisjoint(parts):
-        return ()
-    category, _, kind, name = parts
-    folder = root / category / "ground_truth" / kind
-    stem = PurePosixPath(name).stem
-    single = folder / f"{stem}_mask.png"
-    return (single,) if single.is_file() else tuple(sorted((folder / stem).glob("*.png")))
 
 
 class _Studio:

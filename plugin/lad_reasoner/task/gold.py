@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from lad_reasoner.task.boxes import Box
 from lad_reasoner.task.task import LABELS, Label
 
 __all__ = ["CLASSES", "YES_NO", "Gold", "read_gold"]
@@ -33,6 +34,9 @@ class Gold(NamedTuple):
         defect: The dataset's own defect name(s).
         choice: The multiple-choice question, as stored; None for a question answered by yes or no.
         answers: The form of the answer: `YES_NO` or `CLASSES`.
+        boxes: Where the anomaly is, as shares of the query's width and height; empty for a normal query, None if the
+            response needs no box.
+        size: Width and height of the query as stored; known where boxes are.
     """
 
     label: Label
@@ -41,6 +45,17 @@ class Gold(NamedTuple):
     defect: str = ""
     choice: Any = None
     answers: str = YES_NO
+    boxes: tuple[Box, ...] | None = None
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def prompt(self) -> str:
+        """The name of the shipped format prompt that asks for this answer."""
+        if self.choice is not None:
+            return "choice"
+        if self.answers == CLASSES:
+            return "classes"
+        return "rlad" if self.boxes is None else "boxes"
 
 
 def read_gold(gold: str | Mapping[str, Any]) -> Gold:
@@ -83,7 +98,21 @@ def _read_object(value: object, gold: object) -> Gold:
         raise ValueError(f"gold answer {gold!r:.200}: choice is not a question with its letter")
     if answers not in (YES_NO, CLASSES):
         raise ValueError(f"gold answer {gold!r:.200}: answers is {answers!r}, not {YES_NO} or {CLASSES}")
-    return Gold(_LABEL_OF[label], category, kind, defect, choice, answers)
+    return Gold(_LABEL_OF[label], category, kind, defect, choice, answers, *_boxes(value, gold))
+
+
+def _boxes(value: Mapping[str, Any], gold: object) -> tuple[tuple[Box, ...] | None, tuple[int, int]]:
+    """Return the boxes and the size that an object states."""
+    if value.get("boxes") is None:
+        return None, (0, 0)
+    try:
+        boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in value["boxes"])
+        width, height = value["size"]
+        if all(0 <= side <= 1 for box in boxes for side in box) and min(int(width), int(height)) >= 1:
+            return boxes, (int(width), int(height))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"gold answer {gold!r:.200}: boxes must hold shares of the image, with its size")
 
 
 def _unreadable(gold: object) -> ValueError:

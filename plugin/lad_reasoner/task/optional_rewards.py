@@ -4,6 +4,7 @@
     overlong_penalty       DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13)
     defect_naming_reward   the reasoning names what is wrong: LogiCls's task (arXiv 2602.03530)
     consistency_reward     the reasoning asserts a violation if and only if the answer is yes
+    box_reward             the boxes in the reasoning are where the anomaly is (`lad_reasoner.task.boxes`)
 
 All but the penalty are paid for right answers only, so that no length and no list of words pays by itself.
 Standard library only, as `lad_reasoner.task.rewards`.
@@ -17,6 +18,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Final, Self
 
+from lad_reasoner.task.boxes import box_reward, read_boxes, scale_boxes
 from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.response import Response
 from lad_reasoner.task.rewards import accuracy_reward
@@ -152,6 +154,10 @@ class OptionalRewards:
         overlong_buffer: In tokens; a fifth of the limit by default, as in DAPO.
         naming_weight: Of `defect_naming_reward`.
         consistency_weight: Of `consistency_reward`.
+        box_weight: Of `lad_reasoner.task.boxes.box_reward`.
+        box_scale: Range of the model's box coordinates; by default they are pixels of the image that the model sees.
+        box_smallest: The config's ``data.min_pixels``, for boxes in pixels.
+        box_largest: The config's ``data.max_pixels``, for boxes in pixels.
     """
 
     soft_length_weight: float | None = None
@@ -162,6 +168,10 @@ class OptionalRewards:
     overlong_buffer: int | None = None
     naming_weight: float | None = None
     consistency_weight: float | None = None
+    box_weight: float | None = None
+    box_scale: int | None = None
+    box_smallest: int | None = None
+    box_largest: int | None = None
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Self:
@@ -205,17 +215,21 @@ class OptionalRewards:
         """Tokens over which the overlong penalty grows."""
         return self.overlong_buffer or max(1, (self.overlong_limit or 0) // _BUFFER_SHARE)
 
-    def parts(self, response: Response, gold: str, length: int | None) -> tuple[float, dict[str, float]]:
+    def parts(
+        self, response: Response, gold: str, length: int | None, frame: tuple[int, int] = (1, 1)
+    ) -> tuple[float, dict[str, float]]:
         """Score one response.
 
         Args:
             response: The parsed response.
             gold: The gold answer.
             length: Of the response, in tokens; needed by the two rewards of length.
+            frame: Width and height in which the response states boxes.
 
         Returns:
             What to add to the reward, and the parts: ``soft_length``, ``overlong`` and ``consistency`` on every row,
-            ``naming`` on the rows of anomalous queries that have a name. A part without a weight is absent.
+            ``naming`` on the rows of anomalous queries that have a name, ``box`` on those whose gold answer has boxes.
+            A part without a weight is absent.
 
         Raises:
             ValueError: The gold has no label of yes or no, or the length is needed and not known.
@@ -240,6 +254,10 @@ class OptionalRewards:
         if self.consistency_weight is not None:
             parts["consistency"] = right * consistency_reward(response.reasoning, response.answer)
             extra += self.consistency_weight * parts["consistency"]
+        if self.box_weight is not None and truth.boxes is not None:
+            stated = scale_boxes(read_boxes(response.reasoning), frame)
+            parts["box"] = right * box_reward(stated, truth.boxes)
+            extra += self.box_weight * parts["box"]
         return extra, parts
 
 
@@ -261,4 +279,4 @@ def check_weight(name: str, value: object) -> None:
 
 def _check_tokens(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise OptionError(name, f"{value!r} is not a whole number of tokens, at least 1")
+        raise OptionError(name, f"{value!r} is not a whole number{' of tokens' * ('box' not in name)}, at least 1")

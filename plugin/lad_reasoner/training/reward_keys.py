@@ -11,6 +11,8 @@ from functools import lru_cache
 from statistics import pstdev
 from typing import Any, Final
 
+from lad_reasoner.pairs.frames import Frame
+from lad_reasoner.pairs.tokens import TrainerPixels
 from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.gold import YES_NO, read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError, check_weight
@@ -20,8 +22,8 @@ from lad_reasoner.task.task import Label
 
 __all__ = ["BY_CATEGORY", "GROUP_SIZE", "group_keys", "read_options", "score_response"]
 
-#: The parts that are also given by category, where there are such parts: ``naming`` is optional.
-BY_CATEGORY: Final = ("accuracy", "structure", "tp", "fp", "tn", "fn", "naming")
+#: The parts that are also given by category, where there are such parts: ``naming`` and ``box`` are optional.
+BY_CATEGORY: Final = ("accuracy", "structure", "tp", "fp", "tn", "fn", "naming", "box")
 
 #: The option that states how many consecutive rows of a training batch answer one prompt.
 GROUP_SIZE: Final = "group_size"
@@ -67,7 +69,9 @@ def score_response(
         if gold.choice is not None:  # the optional rewards are paid for right answers
             said = said._replace(answer=gold.label if scores["accuracy"] else None)
     if optional:
-        extra, parts = _optional(tuple(optional.items())).parts(said, ground_truth, response_length)
+        rewards = _optional(tuple(optional.items()))
+        frame = (1, 1) if rewards.box_weight is None or gold.boxes is None else _frame(rewards).size(*gold.size)
+        extra, parts = rewards.parts(said, ground_truth, response_length, frame)
         scores["overall"] += extra
         scores |= _by_category(parts, ground_truth)
     return scores
@@ -110,6 +114,11 @@ def read_options(options: Mapping[str, Any]) -> OptionalRewards:
 @lru_cache
 def _optional(options: tuple[tuple[str, float], ...]) -> OptionalRewards:
     return OptionalRewards.read(dict(options))
+
+
+@lru_cache
+def _frame(rewards: OptionalRewards) -> Frame:
+    return Frame(rewards.box_scale, trainer=TrainerPixels(rewards.box_smallest, rewards.box_largest))
 
 
 @lru_cache(maxsize=16384)  # the responses to a pair differ in their words, but only six outcomes are possible

@@ -95,7 +95,26 @@
     const image = make("img", { src: address(name), alt: `${caption} image of ${pair.path}`, loading: "lazy", decoding: "async" });
     const frame = make("span", { class: "frame" }, image);
     if (mask) frame.append(make("img", { src: address(mask), class: "mask", alt: "", "aria-hidden": "true" }));
+    if (caption === "Query") frame.append(...boxLayer(pair));
     return make("figure", { class: "picture" }, frame, make("figcaption", { textContent: caption }));
+  }
+
+  // The dataset's boxes, and those of each model's first reply, as shares of the picture.
+  function boxLayer(pair) {
+    const groups = [["gold", pair.boxes], ...pair.said.map((said, run) => [`run-${run % 4}`, said && state.shown[run] ? said.samples[0].boxes : []])];
+    if (!groups.some(([, boxes]) => boxes.length)) return [];
+    const svg = document.createElementNS(SVG, "svg");
+    const put = (element, values) => { for (const [name, value] of Object.entries(values)) element.setAttribute(name, value); };
+    put(svg, { class: "mask boxes", viewBox: "0 0 1 1", preserveAspectRatio: "none", role: "img", "aria-label": "boxes" });
+    for (const [name, boxes] of groups) {
+      for (const [left, top, right, bottom] of boxes) {
+        if (right <= left || bottom <= top) continue;
+        const box = document.createElementNS(SVG, "rect");
+        put(box, { class: name, x: left, y: top, width: right - left, height: bottom - top });
+        svg.append(box);
+      }
+    }
+    return [svg];
   }
 
   function pictures(pair) {

@@ -63,6 +63,7 @@ class PairFile:
         mismatched: Rows whose markers and images differ in number.
         labels: Right answer (the label, unless the rows ask for another form), and how many rows have it.
         datasets: Dataset, and how many rows are from it.
+        boxless: Rows whose gold answer has no boxes.
         first_gold: The first row's gold answer.
         bad_gold: The first unreadable gold answer, or empty.
         anomalous: Rows of anomalous queries.
@@ -84,6 +85,7 @@ class PairFile:
     labels: Mapping[str, int] = field(default_factory=dict)
     datasets: Mapping[str, int] = field(default_factory=dict)
     anomalous: int = 0
+    boxless: int = 0
     first_gold: str = ""
     bad_gold: str = ""
     nameless: int = 0
@@ -117,7 +119,6 @@ class PairFile:
         places = _places(file) if config["data.filter_overlong_prompts"] else _everywhere(file)
         found = _sample(file, places, image, prompt, place) if image in columns else ((), "", False)
         samples, bad_image, hollow = found
-        labels, anomalous, nameless, bad_gold = _read_golds(rows.get(answer, []))
         return cls(
             path,
             rows=file.metadata.num_rows,
@@ -125,12 +126,9 @@ class PairFile:
             markers=Counter(markers),
             images=Counter(counts),
             mismatched=sum(a != b for a, b in zip(markers, counts, strict=False)),
-            labels=labels,
-            anomalous=anomalous,
             datasets=Counter(rows.get("dataset", [])),
             first_gold=str(next(iter(rows.get(answer, [])), "")),
-            bad_gold=bad_gold,
-            nameless=nameless,
+            **_read_golds(rows.get(answer, [])),
             samples=samples,
             bad_image=bad_image,
             hollow=hollow,
@@ -139,10 +137,10 @@ class PairFile:
         )
 
 
-def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, int, str]:
-    """Return how often each answer is right, anomalous rows, the nameless among them, and the first unreadable one."""
+def _read_golds(golds: list[Any]) -> dict[str, Any]:
+    """Return what the gold answers hold, by the names of `PairFile`."""
     labels: Counter[str] = Counter()
-    anomalous, nameless, bad = 0, 0, ""
+    anomalous, nameless, boxless, bad = 0, 0, 0, ""
     for gold in golds:
         try:
             truth = read_gold(gold)
@@ -152,7 +150,8 @@ def _read_golds(golds: list[Any]) -> tuple[Counter[str], int, int, str]:
         labels[right_answer(truth)] += 1
         anomalous += truth.label == ANOMALOUS
         nameless += truth.label == ANOMALOUS and not can_be_named(truth)
-    return labels, anomalous, nameless, bad
+        boxless += truth.boxes is None
+    return {"labels": labels, "anomalous": anomalous, "nameless": nameless, "boxless": boxless, "bad_gold": bad}
 
 
 def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from lad_reasoner.pairs.families import find_family
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.classes import right_answer, wrong_answer
 from lad_reasoner.task.gold import read_gold
@@ -86,6 +87,8 @@ def check_options(known: Known) -> Iterator[Finding]:
             f"{OPTIONS}.{GROUP_SIZE}", f"{size}, and worker.rollout.n is {n}", remedy="Write ${worker.rollout.n}"
         )
     yield from _check_lengths(optional, known["data.max_response_length"])
+    if optional.box_weight:
+        yield from _check_boxes(optional, known)
     if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
         anomalous = known.train.anomalous
         report = error if rows == anomalous else warning
@@ -119,6 +122,30 @@ def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
         + (", so no response reaches the penalty" if limit - optional.buffer >= cut else ""),
         remedy="Set it to ${data.max_response_length}",
     )
+
+
+def _check_boxes(optional: OptionalRewards, known: Known) -> Iterator[Finding]:
+    """The data has boxes, and the reward reads them in the frame of the model and of the run's images."""
+    if known.train is not None and (rows := known.train.boxless):
+        yield error(
+            f"{OPTIONS}.box_weight",
+            f"{rows} of {known.train.rows} pairs of data.train_files have no boxes",
+            remedy="Build the file with lad build grpo --boxes MASKS",
+        )
+    family = find_family(str(known["worker.actor.model.model_path"]))
+    if family and family.box_scale != optional.box_scale:
+        wanted = f"boxes from 0 to {family.box_scale}" if family.box_scale else "boxes in pixels"
+        remedy = f"Set it to {family.box_scale}" if family.box_scale else "Leave it out"
+        yield error(f"{OPTIONS}.box_scale", f"models of the family {family.model_type} state {wanted}", remedy=remedy)
+    if optional.box_scale is not None:
+        return
+    for name, key in (("box_smallest", "data.min_pixels"), ("box_largest", "data.max_pixels")):
+        if getattr(optional, name) != known[key]:
+            yield error(
+                f"{OPTIONS}.{name}",
+                f"it is {getattr(optional, name)}, but {key} is {known[key]}, so boxes would be read in another frame",
+                remedy=f"Set it to ${{{key}}}",
+            )
 
 
 def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
