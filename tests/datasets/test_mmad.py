@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lad_reasoner.pairs.reader import iter_pairs, read_choices, read_truths
+from lad_reasoner.training.reward_keys import score_response
 
 FOLDERS = {
     "DS-MVTec/bottle/image": ("MVTec-AD/bottle/train/good", "png", ("good", "broken_large")),
@@ -208,3 +209,52 @@ def test_a_zero_shot_index_gets_a_remedy_that_works(lad, folder, tmp_path) -> No
 def test_too_many_shots_name_how_many_there_are(lad, folder, tmp_path) -> None:
     done = lad("build", "mmad", "--root", folder, "--out", tmp_path / "x.parquet", "--shots", 5)
     assert "Use --shots 2 or fewer" in done.stderr
+
+
+def test_a_training_file_has_neither_loco_nor_goodsad_and_pays_for_the_letter(lad, folder) -> None:
+    out = folder.parent / "train.parquet"
+    words = ("build", "mmad", "--root", folder, "--out", out, "--training", "--workers", 1, "--images", "embed")
+    done = lad(*words)
+    assert done.exit_code == 0, done.stderr
+    truths = read_truths(out)
+    assert Counter(truth.category.split("/")[0] for truth in truths) == {"DS-MVTec": 4, "VisA": 4}
+    assert {truth.dataset for truth in truths} == {"mmad_train"}
+    assert "MVTec-LOCO/screw_bag/test/good/000.png: for evaluation alone" in done.stderr
+    for truth in truths:
+        letter = truth.gold.choice["letter"]
+        for said, paid in ((letter, 1.0), (letter.lower(), 1.0), ("ABC".replace(letter, "")[0], 0.5), ("yes", 0.5)):
+            reward = score_response(f"<think> compared </think><answer> {said} </answer>", truth.answer)
+            assert reward["overall"] == paid
+            assert "tp" not in reward
+    checked = lad("check", out, "--json", "--workers", 1)
+    assert checked.exit_code == 0, checked.stdout
+    assert '"purpose": "training"' in checked.stdout
+
+
+def test_only_a_training_file_holds_images_out_with_all_their_questions(lad, folder) -> None:
+    entries = json.loads((folder / "mmad.json").read_text())
+    for number in range(1, 4):
+        draw(folder / f"DS-MVTec/bottle/image/good/{number:03d}.png", 900 + number)
+        entries[f"DS-MVTec/bottle/image/good/{number:03d}.png"] = entries["DS-MVTec/bottle/image/good/000.png"]
+    (folder / "mmad.json").write_text(json.dumps(entries))
+    words = ("build", "mmad", "--root", folder, "--val-fraction", 0.3)
+    done = lad(*words, "--out", folder.parent / "train.parquet", "--training", "--workers", 1)
+    assert done.exit_code == 0, done.stderr
+    train, val = (read_truths(folder.parent / name) for name in ("train.parquet", "train_val.parquet"))
+    assert (len(train), len(val)) == (12, 2)
+    assert not {truth.query_path for truth in train} & {truth.query_path for truth in val}
+    done = lad("build", "mmad", "--root", folder, "--out", folder.parent / "x.parquet", "--val-fraction", 0.3)
+    assert done.exit_code == 2
+    assert "go with --training" in done.stderr
+
+
+def test_a_training_file_that_hides_a_loco_image_is_refused(lad, folder) -> None:
+    loco = folder / "MVTec-LOCO"
+    for name in ("good", "logical_anomalies"):
+        (folder / "DS-MVTec/bottle/image/good/000.png").write_bytes(
+            (loco / f"screw_bag/test/{name}/000.png").read_bytes()
+        )
+    out = folder.parent / "train.parquet"
+    done = lad("build", "mmad", "--root", folder, "--out", out, "--training", "--loco", loco, "--workers", 1)
+    assert done.exit_code == 1
+    assert "MVTec LOCO AD test image" in done.stderr

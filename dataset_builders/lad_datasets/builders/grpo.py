@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,16 @@ from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
-__all__ = ["LAYOUTS", "build_grpo", "choose_queries", "draw_limit", "split_queries", "validation_path"]
+__all__ = [
+    "LAYOUTS",
+    "build_grpo",
+    "build_split",
+    "choose_queries",
+    "claim_outputs",
+    "draw_limit",
+    "split_queries",
+    "validation_path",
+]
 
 #: What can be trained on, by source module.
 LAYOUTS: Final[dict[str, Callable[[Path, FolderNames], Tree]]] = {
@@ -84,16 +93,10 @@ def build_grpo(
     chosen = read_recipe(recipe)
     if not roots:
         raise UsageError("give at least one of --mvtec, --visa and --folder", where="lad build grpo")
-    if not 0 <= val_fraction < 1:
-        raise UsageError(f"{val_fraction} is not 0 or more and below 1", where="--val-fraction")
     if balance:
         chosen = chosen.model_copy(update={"balance": True, "expected": {}})
     findings = Findings()
-    with ExitStack() as claims:
-        claims.enter_context(claim_output(out, options))
-        if val_fraction:
-            again = replace(options, overwrite=options.overwrite or _is_leftover(validation_path(out), out))
-            claims.enter_context(claim_output(validation_path(out), again))
+    with claim_outputs(out, options, val_fraction=val_fraction):
         trees = [LAYOUTS[layout](root, names) for layout, root in roots.items()]
         for tree in trees:
             for note in tree.notes:
@@ -110,16 +113,52 @@ def build_grpo(
             recorded={"recipe": chosen.model_dump(mode="json"), "limit": limit, "val_fraction": val_fraction},
             licences={tree.dataset: tree.licence for tree in trees},
         )
-        if not val_fraction:
-            return build_pairs(planned, out, options, findings, about=about, guard=guard)
-        train, held_out = split_queries(planned, val_fraction=val_fraction, seed=options.seed)
-        if not train or not held_out:
-            raise DataError(
-                f"{len(planned)} queries are too few to hold out {val_fraction:g} of them", where="--val-fraction"
-            )
-        part = replace(about, split="validation", recorded={**about.recorded, "validation_of": out.name})
-        build_pairs(held_out, validation_path(out), options, Findings(), about=part, guard=guard)
-        return build_pairs(train, out, options, findings, about=about, guard=guard)
+        return build_split(planned, out, options, findings, about=about, guard=guard, val_fraction=val_fraction)
+
+
+@contextmanager
+def claim_outputs(out: Path, options: Options, *, val_fraction: float) -> Iterator[None]:
+    """Hold the locks of a training file and of its validation file, if any is asked for.
+
+    Raises:
+        UsageError: The fraction is out of range, or an output exists or has a wrong name.
+        RunError: Another process builds an output.
+    """
+    if not 0 <= val_fraction < 1:
+        raise UsageError(f"{val_fraction} is not 0 or more and below 1", where="--val-fraction")
+    with ExitStack() as claims:
+        claims.enter_context(claim_output(out, options))
+        if val_fraction:
+            again = replace(options, overwrite=options.overwrite or _is_leftover(validation_path(out), out))
+            claims.enter_context(claim_output(validation_path(out), again))
+        yield
+
+
+def build_split(
+    planned: Sequence[Query],
+    out: Path,
+    options: Options,
+    findings: Findings,
+    *,
+    about: About,
+    guard: Guard | None,
+    val_fraction: float,
+) -> dict[str, Any]:
+    """Write the training file, and the held-out images to `validation_path`; return the training file's manifest.
+
+    Raises:
+        DataError: There are too few queries, or as `build_pairs`.
+    """
+    if not val_fraction:
+        return build_pairs(planned, out, options, findings, about=about, guard=guard)
+    train, held_out = split_queries(planned, val_fraction=val_fraction, seed=options.seed)
+    if not train or not held_out:
+        raise DataError(
+            f"{len(planned)} queries are too few to hold out {val_fraction:g} of them", where="--val-fraction"
+        )
+    part = replace(about, split="validation", recorded={**about.recorded, "validation_of": out.name})
+    build_pairs(held_out, validation_path(out), options, Findings(), about=part, guard=guard)
+    return build_pairs(train, out, options, findings, about=about, guard=guard)
 
 
 def validation_path(out: Path) -> Path:

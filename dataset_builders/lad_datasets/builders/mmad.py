@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lad_datasets.builders.build import build_pairs, claim_output
 from lad_datasets.builders.describe import About
-from lad_datasets.builders.grpo import draw_limit
+from lad_datasets.builders.grpo import build_split, claim_outputs, draw_limit
 from lad_datasets.builders.options import Options
+from lad_datasets.leakage.guard import Guard, is_test_image
 from lad_datasets.pairing.assemble import Query
 from lad_datasets.sources import mmad
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree
@@ -19,10 +19,16 @@ from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.gold import YES_NO
 from lad_reasoner.task.task import MULTIPLE_CHOICE
 
-__all__ = ["QUESTIONS", "build_mmad"]
+__all__ = ["QUESTIONS", "TRAINING_SET", "build_mmad"]
 
 #: In the whole of MMAD (its README).
 QUESTIONS: Final = 39_672
+
+#: Dataset id of questions for training.
+TRAINING_SET: Final = "mmad_train"
+
+#: MMAD's names of the datasets on which the paper trains.
+_TRAINED_ON: Final = frozenset({"DS-MVTec", "VisA"})
 
 #: Kinds of anomalous images by folder, where MVTec LOCO AD says them.
 _KINDS: Final = {GOOD: "good", "logical_anomalies": "logical", "structural_anomalies": "structural"}
@@ -33,6 +39,18 @@ MMAD names as template. The right letter is in the column `answer`; `label` says
 evaluation alone: these are test images, never to be trained on. Ask with `lad predict`, score with
 `lad score --protocol mmad`.
 """
+
+
+_TRAINING_TEXT: Final = """
+Each row is a multiple-choice question of MMAD (https://github.com/jam-cc/MMAD) about a test image of MVTec AD or
+VisA, with {shots} that MMAD names as template, for reinforcement learning: the reward is paid for the right letter.
+Images of MVTec LOCO AD and GoodsAD are left out, so that both still test the trained model. MVTec AD and VisA do not.
+"""
+
+
+def _is_held_out(image: mmad.Asked) -> bool:
+    """Return whether no model may be trained on an image."""
+    return image.key.partition("/")[0] not in _TRAINED_ON or is_test_image(TRAINING_SET, image.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +73,16 @@ class _Templates:
         return False
 
 
-def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) -> dict[str, Any]:
+def build_mmad(
+    root: Path,
+    out: Path,
+    options: Options,
+    *,
+    limit: int | None,
+    training: bool = False,
+    val_fraction: float = 0.0,
+    loco: Path | None = None,
+) -> dict[str, Any]:
     """Build the questions.
 
     Args:
@@ -63,6 +90,9 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
         out: The parquet, or with ``options.shard_mb`` the folder of shards.
         options: How pairs are made; ``reference`` is "random" or "nearest": MMAD's random or similar templates.
         limit: Take this many images with all their questions, drawn by the seed.
+        training: Build a training file: only questions about MVTec AD and VisA, which the paper trains on.
+        val_fraction: Share of the images of a training file that goes to ``<out>_val`` instead.
+        loco: An MVTec LOCO AD tree: none of its test images may be among the images of a training file.
 
     Returns:
         The manifest.
@@ -79,28 +109,44 @@ def build_mmad(root: Path, out: Path, options: Options, *, limit: int | None) ->
         )
     if options.answers != YES_NO or options.masks:
         raise UsageError("MMAD's questions are answered by a letter; leave --answers and --boxes out")
-    with claim_output(out, options):
-        return _build(root, out, options, limit=limit)
+    if not training and (val_fraction or loco):
+        raise UsageError("--val-fraction and --loco go with --training")
+    with claim_outputs(out, options, val_fraction=val_fraction):
+        return _build(root, out, options, limit=limit, training=training, val_fraction=val_fraction, loco=loco)
 
 
-def _build(root: Path, out: Path, options: Options, *, limit: int | None) -> dict[str, Any]:
+def _build(
+    root: Path,
+    out: Path,
+    options: Options,
+    *,
+    limit: int | None,
+    training: bool,
+    val_fraction: float,
+    loco: Path | None,
+) -> dict[str, Any]:
     findings = Findings()
-    queries = _plan(root, options, limit, findings)
+    queries = _plan(root, options, limit, findings, training=training)
     count = sum(len(query.choices) for query in queries)
-    if limit is None and count != QUESTIONS:
+    if limit is None and not training and count != QUESTIONS:
         findings.add("note", f"{root}: {count} of MMAD's {QUESTIONS} questions")
     about = About(
         verb="lad build mmad",
-        title="MMAD's multiple-choice questions for evaluation",
-        text=_TEXT.format(shots="a normal image" if options.shots == 1 else f"{options.shots} normal images"),
-        split="test",
-        recorded={"limit": limit},
-        licences={MULTIPLE_CHOICE: CC_BY_NC_SA_4},
+        title=f"MMAD's multiple-choice questions for {'training' if training else 'evaluation'}",
+        text=(_TRAINING_TEXT if training else _TEXT).format(
+            shots="a normal image" if options.shots == 1 else f"{options.shots} normal images"
+        ),
+        split="train" if training else "test",
+        recorded={"limit": limit, "training": training},
+        licences={queries[0].tree.dataset: CC_BY_NC_SA_4},
     )
-    return build_pairs(queries, out, options, findings, about=about)
+    guard = Guard(loco, workers=options.workers) if loco else None
+    return build_split(queries, out, options, findings, about=about, guard=guard, val_fraction=val_fraction)
 
 
-def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -> list[Query]:
+def _plan(
+    root: Path, options: Options, limit: int | None, findings: Findings, *, training: bool = False
+) -> list[Query]:
     """Return a query an image, in MMAD's order; an image whose templates are too few is named and left out.
 
     Raises:
@@ -110,6 +156,9 @@ def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -
     templates: dict[str, Sequence[str]] = {}
     most = 0
     for image in mmad.read_questions(root, findings):
+        if training and _is_held_out(image):
+            findings.add("left out", f"{image.key}: for evaluation alone")
+            continue
         named = image.similar if options.reference == "nearest" else image.random
         most = max(most, len(named))
         if len(named) < options.shots:
@@ -125,7 +174,8 @@ def _plan(root: Path, options: Options, limit: int | None, findings: Findings) -
             remedy = "Use an mmad.json with similar_templates and random_templates: a pair needs a normal image"
             raise DataError("no image names a template, as in MMAD's zero-shot index", where=root, remedy=remedy)
         raise DataError(f"no image names {options.shots} templates", where=root, remedy=f"Use --shots {most} or fewer")
-    tree = Tree(MULTIPLE_CHOICE, "mmad", root, CC_BY_NC_SA_4, samples)
+    dataset = TRAINING_SET if training else MULTIPLE_CHOICE
+    tree = Tree(dataset, "mmad", root, CC_BY_NC_SA_4, samples)
     drawn = draw_limit([(tree, sample) for sample in samples], limit, options.seed)
     order = _Templates(templates)
     return [Query(tree, sample, order, kept[sample.path].choices) for _, sample in drawn]

@@ -51,6 +51,9 @@ class Subset(StrEnum):
 Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn by the seed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
+ValFraction = Annotated[
+    float, typer.Option(help="Share of the images of each category to write to <out>_val instead.")
+]
 LocoGuard = Annotated[
     Path | None, typer.Option("--loco", help="MVTec LOCO AD tree: refuse its test images by content and look too.")
 ]
@@ -77,9 +80,7 @@ def grpo(
     balance: Annotated[
         bool, typer.Option("--balance", help="As many normal as anomalous queries in each category.")
     ] = False,
-    val_fraction: Annotated[
-        float, typer.Option(help="Share of the images of each category to write to <out>_val instead.")
-    ] = 0.0,
+    val_fraction: ValFraction = 0.0,
     limit: Limit = None,
     loco: LocoGuard = None,
     options: Options,
@@ -142,10 +143,15 @@ def mmad(
     out: Out,
     shots: Annotated[int, typer.Option(min=1, help="References a question.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many images, drawn by the seed.")] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Questions about MVTec AD and VisA alone, to train on.")
+    ] = False,
+    val_fraction: ValFraction = 0.0,
+    loco: LocoGuard = None,
     options: Options,
     as_json: AsJson = False,
 ) -> None:
-    """Put MMAD's multiple-choice questions beside the normal images it names, for evaluation.
+    """Pair MMAD's multiple-choice questions with the normal images it names, for evaluation or for training.
 
     Images are stored as paths by default: each is asked about some five times. --reference random and nearest are
     MMAD's random and similar templates.
@@ -154,7 +160,9 @@ def mmad(
     """
     from lad_datasets.builders.mmad import build_mmad
 
-    _print(build_mmad(root, out, replace(options, shots=shots), limit=limit), as_json=as_json)
+    options = replace(options, shots=shots)
+    manifest = build_mmad(root, out, options, limit=limit, training=training, val_fraction=val_fraction, loco=loco)
+    _print(manifest, as_json=as_json)
 
 
 @build.command()

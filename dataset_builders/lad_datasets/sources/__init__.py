@@ -11,7 +11,13 @@ __all__ = ["EVALUATION_DATASETS", "licence_of"]
 #: Datasets whose test images are for evaluation alone.
 EVALUATION_DATASETS: Final = frozenset({"mvtec_loco", "synthetic_loco", "mmad"})
 
-_LICENCES: Final = {"mvtec_ad": CC_BY_NC_SA_4, "mvtec_loco": CC_BY_NC_SA_4, "mmad": CC_BY_NC_SA_4, "visa": CC_BY_4}
+_LICENCES: Final = {
+    "mvtec_ad": CC_BY_NC_SA_4,
+    "mvtec_loco": CC_BY_NC_SA_4,
+    "mmad": CC_BY_NC_SA_4,
+    "mmad_train": CC_BY_NC_SA_4,
+    "visa": CC_BY_4,
+}
 
 
 def licence_of(dataset: str) -> Licence:

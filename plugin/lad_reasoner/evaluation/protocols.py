@@ -12,7 +12,6 @@ from typing import Final, Literal, get_args
 
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import UsageError
-from lad_reasoner.task.task import MULTIPLE_CHOICE
 
 __all__ = ["PROTOCOLS", "Protocol", "select"]
 
@@ -28,7 +27,7 @@ def select(truths: Sequence[Truth], protocol: Protocol) -> list[Truth]:
     Raises:
         UsageError: The pairs are multiple-choice questions, which have a protocol of their own.
     """
-    if any(truth.dataset == MULTIPLE_CHOICE for truth in truths):
+    if any(truth.gold.choice is not None for truth in truths):
         problem = f"the protocol {protocol} does not score multiple-choice questions"
         raise UsageError(problem, remedy="Score them with `lad score --protocol mmad`")
     return [truth for truth in truths if truth.kind not in _LEFT_OUT[protocol]]

@@ -21,6 +21,7 @@ __all__ = [
     "LOCO_CATEGORIES",
     "MULTIPLE_CHOICE",
     "NORMAL",
+    "PROMPTS",
     "QUESTION",
     "Label",
     "abbreviate",
@@ -51,6 +52,10 @@ LOCO_CATEGORIES: Final[dict[str, str]] = {
 
 #: Dataset id of multiple-choice questions (`lad build mmad`), which are asked and scored differently.
 MULTIPLE_CHOICE: Final = "mmad"
+
+#: The shipped format prompts: the paper's, answers by class, boxes, and two for multiple-choice questions: in training
+#: with reasoning, in evaluation without, as MMAD asks.
+PROMPTS: Final = ("rlad", "classes", "boxes", "letters", "choice")
 
 #: Kinds of queries. The first three are MVTec LOCO AD's, the next five the paper's for the GRPO set; "own" is an
 #: anomaly of a user's own data.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,9 +37,20 @@ def paper_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     pairs = [pair(index, size=size) for index, size in enumerate(SIZES)]
     images = [[{"bytes": image.data, "path": image.path} for image in (*one.references, one.query)] for one in pairs]
-    for name, count, dataset in (("grpo", 886, "mvtec_ad"), ("grpo_val", 98, "mvtec_ad")):
+    forms: dict[str, dict[str, Any]] = {
+        "grpo": {},
+        "grpo_classes": {"answers": "classes"},
+        "grpo_boxes": {"boxes": [[0, 0, 0.5, 0.5]], "size": [1024, 1024]},
+        "grpo_mmad": {"choice": {"letter": "A", "options": {"A": "Yes.", "B": "No."}}},
+    }
+    parts = [(f"{name}{end}", count, form) for name, form in forms.items() for end, count in (("", 886), ("_val", 98))]
+    for name, count, form in parts:
         rows = [
-            {**pair(index, size=(8, 8), dataset=dataset).to_row(), "images": images[index % len(images)]}
+            {
+                **(row := pair(index, size=(8, 8)).to_row()),
+                "images": images[index % len(images)],
+                "answer": _in_form(row, form, index),
+            }
             for index in range(count)
         ]
         table = pa.Table.from_pylist(rows, schema=pair_schema())
@@ -45,8 +58,19 @@ def paper_data(tmp_path_factory):
     return folder
 
 
+def _in_form(row: dict[str, Any], form: dict[str, Any], index: int) -> str:
+    """Return a row's gold answer in another form, with changing letters and without a box on a normal query."""
+    gold = json.loads(row["answer"]) | form
+    if "choice" in form:
+        gold["choice"] = form["choice"] | {"letter": "AB"[index % 2]}
+    if "boxes" in form and gold["label"] == "no":
+        gold["boxes"] = []
+    return json.dumps(gold)
+
+
 def profile_words(path, data, *more):
-    files = [f"data.train_files={data}/grpo.parquet", f"data.val_files={data}/grpo_val.parquet"]
+    name = next((f"grpo_{form}" for form in ("classes", "boxes", "mmad") if form in path.stem), "grpo")
+    files = [f"data.train_files={data}/{name}.parquet", f"data.val_files={data}/{name}_val.parquet"]
     return [f"config={path}", *files, f"trainer.save_checkpoint_path={data}/run", *more]
 
 
@@ -114,3 +138,27 @@ def test_a_profile_validates_on_held_out_training_pairs(path, monkeypatch, repos
     monkeypatch.chdir(repository)
     config = load_config([f"config={path}"], KEYS)
     assert config["data.val_files"] == config["data.train_files"].replace(".parquet", "_val.parquet")
+
+
+@pytest.fixture
+def _in_repository(monkeypatch, repository):
+    monkeypatch.chdir(repository)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changed", "told"),
+    [
+        ("classes", "data.format_prompt=plugin/lad_reasoner/task/prompts/rlad.jinja", "need classes.jinja"),
+        ("loco", "data.format_prompt=plugin/lad_reasoner/task/prompts/boxes.jinja", "need rlad.jinja"),
+        ("mmad", "data.format_prompt=plugin/lad_reasoner/task/prompts/choice.jinja", "need letters.jinja"),
+        ("boxes", "data.max_pixels=802816", ""),
+        ("boxes", "worker.reward.reward_function_kwargs.box_largest=802816", "read in another frame"),
+        ("boxes", "worker.reward.reward_function_kwargs.box_scale=1000", "state boxes in pixels"),
+        ("loco", "worker.reward.reward_function_kwargs.box_weight=0.5", "have no boxes"),
+    ],
+)
+@pytest.mark.usefixtures("_in_repository")
+def test_a_prompt_or_frame_that_does_not_fit_the_data_is_an_error(profile, changed, told, paper_data, repository):
+    path = repository / "examples" / "grpo" / f"qwen2_5_vl_3b_{profile}.{'yaml' if profile == 'loco' else 'sh'}"
+    found = alarms(profile_words(path, paper_data, changed), trainer=Trainer("easyr1", "", Path()), gpu=True)
+    assert any(told in str(finding) for finding in found) if told else not any("frame" in str(f) for f in found)

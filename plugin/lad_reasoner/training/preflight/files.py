@@ -11,7 +11,8 @@ from lad_reasoner.models.weights import parameter_count
 from lad_reasoner.pairs.families import model_types
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, note, warning
-from lad_reasoner.task.task import IMAGE_MARKER, prompt_text
+from lad_reasoner.task.gold import read_gold
+from lad_reasoner.task.task import IMAGE_MARKER, PROMPTS, prompt_text, read_prompt_template
 from lad_reasoner.training.preflight.context import Known
 
 __all__ = ["FILE_CHECKS", "check_model_is_there"]
@@ -79,6 +80,7 @@ def check_format_prompt(known: Known) -> Iterator[Finding]:
         )
         return
     yield from _check_template(path)
+    yield from _check_form(path, known)
 
 
 def _check_template(path: Path) -> Iterator[Finding]:
@@ -98,6 +100,26 @@ def _check_template(path: Path) -> Iterator[Finding]:
     elif text.count(IMAGE_MARKER) != 1:
         yield error(
             "data.format_prompt", f"the template has {IMAGE_MARKER}", remedy="Remove it: images belong to the problem"
+        )
+
+
+def _check_form(path: Path, known: Known) -> Iterator[Finding]:
+    """A shipped format prompt asks for the answers that the training file holds."""
+    try:
+        gold = read_gold(known.train.first_gold) if known.train else None
+        text = path.read_text(encoding="utf-8")
+    except (ValueError, OSError):
+        return  # reported elsewhere
+    shipped = {name: read_prompt_template(name) for name in PROMPTS}
+    asked = next((name for name, source in shipped.items() if source.strip() == text.strip()), None)
+    if gold is None or asked is None:
+        return
+    wanted = "letters" if gold.prompt == "choice" else gold.prompt
+    if asked != wanted:
+        yield error(
+            "data.format_prompt",
+            f"it is {asked}.jinja, but the gold answers of data.train_files need {wanted}.jinja",
+            remedy=f"Set it to plugin/lad_reasoner/task/prompts/{wanted}.jinja",
         )
 
 
