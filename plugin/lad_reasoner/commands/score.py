@@ -85,7 +85,7 @@ def score_command(
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in systems]
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
-    reasons = _score_reasons(systems, resamples=resamples, seed=seed) if rationales else []
+    reasons = _score_reasons(systems, masks, resamples=resamples, seed=seed) if rationales else []
     if masks is not None and not masks.is_dir():
         raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
     classes = _score_classes(systems, resamples=resamples, seed=seed)
@@ -111,10 +111,12 @@ def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"
     return [score_system(constant(label, list(truths.values())), protocol, resamples=0) for label in LABELS]
 
 
-def _score_reasons(systems: Sequence[System], *, resamples: int, seed: int) -> list[RationaleScore]:
+def _score_reasons(
+    systems: Sequence[System], masks: Path | None, *, resamples: int, seed: int
+) -> list[RationaleScore]:
     from lad_reasoner.evaluation.rationales import score_rationales
 
-    return [score_rationales(system, resamples=resamples, seed=seed) for system in systems]
+    return [score_rationales(system, masks=masks, resamples=resamples, seed=seed) for system in systems]
 
 
 def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> list[ClassScore]:

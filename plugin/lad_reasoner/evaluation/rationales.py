@@ -10,12 +10,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.outcomes import JudgedPair, Query, ScoredReply, System, query_of
+from lad_reasoner.evaluation.places import anomaly_centre, check_places
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import DataError
@@ -47,6 +49,7 @@ FIGURES: Final = {
     "hallucinated": "violation invented on a normal query",
     "consistency": "reasoning agrees with the answer",
     "counts": "stated counts that are right",
+    "places": "stated places that are right",
     "wrong_reason": "right answer, wrong reason",
 }
 
@@ -113,6 +116,7 @@ class _Reading:
     named: frozenset[str]
     gold: frozenset[str]
     sentences: tuple[str, ...]
+    centre: tuple[float, float] | None = None
 
     @property
     def known(self) -> bool:
@@ -126,10 +130,14 @@ def _read(reasoning: str, also: str) -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset(named_violations(reasoning, also=also)), sentences
 
 
-def _reading(row: JudgedPair, reply: ScoredReply) -> _Reading:
+def _reading(row: JudgedPair, reply: ScoredReply, masks: Path | None = None) -> _Reading:
     gold, phrase = _gold(row.truth)
     named, sentences = _read(reply.reasoning, phrase)
-    return _Reading(row, reply, named, gold | ({phrase} - {""}), sentences)
+    centre = None
+    if row.truth.label == ANOMALOUS:
+        stated = row.truth.gold._replace(choice=None)  # a question cannot be hashed, and says nothing about places
+        centre = anomaly_centre(row.truth.query_path, stated, masks)
+    return _Reading(row, reply, named, gold | ({phrase} - {""}), sentences, centre)
 
 
 def _gold(truth: Truth) -> tuple[frozenset[str], str]:
@@ -163,6 +171,8 @@ def _shares(reading: _Reading) -> dict[str, tuple[float, float]]:
     if answer is not None:
         found["consistency"] = (float(bool(reading.sentences) == (answer == ANOMALOUS)), 1.0)
     found["counts"] = _counts(truth, reading.reply.reasoning)
+    if reading.centre is not None:
+        found["places"] = check_places(reading.sentences, reading.centre)
     return found
 
 
@@ -210,18 +220,21 @@ def _by_query(readings: Sequence[_Reading]) -> dict[Query, dict[str, Floats]]:
     return sums
 
 
-def score_rationales(system: System, *, resamples: int = RESAMPLES, seed: int = 0) -> RationaleScore:
+def score_rationales(
+    system: System, *, masks: Path | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> RationaleScore:
     """Score the reasoning of a system: every reply, also those whose answer is wrong.
 
     Args:
         system: Its replies.
+        masks: Root of the dataset with its masks, against which places are checked; the data's boxes by default.
         resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
 
     Raises:
         DataError: No reply has reasoning.
     """
-    readings = [_reading(row, reply) for row in system.rows for reply in row.replies if reply.reasoning]
+    readings = [_reading(row, reply, masks) for row in system.rows for reply in row.replies if reply.reasoning]
     if not readings:
         raise DataError("no reply has reasoning", where=system.name)
     rng = np.random.default_rng(seed)

@@ -210,7 +210,7 @@ def _run_content(
         shown=shown,
         judged={row.truth.pair_id: row for row in judged.rows},
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
-        rationale=score_rationales(system, resamples=resamples, seed=seed) if _reasons(system) else None,
+        rationale=score_rationales(system, masks=masks, resamples=resamples, seed=seed) if _reasons(system) else None,
         classes=score_classes(system, resamples=resamples, seed=seed),
         boxes=score_boxes(system, masks=masks, resamples=resamples, seed=seed),
         frame=system.frame,
