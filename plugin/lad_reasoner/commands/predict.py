@@ -55,6 +55,13 @@ def predict_command(
         Path | None,
         typer.Option(help="Jinja file of the format prompt. Default: training's; for `lad build mmad`, its own."),
     ] = None,
+    without_images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Earlier predictions: ask for each reply again with its own reasoning and grey images; "
+            "`lad score --again` reads the result."
+        ),
+    ] = None,
     structured: Annotated[bool, typer.Option("--structured", help="Hold decoding to the answer template.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
     dtype: Annotated[
@@ -116,7 +123,7 @@ def predict_command(
             image_root=image_root or parquet_files(data)[0].parent,
         ),
     )
-    summary = predict(data, engine, out, template=template, samples=samples, limit=limit)
+    summary = predict(data, engine, out, template=template, samples=samples, limit=limit, reasoning=without_images)
     if summary.repaired:
         echo(summary.repaired, err=True)
     echo(f"{out}: {summary.written} responses written, {summary.resumed} were there", err=True)

@@ -59,6 +59,10 @@ def score_command(
     rationales: Annotated[
         bool, typer.Option("--rationales", help="Also score the reasoning: violations named, invented, consistent.")
     ] = False,
+    again: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --rationales: file of `lad predict --without-images` for each run, in their order."),
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Root of the dataset with its masks: score points and places too.")
     ] = None,
@@ -80,6 +84,7 @@ def score_command(
     from lad_reasoner.evaluation.score import score_system
 
     systems = read_systems(predictions or [], external or [], data, protocol, threshold or [])
+    systems = _add_again(systems, predictions or [], again or [])
     if not systems:
         raise UsageError("there is nothing to score; give predictions, or --external NAME=FILE.csv")
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in systems]
@@ -117,6 +122,16 @@ def _score_reasons(
     from lad_reasoner.evaluation.rationales import score_rationales
 
     return [score_rationales(system, masks=masks, resamples=resamples, seed=seed) for system in systems]
+
+
+def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequence[Path]) -> list[System]:
+    """Return the systems with the answers asked again; the first of them are the files of predictions."""
+    from lad_reasoner.evaluation.score import add_again
+
+    if again and len(again) != len(predictions):
+        problem = f"{len(again)} files for {len(predictions)} runs"
+        raise UsageError(problem, where="--again", remedy="Give one for each file of predictions")
+    return [*map(add_again, systems, again), *systems[len(again) :]]
 
 
 def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> list[ClassScore]:

