@@ -11,11 +11,10 @@ import pytest
 
 from lad_reasoner.inference.answer_score import answer_step, forced_text, spelling_tokens
 from lad_reasoner.inference.backends.load import load_backend
-from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.protocol import Answer, BackendOptions, Question
 from lad_reasoner.pairs.reader import PairRecord, iter_pairs
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.task.response import parse
+from lad_reasoner.task.response import parse, template_regex
 from lad_reasoner.task.task import prompt_text
 
 pytestmark = pytest.mark.frameworks

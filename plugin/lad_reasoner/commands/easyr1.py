@@ -36,6 +36,9 @@ Example: easyr1 merge runs/grpo/qwen2_5_vl_3b_loco/global_step_50 --out models/l
 ENTRY_POINT_GROUP: Final = "lad_reasoner.easyr1_commands"
 
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Start even if the checks find errors.")]
+Structured = Annotated[
+    bool, typer.Option("--structured", help="Hold rollouts to the answer template (verl with vLLM).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -46,7 +49,9 @@ class _Easyr1Group(HelpGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the command that EasyR1's grammar leaves out."""
-        bare = bool(args) and (args[0] == "--no-check" or ("=" in args[0] and not args[0].startswith("-")))
+        bare = bool(args) and (
+            args[0] in {"--no-check", "--structured"} or ("=" in args[0] and not args[0].startswith("-"))
+        )
         return super().parse_args(ctx, ["train", *args] if bare else args)
 
 
@@ -72,7 +77,7 @@ def build_app() -> typer.Typer:
     return app
 
 
-def check_command(words: Words, *, as_json: AsJson = False) -> None:
+def check_command(words: Words, *, structured: Structured = False, as_json: AsJson = False) -> None:
     """Report what would go wrong, in seconds, without torch or Ray.
 
     Reads the data, the reward and the model's config. Exit code 1 if there is an error.
@@ -86,7 +91,7 @@ def check_command(words: Words, *, as_json: AsJson = False) -> None:
 
     trainer = find_trainer()
     keys = read_keys(trainer)
-    findings = run_checks(load_config(words, keys), trainer, keys)
+    findings = run_checks(load_config(words, keys, structured=structured), trainer, keys)
     print_findings(findings, as_json=as_json)
     if any(finding.is_error for finding in findings):
         raise typer.Exit(1)
@@ -99,6 +104,7 @@ def show_command(
         TrainerName | None,
         typer.Option("--as", help="Show what this trainer would be given on GPUs, installed or not."),
     ] = None,
+    structured: Structured = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the trainer's command and the resolved config; with --as verl, verl's overrides as a script.
@@ -114,7 +120,7 @@ def show_command(
     from lad_reasoner.training.run.plan import build_command, finds_gpu, next_attempt
 
     keys = read_keys(find_trainer())
-    config = load_config(words, keys)
+    config = load_config(words, keys, structured=structured)
     require_bounds(config)
     trainer = _trainer_named(as_trainer)
     # EasyR1 needs a GPU, so its command is shown as on a machine that has one; `check` reports the missing GPU.
@@ -131,7 +137,7 @@ def show_command(
         print(yaml.safe_dump(config.as_tree(), sort_keys=False, allow_unicode=True), end="")
 
 
-def train_command(words: Words, *, no_check: NoCheck = False) -> None:
+def train_command(words: Words, *, structured: Structured = False, no_check: NoCheck = False) -> None:
     """Check a config, then train; run the same command again to resume.
 
     The word `train` may be left out.
@@ -139,6 +145,8 @@ def train_command(words: Words, *, no_check: NoCheck = False) -> None:
     Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml
 
     Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml trainer.max_steps=2 'trainer.logger=[console]'
+
+    Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml --structured
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
     from lad_reasoner.training.preflight.preflight import refuse_errors, run_checks, total_steps
@@ -146,7 +154,7 @@ def train_command(words: Words, *, no_check: NoCheck = False) -> None:
 
     trainer = require_trainer()
     keys = read_keys(trainer)
-    config = load_config(words, keys)
+    config = load_config(words, keys, structured=structured)
     if not no_check:
         refuse_errors(run_checks(config, trainer, keys))
     start_training(config, trainer, keys, total_steps=total_steps(config), check=not no_check)

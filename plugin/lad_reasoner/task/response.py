@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.task import LABELS, Label
 
-__all__ = ["Response", "answer_text", "parse", "read_outcome"]
+__all__ = ["Response", "answer_text", "parse", "read_outcome", "template_regex"]
 
 #: The template's tags, in its order.
 _TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
 _OPENING: Final = _TAGS[0]
+
+#: The longest template without its reasoning; each character may take a token, and so does the end of the response.
+_FRAME: Final = len("<think></think><answer> yes </answer>") + 1
 
 #: Longest ending (the tags and an answer of a few words) that is cached.
 _LONGEST_ENDING: Final = 64
@@ -142,6 +146,29 @@ def _is_template(text: str, places: Sequence[int], tags: Sequence[str]) -> bool:
         return False
     outside = text[: places[0]], text[places[1] + len(tags[1]) : places[2]], text[places[3] + len(tags[3]) :]
     return not any(part.strip() for part in outside)
+
+
+def template_regex(max_tokens: int) -> str:
+    r"""Return the regular expression that structured decoding holds a response to.
+
+    The reasoning is not blank, has no tag, and is so short that the answer fits even if each character takes a token.
+    Only characters outside ASCII may take several.
+
+    Args:
+        max_tokens: Maximum length of a response.
+
+    Raises:
+        UsageError: The template does not fit.
+
+    Example:
+        >>> print(template_regex(100))
+        <think>\s?[^<\s][^<]{0,60}</think><answer> ?(yes|no) ?</answer>
+    """
+    room = max_tokens - _FRAME - 2
+    if room < 0:
+        problem = f"structured decoding: {max_tokens} tokens per response leave no room for the answer template"
+        raise UsageError(problem, remedy=f"Set --max-new-tokens or data.max_response_length to {_FRAME + 2} or more")
+    return rf"<think>\s?[^<\s][^<]{{0,{room}}}</think><answer> ?(yes|no) ?</answer>"
 
 
 def _label(answer: str) -> Label | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lad_reasoner.commands.easyr1 import Structured
 from lad_reasoner.commands.help import Words
 from lad_reasoner.training.installed import TrainerName
 from lad_reasoner.training.runtimes import RolloutEngine
@@ -40,6 +41,7 @@ def rehearse_command(
         RolloutEngine,
         typer.Option(help="What samples the responses: transformers, or vLLM's CPU build with the config's limits."),
     ] = "transformers",
+    structured: Structured = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Rehearse even if the checks find errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -52,13 +54,20 @@ def rehearse_command(
 
     Example: easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --synthetic
 
-    Example: easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --engine vllm
+    Example: easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml --engine vllm --structured
 
     Example: EASYR1_HOME=~/EasyR1 easyr1 rehearse config=examples/grpo/qwen2_5_vl_3b_loco.yaml
     """
     from lad_rehearsal.rehearse.rehearsal import RehearsalOptions, rehearse
 
     options = RehearsalOptions(
-        steps=steps, out=out, trainer=trainer, synthetic=synthetic, check=not no_check, as_json=as_json, engine=engine
+        steps=steps,
+        out=out,
+        trainer=trainer,
+        synthetic=synthetic,
+        check=not no_check,
+        as_json=as_json,
+        engine=engine,
+        structured=structured,
     )
     rehearse(words, options)

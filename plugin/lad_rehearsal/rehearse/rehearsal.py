@@ -24,6 +24,7 @@ from lad_reasoner.training.preflight.preflight import refuse_errors
 from lad_reasoner.training.run.checkpoints import find_last
 from lad_reasoner.training.run.start import end_forgotten
 from lad_reasoner.training.runtimes import RolloutEngine
+from lad_reasoner.training.verl.structured import refuse_structured
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
 from lad_rehearsal.rehearse.plan import PROMPTS, scale_down, trained_roles
@@ -63,6 +64,7 @@ class RehearsalOptions:
         check: Whether the checks' errors stop the rehearsal.
         as_json: Whether the report is JSON.
         engine: What samples the responses.
+        structured: Whether the responses are held to the answer template.
     """
 
     steps: int = 2
@@ -72,6 +74,7 @@ class RehearsalOptions:
     check: bool = True
     as_json: bool = False
     engine: RolloutEngine = "transformers"
+    structured: bool = False
 
 
 def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
@@ -85,7 +88,8 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
     started = time.monotonic()
     runtime = find_runtime(options.trainer, engine=options.engine)
     keys = read_keys(runtime.trainer)
-    config = load_config(words, keys)
+    config = load_config(words, keys, structured=options.structured)
+    refuse_structured(config, runtime.trainer.name, vllm=options.engine == "vllm")
     folder = (options.out or Path(f"{config.run_dir}-rehearsal")).expanduser().absolute()
     _refuse_other(folder)
     if options.synthetic:

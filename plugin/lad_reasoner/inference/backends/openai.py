@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.answer_score import answer_begin, score_from_alternatives
 from lad_reasoner.inference.backends.messages import chat_content, request_seed
-from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.predictions import Failure, Sampling
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.support.errors import RunError, UsageError, install_hint
+from lad_reasoner.task.response import template_regex
 
 if TYPE_CHECKING:
     from lad_reasoner.support.openai_client import ChatServer, NoReplyError, Reply

@@ -1,22 +1,16 @@
-"""Decoding held to the answer template (the paper's "structured decoding constraints"), the same for every backend.
-
-A response is ``<think>`` reasoning ``</think><answer>`` yes or no ``</answer>``. One regular expression says so to
-vLLM, to servers, and, through xgrammar, which vLLM uses too, to the transformers backend.
-"""
+"""Decoding held to the answer template for the transformers backend, through xgrammar, which vLLM uses too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from lad_reasoner.support.errors import UsageError, install_hint
+from lad_reasoner.task.response import template_regex
 
-if TYPE_CHECKING:  # servers need the expression alone, without torch
+if TYPE_CHECKING:
     import torch
 
-__all__ = ["TemplateGuide", "default_tokens", "template_regex"]
-
-#: The longest template without its reasoning; each character may take a token, and so does the end of the response.
-_FRAME: Final = len("<think></think><answer> yes </answer>") + 1
+__all__ = ["TemplateGuide", "default_tokens"]
 
 
 def default_tokens(*, structured: bool) -> int:
@@ -26,27 +20,6 @@ def default_tokens(*, structured: bool) -> int:
     the same length.
     """
     return 2048 if structured else 512
-
-
-def template_regex(max_new_tokens: int) -> str:
-    r"""Return the template as a regular expression.
-
-    The reasoning is not blank, has no tag, and is so short that the answer fits even if each character takes a token.
-    Only characters outside ASCII may take several.
-
-    Raises:
-        UsageError: Nothing fits.
-
-    Example:
-        >>> from lad_reasoner.inference.backends.structured import template_regex
-        >>> print(template_regex(100))
-        <think>\s?[^<\s][^<]{0,60}</think><answer> ?(yes|no) ?</answer>
-    """
-    room = max_new_tokens - _FRAME - 2
-    if room < 0:
-        problem = f"--max-new-tokens {max_new_tokens} leaves no room for the template of --structured"
-        raise UsageError(problem, remedy=f"Use at least {_FRAME + 2}")
-    return rf"<think>\s?[^<\s][^<]{{0,{room}}}</think><answer> ?(yes|no) ?</answer>"
 
 
 class TemplateGuide:

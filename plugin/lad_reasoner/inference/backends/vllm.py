@@ -23,11 +23,11 @@ from typing import Any, Final
 
 from lad_reasoner.inference.answer_score import answer_step, forced_text, score_from_chances, spelling_tokens
 from lad_reasoner.inference.backends.messages import chat_pictures, request_seed
-from lad_reasoner.inference.backends.structured import template_regex
 from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.weights import model_digest
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.task.response import template_regex
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
 __all__ = ["VllmBackend"]

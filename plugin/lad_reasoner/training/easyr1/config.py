@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -74,11 +74,13 @@ class EasyR1Config:
         values: Dotted key to value, for every key that a user may set.
         given: The keys that the file or the command line set.
         source: The file, or None.
+        structured: Whether rollouts are held to the answer template: an option of the command, which is no key.
     """
 
     values: Mapping[str, Any]
     given: frozenset[str]
     source: Path | None
+    structured: bool = False
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -91,7 +93,7 @@ class EasyR1Config:
     def replace(self, **changes: object) -> EasyR1Config:
         """Return a copy with other values; ``__`` in a name stands for a dot."""
         dotted = {name.replace("__", "."): value for name, value in changes.items()}
-        return EasyR1Config({**self.values, **dotted}, self.given | set(dotted), self.source)
+        return replace(self, values={**self.values, **dotted}, given=self.given | set(dotted))
 
     def as_tree(self) -> dict[str, Any]:
         """Return the configuration as EasyR1's YAML nests it."""
@@ -112,12 +114,15 @@ def read_keys(trainer: Trainer | None = None) -> dict[str, Key]:
     return read_snapshot()
 
 
-def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> EasyR1Config:
+def load_config(
+    words: Sequence[str], keys: Mapping[str, Key] | None = None, *, structured: bool = False
+) -> EasyR1Config:
     """Read ``config=FILE key=value ...``.
 
     Args:
         words: The command line.
         keys: EasyR1's keys; the snapshot's by default.
+        structured: Whether rollouts are held to the answer template.
 
     Raises:
         UsageError: A word is not ``key=value``, a key is unknown, or a value has the wrong type.
@@ -138,7 +143,7 @@ def load_config(words: Sequence[str], keys: Mapping[str, Key] | None = None) -> 
         merged = OmegaConf.merge(OmegaConf.structured(_schema(keys)), *layers)
         tree = OmegaConf.to_container(merged, resolve=True)
     values = {name: _get(tree, name) for name, key in keys.items() if key.settable}
-    return EasyR1Config(_resolve_paths(values), frozenset(names), source)
+    return EasyR1Config(_resolve_paths(values), frozenset(names), source, structured)
 
 
 def resolve_path(path: str) -> Path:

@@ -16,6 +16,7 @@ from lad_reasoner.training.preflight.algorithm import CHOICES
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.model_size import GIB, Memory, gigabytes, training_memory
 from lad_reasoner.training.verl.overrides import translate
+from lad_reasoner.training.verl.structured import refuse_structured
 
 __all__ = ["MACHINE_CHECKS", "describe_memory"]
 
@@ -62,6 +63,22 @@ def _is_reported_elsewhere(known: Known, key: str) -> bool:
     """Whether EasyR1 rejects the value too, which has its own check."""
     names = CHOICES.get(key)
     return known.config.values.get(key, "") is None or (names is not None and known[key] not in names)
+
+
+def check_structured(known: Known) -> Iterator[Finding]:
+    """Structured rollouts have an engine that can hold them to the template."""
+    if known.trainer is None or not known.config.structured:
+        return
+    try:
+        refuse_structured(known.config, known.trainer.name, vllm=known.gpu or joins_cluster())
+    except UsageError as fault:
+        yield error(fault.where or "data.max_response_length", fault.problem, remedy=fault.remedy)
+        return
+    yield note(
+        "--structured",
+        "every response follows the template, so the structure reward is always 1 and adds nothing to an advantage",
+        remedy="Read accuracy and response length instead of structure in the log",
+    )
 
 
 def check_packages(known: Known) -> Iterator[Finding]:
@@ -186,6 +203,7 @@ def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]
 MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
     check_trainer,
     check_translation,
+    check_structured,
     check_packages,
     check_nodes,
     check_gpus,

@@ -18,6 +18,7 @@ from lad_reasoner.training.metrics import attempts_of
 from lad_reasoner.training.runtimes import RolloutEngine, cpu_runtime
 from lad_reasoner.training.verl.hydra import as_words, lay_over
 from lad_reasoner.training.verl.overrides import EXTERNAL_LIB, SAVE_CONTENTS, run_overrides, translate
+from lad_reasoner.training.verl.structured import refuse_structured, structured_overrides
 
 __all__ = ["CONFIG_COPY", "Command", "build_command", "finds_gpu", "next_attempt", "trainer_environment"]
 
@@ -73,14 +74,15 @@ def build_command(
         engine: What samples the responses of verl on a CPU.
 
     Raises:
-        UsageError: verl has no counterpart for a key.
+        UsageError: verl has no counterpart for a key, or nothing can hold the rollouts to the template.
         RunError: EasyR1 without a GPU.
     """
+    refuse_structured(config, trainer.name, vllm=gpu or engine == "vllm")
     if trainer.name == "easyr1":
         if not gpu:
             raise RunError("EasyR1 needs a GPU", remedy="Without one, install verl instead: it has a CPU runtime")
         return Command([python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=False)
-    overrides = translate(config, keys)
+    overrides = translate(config, keys) | (structured_overrides() if config.structured else {})
     if not gpu:
         # Models are small on a CPU, so each checkpoint also holds a model folder that can be used directly.
         overrides[SAVE_CONTENTS] = [*cast("list[str]", overrides[SAVE_CONTENTS]), "hf_model"]
