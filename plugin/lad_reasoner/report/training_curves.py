@@ -24,6 +24,7 @@ __all__ = [
     "draw_diagnostics",
     "draw_lengths",
     "draw_overview",
+    "draw_panels",
     "last_values",
     "read_runs",
     "write_plots",
@@ -39,7 +40,7 @@ OVERVIEW: Final = {
     "kl": "KL to the reference (nats a token)",
 }
 #: Metrics that are shares: their axis is the same in every picture.
-_SHARES: Final = ("structure", "accuracy", "f1", "unanimous_right", "unanimous_wrong")
+_SHARES: Final = ("structure", "accuracy", "f1", "unanimous", "unanimous_right", "unanimous_wrong")
 _COLUMNS: Final = 4
 
 #: Tokens that an axis of response lengths spans at least, so that noise does not look like a trend. Our choice.
@@ -166,23 +167,31 @@ def write_plots(runs: Sequence[Run], out: Path) -> list[Path]:
 
 def draw_overview(runs: Sequence[Run]) -> Figure:
     """Draw reward, its parts, F1, response length and KL over the steps; what nobody logged is marked n/a."""
-    return _draw_six(runs, OVERVIEW)
+    return draw_panels(runs, OVERVIEW)
 
 
 def draw_diagnostics(runs: Sequence[Run]) -> Figure | None:
     """Draw unanimous groups, reward spread, entropy, clip share and gradient norm; None if no run logged any."""
     logged = any(run.series(name)[0] for run in runs for name in DIAGNOSTICS)
-    return _draw_six(runs, DIAGNOSTICS) if logged else None
+    return draw_panels(runs, DIAGNOSTICS) if logged else None
 
 
-def _draw_six(runs: Sequence[Run], panels: Mapping[str, str]) -> Figure:
+def draw_panels(runs: Sequence[Run], panels: Mapping[str, str], *, columns: int = 3) -> Figure:
+    """Draw one panel per metric over the steps, in rows of ``columns``; a metric that no run logged is marked n/a.
+
+    Args:
+        runs: The runs, one colour each.
+        panels: Metric and title of each panel, in order.
+        columns: Panels per row.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5.8), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.67 * columns, 2.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, (name, title) in zip(axes.flat, panels.items(), strict=True):
         _draw_panel(axis, runs, name, title)
-    for axis in axes[1]:
+    for axis in axes[-1]:
         axis.set_xlabel("GRPO step")
     _add_legend(figure, runs)
     return figure
