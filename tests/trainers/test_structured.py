@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.trainers.preflight.kit import EASYR1, KEYS
 
@@ -63,6 +66,15 @@ def test_the_check_notes_that_the_structure_reward_is_constant(good_words):
     assert line.startswith("note: --structured: ")
     assert "the structure reward is always 1" in line
     assert found(config_of(good_words, structured=False), VERL, gpu=True) == []
+
+
+def test_answers_other_than_yes_and_no_are_refused(good_words, workshop, tmp_path):
+    rows = pq.read_table(workshop / "train.parquet").to_pylist()
+    gold = json.loads(rows[0]["answer"]) | {"answers": "classes"}
+    rows[0]["answer"] = json.dumps(gold)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "classes.parquet")
+    first, _ = found(config_of(good_words, f"data.train_files={tmp_path}/classes.parquet"), VERL, gpu=True)
+    assert first.startswith("error: data.train_files: --structured admits only")
 
 
 def test_copies_of_a_config_keep_the_option(good_words):

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from lad_reasoner.support.errors import UsageError, install_hint
 from lad_reasoner.support.findings import Finding, error, note, warning
+from lad_reasoner.task.task import LABELS
 from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
 from lad_reasoner.training.preflight.algorithm import CHOICES
 from lad_reasoner.training.preflight.context import Known
@@ -74,6 +75,9 @@ def check_structured(known: Known) -> Iterator[Finding]:
     except UsageError as fault:
         yield error(fault.where or "data.max_response_length", fault.problem, remedy=fault.remedy)
         return
+    if known.train is not None and (others := sorted(set(known.train.labels) - set(LABELS))):
+        problem = f"--structured admits only {' and '.join(LABELS)}, but {others[0]} is a right answer in this file"
+        yield error("data.train_files", problem, remedy="Leave out --structured, or build the file with yes and no")
     yield note(
         "--structured",
         "every response follows the template, so the structure reward is always 1 and adds nothing to an advantage",
