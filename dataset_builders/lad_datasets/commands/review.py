@@ -28,6 +28,11 @@ def review(
         list[Path] | None,
         typer.Option(help="Decisions of a reviewer: print the rates. Give it twice to compare two reviewers."),
     ] = None,
+    rationales: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictions: fill FOLDER with their reasoning, without model, answer and truth, to judge."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Write a page for accepting, rejecting and editing annotations, or print the rates of the decisions.
@@ -35,6 +40,8 @@ def review(
     Example: lad review qa --sample 300
 
     Example: lad review qa --decisions qa/decisions.jsonl
+
+    Example: lad review blind --rationales base.jsonl --rationales grpo.jsonl --sample 100
     """
     from lad_datasets.annotate.review import read_rates, write_page
 
@@ -48,12 +55,16 @@ def review(
         else:
             _print_rates(rates)
         return
+    if rationales:
+        from lad_datasets.annotate.blind import write_blind
+
+        write_blind(rationales, folder, data=data, sample=sample, seed=seed)
     page, shown = write_page(folder, sample=sample, seed=seed)
     if as_json:
         print_json({"page": str(page), "pairs": shown})
     else:
         echo(page)
-    echo(_next_steps(folder, page, shown), err=True)
+    echo(_blind_steps(folder, page, shown) if rationales else _next_steps(folder, page, shown), err=True)
 
 
 def _next_steps(folder: Path, page: Path, shown: int) -> str:
@@ -63,6 +74,15 @@ def _next_steps(folder: Path, page: Path, shown: int) -> str:
         f"Move the exported file to {saved}, then\n"
         f"  lad review {quoted} --decisions {shlex.quote(str(saved))}   # prints the rates\n"
         f"  lad build sft --annotations {quoted} --out sft   # applies the decisions"
+    )
+
+
+def _blind_steps(folder: Path, page: Path, shown: int) -> str:
+    quoted = shlex.quote(str(folder))
+    return (
+        f"Next: two people open {page}, judge its {shown} texts each and press Export decisions. Then\n"
+        f"  lad review {quoted} --decisions A.jsonl --decisions B.jsonl --decisions {quoted}/extractor.jsonl\n"
+        "prints how far they agree with each other and with the extractor (Cohen's kappa)."
     )
 
 
