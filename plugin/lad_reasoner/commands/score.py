@@ -25,6 +25,7 @@ from lad_reasoner.support.errors import UsageError
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.boxes import BoxScore
     from lad_reasoner.evaluation.classes import ClassScore
+    from lad_reasoner.evaluation.judge import JudgeScore
     from lad_reasoner.evaluation.outcomes import System
     from lad_reasoner.evaluation.rationales import RationaleScore
     from lad_reasoner.evaluation.score import RunScore
@@ -63,6 +64,14 @@ def score_command(
         list[Path] | None,
         typer.Option(help="With --rationales: file of `lad predict --without-images` for each run, in their order."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="With --rationales: address of an OpenAI-compatible server whose model judges the words too."
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Name of the judge on the server.")] = None,
+    judge_limit: Annotated[int, typer.Option(min=1, help="Replies of each run that are judged.")] = 200,
     masks: Annotated[
         Path | None, typer.Option(help="Root of the dataset with its masks: score points and places too.")
     ] = None,
@@ -95,15 +104,17 @@ def score_command(
         raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
     classes = _score_classes(systems, resamples=resamples, seed=seed)
     boxes = _score_boxes(systems, masks, resamples=resamples, seed=seed)
+    judges = _ask_judge(systems, judge, judge_model, judge_limit, seed=seed) if rationales else []
     if as_json:
-        items: dict[str, Sequence[RunScore | RationaleScore | ClassScore | BoxScore]]
+        items: dict[str, Sequence[RunScore | RationaleScore | ClassScore | BoxScore | JudgeScore]]
         items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes, "boxes": boxes}
+        items["judges"] = judges
         printed = {name: [item.to_dict() for item in group] for name, group in items.items()}
         print_json({"protocol": protocol, **printed, "paper": _paper_rows() if paper else []})
         return
     _print_result(systems, runs, constants, paper=paper, resamples=resamples, seed=seed)
     _print_details(runs, constants, by, details=details, paper=paper)
-    _print_further(classes, boxes, reasons)
+    _print_further(classes, boxes, reasons, judges)
 
 
 def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"]) -> list[RunScore]:
@@ -126,12 +137,24 @@ def _score_reasons(
 
 def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequence[Path]) -> list[System]:
     """Return the systems with the answers asked again; the first of them are the files of predictions."""
-    from lad_reasoner.evaluation.score import add_again
+    from lad_reasoner.evaluation.again import add_again
 
     if again and len(again) != len(predictions):
         problem = f"{len(again)} files for {len(predictions)} runs"
         raise UsageError(problem, where="--again", remedy="Give one for each file of predictions")
     return [*map(add_again, systems, again), *systems[len(again) :]]
+
+
+def _ask_judge(
+    systems: Sequence[System], url: str | None, model: str | None, limit: int, *, seed: int
+) -> list[JudgeScore]:
+    if url is None:
+        return []
+    if not model:
+        raise UsageError("--judge needs --judge-model, the judge's name on the server")
+    from lad_reasoner.evaluation.judge import judge
+
+    return [judge(system, url=url, model=model, limit=limit, seed=seed) for system in systems]
 
 
 def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> list[ClassScore]:
@@ -149,15 +172,19 @@ def _score_boxes(systems: Sequence[System], masks: Path | None, *, resamples: in
 
 
 def _print_further(
-    classes: Sequence[ClassScore], boxes: Sequence[BoxScore], reasons: Sequence[RationaleScore]
+    classes: Sequence[ClassScore],
+    boxes: Sequence[BoxScore],
+    reasons: Sequence[RationaleScore],
+    judges: Sequence[JudgeScore],
 ) -> None:
-    from lad_reasoner.evaluation.table import box_table, class_tables, rationale_tables
+    from lad_reasoner.evaluation.table import box_table, class_tables, judge_table, rationale_tables
 
     print_all(
         [
             *(class_tables(classes) if classes else ()),
             *([box_table(boxes)] if boxes else ()),
             *(rationale_tables(reasons) if reasons else ()),
+            *([judge_table(judges)] if judges else ()),
         ]
     )
 

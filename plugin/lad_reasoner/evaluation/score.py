@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import unchanged
-from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.task import ANOMALOUS, LOCO_CATEGORIES
 
 __all__ = ["GroupScore", "RunScore", "Share", "score_run", "score_system"]
@@ -174,33 +173,6 @@ def read_system(predictions: Path, data: Path | None, protocol: Protocol, *, nam
         truths = read_truths(source)
     scored = select(truths, protocol)
     return join(name or predictions.stem, read_replies(read), scored=scored, known=truths, frame=frame_of(read))
-
-
-def add_again(system: System, path: Path) -> System:
-    """Return a system with the answers to its questions asked again by `lad predict --without-images`.
-
-    Raises:
-        DataError: The file cannot be read, or was not made from replies at all.
-    """
-    if "reasoning_of" not in read_run_card(path):
-        raise DataError("these predictions were not made with lad predict --without-images", where=path)
-    answers: dict[tuple[str, int], str] = {}
-    truths = {row.truth.pair_id: row.truth for row in system.rows}
-    for line in read_predictions(path):
-        if line.pair_id in truths:
-            said = read_response(line.response, truths[line.pair_id].gold).answer
-            answers[line.pair_id, line.sample] = said or ""
-    rows = tuple(
-        replace(
-            row,
-            replies=tuple(
-                replace(reply, again=answers.get((row.truth.pair_id, sample)))
-                for sample, reply in enumerate(row.replies)
-            ),
-        )
-        for row in system.rows
-    )
-    return replace(system, rows=rows)
 
 
 def data_of(predictions: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.table import Table
 from lad_reasoner.evaluation.boxes import BOX_FIGURES, BoxScore
 from lad_reasoner.evaluation.classes import ClassScore
 from lad_reasoner.evaluation.compare import Comparison
+from lad_reasoner.evaluation.judge import JudgeScore
 from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow, pooled_matrix
@@ -25,6 +26,7 @@ __all__ = [
     "choice_table",
     "class_tables",
     "compare_table",
+    "judge_table",
     "overview_table",
     "rationale_comparison",
     "rationale_tables",
@@ -318,6 +320,21 @@ def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:
             *(f"{percent(item.recall.value)} / {percent(item.precision.value)}" if item else "n/a" for item in own),
         )
     yield table
+
+
+def judge_table(scores: Sequence[JudgeScore]) -> Table:
+    """Return what a judge model makes of the reasoning, a row per run and question."""
+    table = Table(title="Judge, in percent: verdicts that are the same in both orders")
+    for name in ("run", "question"):
+        table.add_column(name)
+    for name in ("asked", "unread", "stable", "yes", "extractor's yes", "agreement", "kappa"):
+        table.add_column(name, justify="right")
+    for score in scores:
+        for question, item in (("something is wrong", score.asserts), ("the query's violation", score.names)):
+            shares = (item.stable, item.yes, item.extractor_yes, item.agreement)
+            kappa = "n/a" if item.kappa is None else f"{item.kappa:.2f}"
+            table.add_row(score.name, question, str(item.asked), str(item.unread), *map(percent, shares), kappa)
+    return table
 
 
 def rationale_comparison(names: Sequence[tuple[str, str]], differences: Sequence[Mapping[str, Estimate]]) -> Table:

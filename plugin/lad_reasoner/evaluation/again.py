@@ -1,0 +1,40 @@
+"""The answers of questions that were asked again with a reply's own words alone (`lad predict --without-images`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lad_reasoner.evaluation.outcomes import System
+from lad_reasoner.inference.predictions import read_predictions, read_run_card
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.classes import read_response
+
+__all__ = ["add_again"]
+
+
+def add_again(system: System, path: Path) -> System:
+    """Return a system with the answers to its questions asked again by `lad predict --without-images`.
+
+    Raises:
+        DataError: The file cannot be read, or was not made from replies at all.
+    """
+    if "reasoning_of" not in read_run_card(path):
+        raise DataError("these predictions were not made with lad predict --without-images", where=path)
+    answers: dict[tuple[str, int], str] = {}
+    truths = {row.truth.pair_id: row.truth for row in system.rows}
+    for line in read_predictions(path):
+        if line.pair_id in truths:
+            said = read_response(line.response, truths[line.pair_id].gold).answer
+            answers[line.pair_id, line.sample] = said or ""
+    rows = tuple(
+        replace(
+            row,
+            replies=tuple(
+                replace(reply, again=answers.get((row.truth.pair_id, sample)))
+                for sample, reply in enumerate(row.replies)
+            ),
+        )
+        for row in system.rows
+    )
+    return replace(system, rows=rows)
