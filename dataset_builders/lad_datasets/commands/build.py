@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lad_datasets.commands import annotate as annotate_cli
+from lad_datasets.commands import download as download_cli
 from lad_datasets.commands import filter as filter_cli
 from lad_datasets.commands import init as init_cli
 from lad_datasets.commands import review as review_cli
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     review_cli.register(app)
     filter_cli.register(app)
     init_cli.register(app)
+    download_cli.register(app)
 
 
 class Subset(StrEnum):

@@ -48,7 +48,7 @@ class _LadGroup(HelpGroup):
     """Lists the verbs in the order of the work."""
 
     ORDER = (
-        *("init", "build", "annotate", "review", "check", "predict", "ask", "serve", "filter"),
+        *("download", "init", "build", "annotate", "review", "check", "predict", "ask", "serve", "filter"),
         *("score", "compare", "plot", "report", "demo"),
     )
 
@@ -82,7 +82,7 @@ def show_messages() -> None:
 INTERRUPTED: Final = 130
 
 #: Verbs of `lad` and `easyr1` that continue where they stopped. Bare `easyr1 config=FILE` trains too.
-RESUMABLE: Final = frozenset({"annotate", "demo", "predict", "train"})
+RESUMABLE: Final = frozenset({"annotate", "demo", "download", "predict", "train"})
 
 
 def build_app() -> typer.Typer:

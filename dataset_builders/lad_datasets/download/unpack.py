@@ -1,0 +1,102 @@
+"""Unpack an archive that anyone may have made: no path leads out, no link or device is made, the size is bounded."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import name_write_errors
+
+__all__ = ["MAX_FILES", "MAX_RATIO", "move_root", "unpack"]
+
+#: Bounds of what an archive may hold. Our choice: MMAD, the largest, has about 40,000 files; photos hardly shrink.
+MAX_FILES: Final = 200_000
+MAX_RATIO: Final = 20
+
+_REMEDY: Final = "Download the archive again from the dataset's own page"
+_BROKEN: Final = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or (compressed) tar archive into an empty folder.
+
+    Raises:
+        DataError: The archive is broken, would write outside the folder, holds a link or device, or unpacks to more
+            than ``MAX_FILES`` files or ``MAX_RATIO`` times its size.
+    """
+    folder.mkdir(parents=True)
+    left = MAX_RATIO * max(archive.stat().st_size, 1 << 20)
+    try:
+        with name_write_errors(folder):
+            for number, (name, source) in enumerate(_iter_files(archive), start=1):
+                if number > MAX_FILES:
+                    raise DataError(f"it holds more than {MAX_FILES:,} files", where=archive, remedy=_REMEDY)
+                target = folder / _safe(name, archive)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as file:
+                    left -= _copy(source, file, left, archive)
+    except (*_BROKEN, FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"a broken archive ({error})", where=archive, remedy=_REMEDY) from error
+
+
+def _iter_files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield name and content of each regular file, in order; a tar is read once from start to end."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as pack:
+            for info in pack.infolist():
+                if info.is_dir():
+                    continue
+                if (info.external_attr >> 28) not in {0, 8}:  # the file type of Unix; 8 is a regular file
+                    raise DataError(f"it holds a link or device ({info.filename})", where=archive, remedy=_REMEDY)
+                with pack.open(info) as content:
+                    yield info.filename, content
+        return
+    with tarfile.open(archive, "r:*") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            extracted = tar.extractfile(member) if member.isreg() else None
+            if extracted is None:
+                raise DataError(f"it holds a link or device ({member.name})", where=archive, remedy=_REMEDY)
+            yield member.name, extracted
+
+
+def _safe(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:
+        raise DataError(f"an entry would be written outside the folder ({name})", where=archive, remedy=_REMEDY)
+    return path
+
+
+def _copy(source: IO[bytes], target: IO[bytes], left: int, archive: Path) -> int:
+    written = 0
+    while chunk := source.read(1 << 20):
+        written += len(chunk)
+        if written > left:
+            problem = f"it unpacks to more than {MAX_RATIO} times its size, possibly a decompression bomb"
+            raise DataError(problem, where=archive, remedy=_REMEDY)
+        target.write(chunk)
+    return written
+
+
+def move_root(folder: Path, layout: str, out: Path) -> None:
+    """Move the folder that holds the layout's path to its final place.
+
+    Raises:
+        DataError: The layout is nowhere.
+    """
+    depth = len(PurePosixPath(layout).parts)
+    for path in sorted(folder.rglob(PurePosixPath(layout).name), key=lambda path: len(path.parts)):
+        root = path.parents[depth - 1]
+        if root.is_relative_to(folder) and (root / layout).exists():
+            root.replace(out)
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+    raise DataError(f"the archive has no {layout}", where=folder, remedy=_REMEDY)
