@@ -275,6 +275,8 @@ def write_report(
     masks: StrPath | None = None,
     training: Mapping[str, StrPath] | None = None,
     pair_id: str | None = None,
+    sft: StrPath | None = None,
+    before_after: tuple[str, str] | None = None,
     title: str = "Logical anomaly detection",
     limit: int | None = None,
     single_file: bool = False,
@@ -293,7 +295,9 @@ def write_report(
         protocol: "paper" leaves structural anomalies out, "all" scores every pair.
         masks: Root of the dataset, to show where anomalies are.
         training: Checkpoint folder of GRPO runs by label, for figure 5.
-        pair_id: The pair of figure 7. Default: one on which the models disagree.
+        pair_id: The pair of figures 3 and 7. Default: one on which the models disagree.
+        sft: Folder of `lad build sft`, for figure 2.
+        before_after: Names of the runs before and after SFT, for figure 3.
         title: Heading of the page.
         limit: Show only this many pairs, the first run's worst; scores use all.
         single_file: Put everything into one HTML file.
@@ -325,8 +329,22 @@ def write_report(
         content = read_content(
             files, source, protocol, limit=limit, masks=_path(masks), resamples=resamples, seed=seed
         )
-        pictures = page.write_report(content, folder, options)
-        notes = write_figures(content, pictures, folder / "figures", training=runs, pair_id=pair_id)
+        notes: list[str] = []
+
+        def plot(pictures: page.ReportPictures) -> list[page.PlottedFigure]:
+            plotted, left_out = write_figures(
+                content,
+                pictures,
+                folder / "figures",
+                training=runs,
+                pair_id=pair_id,
+                sft=_path(sft),
+                before_after=before_after,
+            )
+            notes.extend(left_out)
+            return plotted
+
+        page.write_report(content, folder, options, plot)
     return Report(folder / "index.html", tuple(notes))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -9,11 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.report.conftest import WriteRuns, draw_pairs, write_pairs, write_predictions
+from matplotlib.figure import Figure
+from tests.report.conftest import WriteRuns, draw_pairs, png, write_pairs, write_predictions
 
+from lad_reasoner.api import write_report as write_whole_report
 from lad_reasoner.report.content import read_content
 from lad_reasoner.report.figures import _disputed, draw_sizes, spread, write_figures
 from lad_reasoner.report.page import ReportOptions, write_report
+from lad_reasoner.report.plotting import mark_cut
+from lad_reasoner.support.errors import DataError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +81,8 @@ def test_a_figure_of_an_earlier_report_does_not_stay(write_runs: WriteRuns, tmp_
     content = read_content(runs, data, "paper", resamples=20)
     pictures = write_report(content, tmp_path / "out", ReportOptions())
     (tmp_path / "figure-5.png").write_bytes(b"an earlier run's")
-    notes = write_figures(content, pictures, tmp_path)
-    assert [note[:8] for note in notes] == ["figure 5", "figure 6"]
+    _, notes = write_figures(content, pictures, tmp_path)
+    assert [note[:8] for note in notes] == ["figure 2", "figure 3", "figure 5", "figure 6"]
     assert sorted({path.stem for path in tmp_path.glob("figure-*")}) == ["figure-4", "figure-7"]
 
 
@@ -87,8 +93,8 @@ def test_hostile_reasoning_is_drawn_as_text(tmp_path: Path) -> None:
     run = write_predictions(tmp_path / "base.jsonl", data, responses={pair.pair_id: text for pair in pairs})
     content = read_content([run], data, "all", resamples=20)
     pictures = write_report(content, tmp_path / "out", ReportOptions())
-    notes = write_figures(content, pictures, tmp_path / "figures", pair_id=pairs[5].pair_id)
-    assert [note[:8] for note in notes] == ["figure 5", "figure 6"]
+    _, notes = write_figures(content, pictures, tmp_path / "figures", pair_id=pairs[5].pair_id)
+    assert [note[:8] for note in notes] == ["figure 2", "figure 3", "figure 5", "figure 6"]
     from xml.etree import ElementTree as ET
 
     for file in (tmp_path / "figures").glob("*.svg"):
@@ -108,3 +114,64 @@ def test_a_model_folder_with_broken_weights_ends_in_no_traceback(tmp_path: Path,
     content = replace(content, runs=(replace(content.runs[0], card=card),))
     assert "the size of no model is known" in draw_sizes(content)
     assert "figure 6 leaves out a model" in caplog.text
+
+
+def write_sft(folder: Path, rows: int) -> Path:
+    folder.mkdir()
+    (folder / "1.png").write_bytes(png(1))
+    said = [("user", "<image>\nIs it $sound$?"), ("assistant", "No. One <b>pin</b> is missing.")]
+    row = {"messages": [{"role": role, "content": text} for role, text in said], "images": ["1.png"]}
+    (folder / "train.json").write_text(json.dumps([row] * rows))
+    return folder
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_page_shows_and_links_every_figure(write_runs: WriteRuns, tmp_path: Path, single: bool) -> None:
+    data, runs = write_runs(30)
+    sft = write_sft(tmp_path / "sft", 3)
+    made = write_whole_report(
+        runs, tmp_path / "out", data=data, sft=sft, before_after=("base", "sft"), resamples=20, single_file=single
+    )
+    page = made.page.read_text()
+    shown = [int(number) for number in re.findall(r"<figcaption>Figure (\d)", page)]
+    assert shown == [2, 3, 4, 7]
+    assert [note[:8] for note in made.notes] == ["figure 5", "figure 6"]
+    section = page[page.index('id="figures"') : page.index('id="runs"')]
+    sources = re.findall(r'(?:src|href)="([^"]+)"', section)
+    if single:
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+    else:
+        assert len(sources) == 4 * 3
+        assert all((tmp_path / "out" / source).is_file() for source in sources)
+
+
+def test_figures_2_and_3_name_what_is_wrong(write_runs: WriteRuns, tmp_path: Path) -> None:
+    data, runs = write_runs(30)
+    content = read_content(runs, data, "paper", resamples=20)
+    pictures = write_report(content, tmp_path / "out", ReportOptions())
+    with pytest.raises(UsageError, match=r"--before-after: there is no run 'grpo'. Use base, sft"):
+        write_figures(content, pictures, tmp_path / "f", before_after=("base", "grpo"))
+    for text in ("", "[]", "[1]", '[{"messages": [], "images": ["1.png"]}]', '{"a": 1}'):
+        (tmp_path / "train.json").write_text(text)
+        with pytest.raises(DataError, match=r"train\.json: (no SFT data can be read|the SFT data is empty)"):
+            write_figures(content, pictures, tmp_path / "f", sft=tmp_path)
+
+
+def test_models_of_one_size_have_a_row_each(write_runs: WriteRuns) -> None:
+    data, runs = write_runs(60)
+    content = read_content(runs, data, "all", resamples=20)
+    for run in content.runs:
+        run.card["model"] = "my-3B"
+    figure = draw_sizes(content)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["base", "sft"]
+    assert [axes.get_xlim() for axes in figure.axes] == [(0, 108)] * 2
+    assert [len(axes.patches) for axes in figure.axes] == [2, 2]
+
+
+@pytest.mark.parametrize(("low", "strokes"), [(0.0, 0), (-1.0, 0), (40.0, 2)])
+def test_an_axis_that_does_not_begin_at_zero_is_marked(low: float, strokes: int) -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(low, 50)
+    mark_cut(axes)
+    assert len(axes.lines) == strokes
+    assert axes.get_ylim() == (low, 50)

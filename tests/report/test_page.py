@@ -236,7 +236,7 @@ def test_the_command_writes_page_and_figures(
     told = capsys.readouterr()
     assert stop.value.code == 0
     assert told.out == f"{out / 'index.html'}\n"
-    assert told.err.startswith("figure 6 is not drawn: the size of no model is known")
+    assert told.err.startswith("figure 2 is left out: no SFT data was named")
     names = {f"figure-{number}.{form}" for number in (4, 5, 7) for form in ("svg", "png")}
     assert {file.name for file in (out / "figures").iterdir()} == names
 

@@ -33,7 +33,13 @@ def report_command(
     training: Annotated[
         list[str] | None, typer.Option(help="LABEL=FOLDER of a GRPO run, for figure 5; may be given again.")
     ] = None,
-    pair: Annotated[str | None, typer.Option(help="pair_id of figure 7. Default: one the models dispute.")] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="pair_id of figures 3 and 7. Default: one on which the models differ.")
+    ] = None,
+    sft: Annotated[Path | None, typer.Option(help="Folder of `lad build sft`, for figure 2.")] = None,
+    before_after: Annotated[
+        str | None, typer.Option(help="BEFORE=AFTER: the runs before and after SFT, such as base=sft, for figure 3.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Logical anomaly detection",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Show only so many pairs, the first run's worst; scores use all.")
@@ -68,6 +74,8 @@ def report_command(
         masks=masks,
         training=dict(runs),
         pair_id=pair,
+        sft=sft,
+        before_after=_names(before_after) if before_after else None,
         title=title,
         limit=limit,
         single_file=single_file,
@@ -79,6 +87,13 @@ def report_command(
     for note in written.notes:
         echo(note, err=True)
     echo(written.page)
+
+
+def _names(text: str) -> tuple[str, str]:
+    before, separator, after = text.partition("=")
+    if not (before and separator and after):
+        raise UsageError(f"{text!r} is not BEFORE=AFTER, such as base=sft", where="--before-after")
+    return before, after
 
 
 def _training(text: str) -> tuple[str, Path]:

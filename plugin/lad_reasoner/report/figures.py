@@ -1,4 +1,4 @@
-"""The paper's figures 4 to 7, plotted from your own runs as SVG and PNG."""
+"""The paper's figures 2 to 7, plotted from your own runs as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +15,12 @@ from matplotlib.figure import Figure
 
 from lad_reasoner.evaluation.paper import TABLE_1
 from lad_reasoner.models.weights import parameter_count
+from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
-from lad_reasoner.report.page import ReportPictures
-from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, save_figure
+from lad_reasoner.report.page import PlottedFigure, ReportPictures
+from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, mark_cut, save_figure
+from lad_reasoner.report.sft_samples import read_sft_samples
 from lad_reasoner.report.training_curves import Run
 from lad_reasoner.report.training_curves import draw_lengths as plot_lengths
 from lad_reasoner.support.errors import DataError, UsageError
@@ -37,6 +40,15 @@ _SHORTENED: Final = 420
 _LINE_POINTS: Final = 14
 _NAME_POINTS: Final = 11
 
+_CAPTIONS: Final = {
+    2: "samples of the SFT data",
+    3: "the same query before and after SFT",
+    4: "anomalies found by the last model, with its reasoning",
+    5: "response length over GRPO steps",
+    6: "accuracy and F1 by model size",
+    7: "all models on one pair",
+}
+
 
 def write_figures(
     content: Content,
@@ -45,7 +57,9 @@ def write_figures(
     *,
     training: Sequence[tuple[str, Path]] = (),
     pair_id: str | None = None,
-) -> list[str]:
+    sft: Path | None = None,
+    before_after: tuple[str, str] | None = None,
+) -> tuple[list[PlottedFigure], list[str]]:
     """Write every figure that the runs allow.
 
     Args:
@@ -53,31 +67,77 @@ def write_figures(
         pictures: Its pictures.
         folder: Where ``figure-N.svg`` and ``figure-N.png`` go.
         training: Label and checkpoint folder of each GRPO run, for figure 5.
-        pair_id: The pair of figure 7; the one on which the models differ most by default.
+        pair_id: The pair of figures 3 and 7; by default one on which their models differ.
+        sft: Folder of `lad build sft`, for figure 2.
+        before_after: Names of the runs before and after SFT, for figure 3.
 
     Returns:
-        A line for each figure that was not drawn, and why.
+        The figures, and a line for each that was not plotted, with the reason.
 
     Raises:
-        UsageError: ``pair_id`` is not among the pairs shown.
+        UsageError: ``pair_id`` is not among the pairs shown, or ``before_after`` names no run.
+        DataError: ``sft`` has no SFT data, or an image of it cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[int, Callable[[], Figure | str]] = {
+        2: lambda: draw_sft_samples(sft),
+        3: lambda: draw_before_after(content, pictures, before_after, pair_id),
         4: lambda: draw_examples(content, pictures),
         5: lambda: draw_lengths(training),
         6: lambda: draw_sizes(content),
         7: lambda: draw_variants(content, pictures, _disputed(content, pair_id)),
     }
-    notes = []
+    notes, plotted = [], []
     for number, draw in figures.items():
         drawn = draw()
         if isinstance(drawn, str):
-            notes.append(f"figure {number} is not drawn: {drawn}")
+            notes.append(f"figure {number} is left out: {drawn}")
             for suffix in ("svg", "png"):  # an earlier report's would be taken for this one's
                 (folder / f"figure-{number}.{suffix}").unlink(missing_ok=True)
             continue
         save_figure(drawn, folder, f"figure-{number}")
-    return notes
+        plotted.append(PlottedFigure(f"figure-{number}", f"Figure {number}: {_CAPTIONS[number]}", folder))
+    return plotted, notes
+
+
+def draw_sft_samples(sft: Path | None) -> Figure | str:
+    """Plot figure 2: questions and answers of the SFT data, of different categories where there are."""
+    if sft is None:
+        return "no SFT data was named; give --sft FOLDER"
+    chosen = read_sft_samples(sft, _PANELS)
+    figure = Figure(figsize=(11, 2.5 * len(chosen)), layout="constrained")
+    rows = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=(1, 2.6))
+    for (shown, said), sample in zip(rows, chosen, strict=True):
+        shown.imshow(decode(read_image_bytes(sample.image), sample.image))
+        shown.set_axis_off()
+        _write_lines(
+            said, [(f"Q: {sample.question}", {"weight": "bold", "color": ACCENT}), (f"A: {sample.answer}", {})]
+        )
+    return figure
+
+
+def draw_before_after(
+    content: Content, pictures: ReportPictures, names: tuple[str, str] | None, pair_id: str | None
+) -> Figure | str:
+    """Plot figure 3: what a model says about the same query before and after SFT."""
+    if names is None:
+        return "no runs before and after SFT were named; give --before-after BEFORE=AFTER"
+    known = {run.name: run for run in content.runs}
+    if missing := [name for name in names if name not in known]:
+        raise UsageError(f"there is no run {missing[0]!r}", where="--before-after", remedy=f"Use {', '.join(known)}")
+    two = replace(content, runs=tuple(known[name] for name in names))
+    return draw_variants(two, pictures, _disputed(two, pair_id))
+
+
+def _write_lines(axes: Axes, paragraphs: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    axes.set_axis_off()
+    line = 0
+    for text, style in paragraphs:
+        filled = textwrap.fill(textwrap.shorten(_printable(text), _SHORTENED, placeholder=" ..."), 88)
+        below = (0, -line * _LINE_POINTS)
+        options = {"fontsize": 9, "linespacing": 1.25, "parse_math": False} | style
+        axes.annotate(filled, (0, 1), below, "axes fraction", "offset points", va="top", **options)
+        line += filled.count("\n") + 2
 
 
 def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
@@ -121,6 +181,8 @@ def draw_sizes(content: Content) -> Figure | str:
         return "the size of no model is known (no local weights, and no size such as 3B in a name)"
     points += _paper_points(content)
     largest = max(count for _, count, _, _ in points)
+    if len({count for _, count, _, _ in points}) == 1:
+        return _draw_one_size(points)
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     for axes, metric, label in zip(figure.subplots(1, 2), ("accuracy", "f1"), ("accuracy (%)", "F1 (%)"), strict=True):
         for _, count, metrics, colour in points:
@@ -129,10 +191,35 @@ def draw_sizes(content: Content) -> Figure | str:
                 axes.scatter([count], [100 * value], s=area, color=colour, alpha=0.55, edgecolors=colour)
         _leave_room([count for _, count, _, _ in points], axes)
         finish_axes(axes, x="parameters", y=label)
+        mark_cut(axes)
     figure.draw_without_rendering()  # from here on the axes keep their place
     for axes, metric in zip(figure.axes, ("accuracy", "f1"), strict=True):
         known = [(name, count, value) for name, count, metrics, _ in points if (value := metrics[metric]) is not None]
         _name_bubbles(axes, known)
+    return figure
+
+
+def _draw_one_size(points: Sequence[tuple[str, int, dict[str, float | None], str]]) -> Figure:
+    """Plot models of one size as a row each: against parameters, all would stand above each other."""
+    figure = Figure(figsize=(9.5, 1.2 + 0.3 * len(points)), layout="constrained")
+    rows = figure.subplots(1, 2, sharey=True)
+    names = [name for name, _, _, _ in points]
+    for axes, metric, label in zip(rows, ("accuracy", "f1"), ("accuracy (%)", "F1 (%)"), strict=True):
+        for place, (_, _, metrics, colour) in enumerate(points):
+            if (value := metrics[metric]) is not None:
+                axes.barh(place, 100 * value, height=0.6, color=colour)
+                axes.annotate(
+                    f"{100 * value:.1f}",
+                    (100 * value, place),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                )
+        axes.set_xlim(0, 108)
+        finish_axes(axes, x=label)
+    rows[0].set_yticks(range(len(names)), names, parse_math=False)
+    rows[0].invert_yaxis()
     return figure
 
 

@@ -26,7 +26,7 @@ from lad_reasoner.support.percent import percent, points
 from lad_reasoner.support.web import data_uri, source_hash
 from lad_reasoner.task.task import ANOMALOUS, LABELS, LOCO_CATEGORIES, abbreviate
 
-__all__ = ["SINGLE_FILE_PAIRS", "ReportOptions", "ReportPictures", "write_report"]
+__all__ = ["SINGLE_FILE_PAIRS", "FigurePlotter", "PlottedFigure", "ReportOptions", "ReportPictures", "write_report"]
 
 #: More pairs than this make a single file that browsers and mail servers refuse: about 20 MB.
 SINGLE_FILE_PAIRS: Final = 300
@@ -61,13 +61,29 @@ class ReportPictures:
     read: Callable[[str], bytes]
 
 
-def write_report(content: Content, out: Path, options: ReportOptions) -> ReportPictures:
+@dataclass(frozen=True, slots=True)
+class PlottedFigure:
+    """A figure of the report: its name without suffix, what it shows, and its folder."""
+
+    name: str
+    caption: str
+    folder: Path
+
+
+#: Plots figures from the report's pictures, before the page that shows them is written.
+FigurePlotter = Callable[[ReportPictures], Sequence[PlottedFigure]]
+
+
+def write_report(
+    content: Content, out: Path, options: ReportOptions, plot: FigurePlotter | None = None
+) -> ReportPictures:
     """Write ``index.html`` and what it shows into a folder.
 
     Args:
         content: What to show.
         out: An empty or absent folder, or one with an earlier report, which is replaced.
         options: How.
+        plot: Plots the figures into a folder of ``out``; the page shows them.
 
     Raises:
         UsageError: The folder holds something else, or the single file would be too large.
@@ -89,19 +105,36 @@ def write_report(content: Content, out: Path, options: ReportOptions) -> ReportP
         masks=options.masks,
     )
     gallery = gallery_data(content, drawn)
-    context = _context(content, options, drawn)
+    read = store.pictures.__getitem__ if isinstance(store, MemoryStore) else _reader(store.folder)
+    pictures = ReportPictures(drawn, read)
+    plotted = plot(pictures) if plot else ()
+    figures = [_figure_values(figure, out, single=options.single_file) for figure in plotted]
+    context = _context(content, options, drawn) | {"figures": figures}
     if isinstance(store, MemoryStore):
         gallery["images"] = {
             name: data_uri(data, f"image/{name.rpartition('.')[2]}") for name, data in store.pictures.items()
         }
         write_text(out / "index.html", _render(context, inline=_data_script(gallery)))
-        return ReportPictures(drawn, store.pictures.__getitem__)
+        return pictures
     store.keep_only(set(iter_names(drawn)))
     write_text(out / "data.js", _data_script(gallery))
     for name in ("report.css", "report.js"):
         write_text(out / name, _asset(name))
     write_text(out / "index.html", _render(context, inline=None))
-    return ReportPictures(drawn, lambda name: (store.folder / name).read_bytes())
+    return pictures
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _figure_values(figure: PlottedFigure, out: Path, *, single: bool) -> dict[str, str]:
+    """Return what the template shows of a figure: within a single file the picture itself, without links."""
+    svg, png = (figure.folder / f"{figure.name}.{suffix}" for suffix in ("svg", "png"))
+    if single:
+        return {"caption": figure.caption, "source": data_uri(png.read_bytes(), "image/png")}
+    links = {"svg": svg.relative_to(out).as_posix(), "png": png.relative_to(out).as_posix()}
+    return {"caption": figure.caption, "source": links["svg"], **links}
 
 
 def _require_own_folder(out: Path) -> None:

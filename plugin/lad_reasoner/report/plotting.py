@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "GREY", "LINE_COLOURS", "WRONG", "finish_axes", "save_figure"]
+__all__ = ["ACCENT", "GREY", "LINE_COLOURS", "WRONG", "finish_axes", "mark_cut", "save_figure"]
 
 ACCENT: Final = "#0d6a78"
 GREY: Final = "#8b9399"
@@ -27,6 +27,14 @@ def finish_axes(axes: Axes, *, x: str = "", y: str = "") -> None:
     axes.set_ylabel(y)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def mark_cut(axes: Axes) -> None:
+    """Mark a y-axis that does not begin at zero by two strokes at its lower end. Call it when the limits are final."""
+    if axes.get_ylim()[0] > 0:
+        for height in (0.03, 0.06):
+            stroke = axes.plot((-0.012, 0.012), (height - 0.012, height + 0.012), transform=axes.transAxes)[0]
+            stroke.set(color="black", linewidth=1, clip_on=False, zorder=5)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from lad_reasoner.report.plotting import LINE_COLOURS, finish_axes, save_figure
+from lad_reasoner.report.plotting import LINE_COLOURS, finish_axes, mark_cut, save_figure
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import LOCO_CATEGORIES, abbreviate
 from lad_reasoner.training.metrics import DIAGNOSTICS, LOGS, Row, read_metrics
@@ -210,6 +210,7 @@ def draw_lengths(runs: Sequence[Run]) -> Figure | None:
     finish_axes(axes, x="GRPO step", y="response length (tokens)")
     _whole_steps(axes)
     _widen(axes)
+    mark_cut(axes)
     axes.legend(frameon=False)
     return figure
 
@@ -268,6 +269,7 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], name: str, title: str, *, by_ca
         axes.set_ylim(-0.02, 1.02)
     elif name == "response_length":
         _widen(axes)
+    mark_cut(axes)
     if not drawn:
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color="grey")
 

@@ -168,9 +168,9 @@
 
   function verdict(said, label) {
     const right = said.answer === label;
-    const words = said.reason ? " ✓ verdict right, reason wrong" : right ? " ✓ right" : " ✗ wrong";
+    const words = said.reason ? " ✓ verdict right, reason wrong" : right ? " ✓ right" : said.answer ? " ✗ wrong" : " ✗ counts as wrong";
     return make("span", { class: `verdict ${said.reason ? "reason" : right ? "right" : "wrong"}` },
-      make("strong", { textContent: said.answer ?? "unparsed" }), said.tied ? `${words}, tie of votes` : words);
+      make("strong", { textContent: said.answer ?? "no readable answer" }), said.tied ? `${words}, tie of votes` : words);
   }
 
   function facts(sample, score) {
