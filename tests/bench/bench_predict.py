@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.protocol import BackendOptions, Question
 from lad_reasoner.pairs.schema import Image
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.task import LOCO_CATEGORIES, problem_text, prompt_text
 
 NEW_TOKENS = 32

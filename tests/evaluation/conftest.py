@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.pair_files import make_pair, write_pairs
 
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.pairs.schema import Image, Pair
+from lad_reasoner.support.confusion import Confusion
 
 YES = "<think> a part is missing </think><answer> yes </answer>"
 NO = "<think> all parts match </think><answer> no </answer>"

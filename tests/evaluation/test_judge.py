@@ -13,9 +13,9 @@ from sklearn.metrics import cohen_kappa_score
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.judge import judge
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.confusion import Confusion
 from lad_reasoner.support.errors import RunError
 
 TEXTS = ("A pin is missing.", "Both images agree.", "The cable is cut.", "All parts match.")

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Confusion, curve_metrics
+from lad_reasoner.evaluation.metrics import curve_metrics
 from lad_reasoner.evaluation.statistics import resample_curves
+from lad_reasoner.support.confusion import CONFUSION_METRICS, Confusion
 
 SKLEARN = {
     "accuracy": sk.accuracy_score,

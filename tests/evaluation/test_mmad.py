@@ -171,7 +171,7 @@ def test_what_does_not_go_with_multiple_choice_is_refused(write_answers, capsys,
 
 
 def test_pairs_of_another_kind_are_refused(write_run) -> None:
-    from lad_reasoner.evaluation.metrics import Confusion
+    from lad_reasoner.support.confusion import Confusion
 
     predictions, data = write_run({"screw_bag": Confusion(1, 1, 1, 1)})
     with pytest.raises(DataError, match="lad build mmad"):

@@ -123,7 +123,7 @@ def test_the_bounds_of_mcnemars_p_hold_for_any_pairing(model: str, repository) -
 
 
 def test_the_papers_missing_columns_come_from_its_matrices() -> None:
-    from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
+    from lad_reasoner.support.confusion import CONFUSION_METRICS
 
     found = {row.model: pooled_matrix(row.model) for row in TABLE_1}
     mcc = {name: round(float(CONFUSION_METRICS["mcc"](matrix.counts())), 3) for name, matrix in found.items()}

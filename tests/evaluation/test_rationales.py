@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from lad_reasoner.commands.lad import main
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.rationales import compare_rationales, is_wrong_reason, score_rationales
 from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.confusion import Confusion
 
 #: Defect, and a sentence that is true of it.
 TRUE = {

@@ -12,10 +12,10 @@ from tests.evaluation.conftest import NO, YES
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.compare import compare_systems
 from lad_reasoner.evaluation.external import read_external, read_free_text
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System, majority
 from lad_reasoner.evaluation.score import cell_counts, score_run, score_system
 from lad_reasoner.pairs.reader import Truth, read_truths
+from lad_reasoner.support.confusion import Confusion
 from lad_reasoner.support.errors import DataError, UsageError
 
 

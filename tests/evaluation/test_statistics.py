@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.score import score_system
 from lad_reasoner.evaluation.statistics import (
@@ -22,6 +21,7 @@ from lad_reasoner.evaluation.statistics import (
     resample_counts,
 )
 from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.confusion import CONFUSION_METRICS
 
 
 @pytest.mark.parametrize(("metric", "truth"), [("accuracy", 0.6), ("f1", 0.6 / 1.0)])

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from lad_reasoner.commands.lad import main
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.paper import recovered_rows
+from lad_reasoner.support.confusion import Confusion
 
 
 def run_in_terminal(words: list[str], monkeypatch, capsys, *, width: int = 80) -> list[str]:

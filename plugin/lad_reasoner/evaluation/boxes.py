@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.outcomes import Query, System, query_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, proportion
 from lad_reasoner.pairs.frames import Frame
 from lad_reasoner.pairs.masks import mask_files, read_area
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.boxes import Box, match_boxes, read_boxes, scale_boxes
 from lad_reasoner.task.gold import Gold
 from lad_reasoner.task.response import parse

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.outcomes import Query, System, query_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.classes import CLASS_NAMES, class_credit, gold_classes, read_class, settle
 from lad_reasoner.task.gold import CLASSES
 from lad_reasoner.task.response import answer_text

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, Floats
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, majority, query_of
 from lad_reasoner.evaluation.score import cell_counts
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, holm, mcnemar, resample_counts
+from lad_reasoner.support.confusion import CONFUSION_METRICS, Floats
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import LABELS
 

@@ -1,105 +1,19 @@
-"""Metrics of a detector that answers yes (anomalous, the positive class) or no.
+"""Metrics of a detector's scores, one score per pair and one weight per resample and pair.
 
-All of them work on arrays, so that ten thousand resamples are one call: the metrics of the confusion matrix on counts,
-the metrics of scores on one score per pair and one weight per resample and pair. A metric that is not defined (no
-answer was positive, a class is absent) is NaN here and n/a in tables, never 0.
+Ten thousand resamples are one call. A metric that is not defined (a class is absent) is NaN here and n/a in tables,
+never 0. The metrics of the answers are in `support/confusion.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CONFUSION_METRICS",
-    "CURVE_METRICS",
-    "Confusion",
-    "Floats",
-    "curve_metrics",
-    "sorted_curve_metrics",
-]
+from lad_reasoner.support.confusion import Floats
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """Counts of answers. An unparsed answer is wrong: ``fn`` if the query is anomalous, else ``fp``."""
-
-    tp: int
-    fp: int
-    tn: int
-    fn: int
-
-    @property
-    def total(self) -> int:
-        """The number of answers."""
-        return self.tp + self.fp + self.tn + self.fn
-
-    def counts(self) -> Floats:
-        """Return ``(4,)`` counts in the order tp, fp, tn, fn."""
-        return np.array([self.tp, self.fp, self.tn, self.fn], dtype=np.float64)
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(whole > 0, part / whole, np.nan)
-
-
-def accuracy(counts: Floats) -> Floats:
-    """Return (tp + tn) / all of counts ``(..., 4)``."""
-    tp, _, tn, _ = np.moveaxis(counts, -1, 0)
-    return _ratio(tp + tn, counts.sum(axis=-1))
-
-
-def f1(counts: Floats) -> Floats:
-    """Return 2 tp / (2 tp + fp + fn)."""
-    tp, fp, _, fn = np.moveaxis(counts, -1, 0)
-    return _ratio(2 * tp, 2 * tp + fp + fn)
-
-
-def precision(counts: Floats) -> Floats:
-    """Return tp / (tp + fp)."""
-    tp, fp, _, _ = np.moveaxis(counts, -1, 0)
-    return _ratio(tp, tp + fp)
-
-
-def recall(counts: Floats) -> Floats:
-    """Return tp / (tp + fn)."""
-    tp, _, _, fn = np.moveaxis(counts, -1, 0)
-    return _ratio(tp, tp + fn)
-
-
-def specificity(counts: Floats) -> Floats:
-    """Return tn / (tn + fp)."""
-    _, fp, tn, _ = np.moveaxis(counts, -1, 0)
-    return _ratio(tn, tn + fp)
-
-
-def balanced_accuracy(counts: Floats) -> Floats:
-    """Return the mean of recall and specificity."""
-    return (recall(counts) + specificity(counts)) / 2
-
-
-def mcc(counts: Floats) -> Floats:
-    """Return Matthews' correlation of truth and answer, from -1 to 1; a constant answer has none."""
-    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
-    return _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
-
-
-#: By name, each from counts ``(..., 4)`` to ``(...)``.
-CONFUSION_METRICS: Final[dict[str, Callable[[Floats], Floats]]] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "precision": precision,
-    "recall": recall,
-    "balanced_accuracy": balanced_accuracy,
-    "mcc": mcc,
-}
+__all__ = ["CURVE_METRICS", "curve_metrics", "sorted_curve_metrics"]
 
 #: Names of the metrics that need a score in every reply.
 CURVE_METRICS: Final = ("auroc", "average_precision", "f1_max", "calibration_error")

@@ -26,12 +26,12 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.score import data_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, resample_counts
 from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.pairs.reader import data_sha256, parquet_files, read_choices, read_truths
 from lad_reasoner.pairs.schema import Choice
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import unchanged
 from lad_reasoner.task.task import NORMAL

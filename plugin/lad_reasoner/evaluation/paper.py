@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-from lad_reasoner.evaluation.metrics import Confusion
 from lad_reasoner.evaluation.statistics import mcnemar
+from lad_reasoner.support.confusion import Confusion
 
 __all__ = [
     "LOCO_TEST_COUNTS",

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.evaluation.outcomes import JudgedPair, Query, ScoredReply, System, query_of
 from lad_reasoner.evaluation.places import anomaly_centre, check_places
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
 from lad_reasoner.pairs.reader import Truth
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 from lad_reasoner.task.violations import (

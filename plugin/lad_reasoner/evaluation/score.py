@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS, CURVE_METRICS, Confusion, Floats, curve_metrics, mcc
+from lad_reasoner.evaluation.metrics import CURVE_METRICS, curve_metrics
 from lad_reasoner.evaluation.outcomes import (
     JudgedPair,
     Query,
@@ -38,6 +38,7 @@ from lad_reasoner.evaluation.statistics import (
 )
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, parquet_files, read_truths
+from lad_reasoner.support.confusion import CONFUSION_METRICS, Confusion, Floats, mcc
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import unchanged
 from lad_reasoner.task.task import ANOMALOUS, LOCO_CATEGORIES

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lad_reasoner.evaluation.metrics import CURVE_METRICS, Floats, sorted_curve_metrics
+from lad_reasoner.evaluation.metrics import CURVE_METRICS, sorted_curve_metrics
+from lad_reasoner.support.confusion import Floats
 
 __all__ = [
     "LEVEL",

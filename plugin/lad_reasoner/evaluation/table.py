@@ -11,12 +11,12 @@ from lad_reasoner.evaluation.boxes import BOX_FIGURES, BoxScore
 from lad_reasoner.evaluation.classes import ClassScore
 from lad_reasoner.evaluation.compare import Comparison
 from lad_reasoner.evaluation.judge import JudgeScore
-from lad_reasoner.evaluation.metrics import CONFUSION_METRICS
 from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow, pooled_matrix
 from lad_reasoner.evaluation.rationales import FIGURES, RationaleScore
 from lad_reasoner.evaluation.score import GroupScore, RunScore, Share
 from lad_reasoner.evaluation.statistics import Estimate
+from lad_reasoner.support.confusion import CONFUSION_METRICS
 from lad_reasoner.support.percent import percent, points
 from lad_reasoner.task.task import LOCO_CATEGORIES
 

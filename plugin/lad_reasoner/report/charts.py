@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from lad_reasoner.evaluation.metrics import Floats
 from lad_reasoner.report.content import RunContent
+from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.task import ANOMALOUS
 
 __all__ = ["Chart", "draw_charts"]

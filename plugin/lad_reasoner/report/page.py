@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lad_reasoner import __version__
 from lad_reasoner.evaluation.boxes import BOX_FIGURES
 from lad_reasoner.evaluation.headline import read_headline, warn_of_replies
-from lad_reasoner.evaluation.metrics import mcc
 from lad_reasoner.evaluation.paper import TABLE_1, pooled_matrix
 from lad_reasoner.evaluation.rationales import FIGURES
 from lad_reasoner.report.charts import draw_charts
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.gallery import gallery_data, script_json
 from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
+from lad_reasoner.support.confusion import mcc
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import write_text
 from lad_reasoner.support.percent import percent, points

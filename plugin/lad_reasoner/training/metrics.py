@@ -158,15 +158,20 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _with_f1(row: Row) -> Row:
     """Add f1 wherever the confusion shares are; it is absent where it is undefined, without any positive."""
+    import numpy as np
+
+    from lad_reasoner.support.confusion import f1
+
     with_f1 = dict(row)
     for name, true_positives in row.items():
         prefix, tp, ending = name.rpartition("tp") if name.endswith("tp") else name.partition("tp_")
         if not tp or prefix not in {"", "val/"}:
             continue
         ending = f"_{ending}" if ending else ""
-        wrong = row.get(f"{prefix}fp{ending}", 0.0) + row.get(f"{prefix}fn{ending}", 0.0)
-        if true_positives + wrong > 0:
-            with_f1[f"{prefix}f1{ending}"] = 2 * true_positives / (2 * true_positives + wrong)
+        false_positives, false_negatives = (row.get(f"{prefix}{part}{ending}", 0.0) for part in ("fp", "fn"))
+        score = float(f1(np.array([true_positives, false_positives, 0.0, false_negatives])))
+        if not np.isnan(score):
+            with_f1[f"{prefix}f1{ending}"] = score
     return with_f1
 
 
