@@ -66,7 +66,7 @@ def test_shared_queries_are_an_error(lad, tree, tmp_path) -> None:
     assert build(lad, tree, tmp_path / "b.parquet", "--seed", 1, "--limit", 5).exit_code == 0
     done = lad("check", tmp_path / "a.parquet", tmp_path / "b.parquet")
     assert done.exit_code == 1
-    assert f"5 queries are in {tmp_path / 'a.parquet'} too" in done.stderr
+    assert f"5 of its queries are in {tmp_path / 'a.parquet'} too" in done.stderr
 
 
 def test_balance_evens_out_any_recipe(lad, tree, tmp_path, rows_of) -> None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
+from lad_reasoner.pairs.reader import shared_queries
 from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError, as_sentences
 from lad_reasoner.support.files import unchanged
@@ -157,8 +158,7 @@ def check_files(paths: Sequence[Path], options: CheckOptions) -> list[Report]:
     reports = [check_file(path, options) for path in paths]
     for index, report in enumerate(reports):
         for earlier in reports[:index]:
-            if shared := report.queries & earlier.queries:
-                problem = f"{len(shared)} queries are in {earlier.path} too"
+            if problem := shared_queries(report.queries, earlier.queries, other=earlier.path):
                 report.errors.append(as_sentences(problem, "Do not train on what you evaluate"))
     return reports
 

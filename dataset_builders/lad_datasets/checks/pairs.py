@@ -25,6 +25,7 @@ from lad_reasoner.pairs.reader import (
     iter_rows,
     open_parquet,
     parquet_files,
+    query_digests,
 )
 from lad_reasoner.pairs.schema import COLUMNS, PROVENANCE_COLUMNS, pair_schema
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels, TrainerPixels
@@ -71,7 +72,7 @@ def check_pairs(path: Path, options: CheckOptions) -> Report:
     report.errors += [fault for row in rows for fault in row.faults]
     provenance = [row.provenance for row in rows if row.provenance]
     _check_whole(provenance, report)
-    report.queries = frozenset(row["query_sha256"] for row in provenance if row["query_sha256"])
+    report.queries = query_digests(row["query_sha256"] for row in provenance)
     report.tables.append(_count_table(provenance))
     _add_token_budget(rows, report, options)
     return report

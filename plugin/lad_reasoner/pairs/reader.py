@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,9 +35,11 @@ __all__ = [
     "iter_rows",
     "open_parquet",
     "parquet_files",
+    "query_digests",
     "read_choices",
     "read_image",
     "read_truths",
+    "shared_queries",
 ]
 
 #: What EasyR1 reads. A file may have no other columns.
@@ -173,6 +175,22 @@ def _choice(gold: str, *, where: str) -> Choice:
         problem = f"the right letter {choice.letter!r} is not one of the options {choice.options!r:.80}"
         raise DataError(problem, where=place)
     return choice
+
+
+def query_digests(digests: Iterable[object]) -> frozenset[str]:
+    """Return the distinct digests in a column ``query_sha256``; queries without one cannot be compared."""
+    return frozenset(digest for digest in digests if isinstance(digest, str) and digest)
+
+
+def shared_queries(queries: frozenset[str], others: frozenset[str], *, other: object) -> str:
+    """Return the problem that two files share queries, as a sentence; empty if they do not.
+
+    Example:
+        >>> shared_queries(frozenset({"a1", "b2"}), frozenset({"b2"}), other="grpo.parquet")
+        '1 of its queries are in grpo.parquet too'
+    """
+    shared = len(queries & others)
+    return f"{shared} of its queries are in {other} too" if shared else ""
 
 
 def iter_pairs(path: str | Path) -> Iterator[PairRecord]:

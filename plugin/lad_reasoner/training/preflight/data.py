@@ -10,6 +10,7 @@ from typing import Final
 from packaging.version import Version
 
 from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
+from lad_reasoner.pairs.reader import shared_queries
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, TrainerPixels
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.preflight.context import Known
@@ -179,9 +180,10 @@ def check_leakage(known: Known) -> Iterator[Finding]:
         )
     if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
         yield warning("data.val_files", "it is the training file", remedy="Validate on pairs that are not trained on")
-    elif known.train and known.val and (shared := known.train.queries & known.val.queries):
-        problem = f"{len(shared)} queries of it are in the training file too"
-        yield warning("data.val_files", problem, remedy="Validate on pairs that are not trained on")
+    elif known.train and known.val:
+        problem = shared_queries(known.val.queries, known.train.queries, other="the training file")
+        if problem:
+            yield warning("data.val_files", problem, remedy="Validate on pairs that are not trained on")
 
 
 def check_pixels(known: Known) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.pairs.images import image_size, read_image_bytes
-from lad_reasoner.pairs.reader import open_parquet
+from lad_reasoner.pairs.reader import open_parquet, query_digests
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.gold import read_gold
@@ -133,7 +133,7 @@ class PairFile:
             bad_image=bad_image,
             hollow=hollow,
             features=_features(file),
-            queries=frozenset(digest for digest in rows.get("query_sha256", []) if isinstance(digest, str) and digest),
+            queries=query_digests(rows.get("query_sha256", [])),
         )
 
 
