@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.progress import ProgressCallback, listen
 from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.gold import read_gold
@@ -139,6 +140,7 @@ def ask(backend: Backend, reference: StrPath | Image | Sequence[StrPath | Image]
     def read(image: StrPath | Image) -> Image:
         return image if isinstance(image, Image) else read_image_file(Path(image))
 
+    _require_backend(backend)
     several = [reference] if isinstance(reference, str | os.PathLike | Image) else reference
     return ask(backend, [read(image) for image in several], read(query))
 
@@ -171,6 +173,7 @@ def predict(
     """
     from lad_reasoner.inference.predict import predict
 
+    _require_backend(backend)
     with listen(progress):
         return predict(Path(data), backend, Path(out), template=template, samples=samples, limit=limit)
 
@@ -259,7 +262,7 @@ def compare(
     from lad_reasoner.evaluation.outcomes import run_names
     from lad_reasoner.evaluation.score import read_system
 
-    files = [Path(path) for path in predictions]
+    files = _files(predictions)
     systems = [
         read_system(path, _path(data), protocol, name=name) for path, name in zip(files, run_names(files), strict=True)
     ]
@@ -319,7 +322,7 @@ def write_report(
     from lad_reasoner.support.files import locked, unchanged
 
     folder = Path(out)
-    files = [Path(path) for path in predictions]
+    files = _files(predictions)
     options = page.ReportOptions(
         title=title, edge=picture_edge, image_root=_path(image_root), masks=_path(masks), single_file=single_file
     )
@@ -369,6 +372,26 @@ def check_config(config: StrPath, *overrides: str) -> tuple[Finding, ...]:
     trainer = find_trainer()
     keys = read_keys(trainer)
     return tuple(run_checks(load_config([f"config={os.fspath(config)}", *overrides], keys), trainer, keys))
+
+
+def _files(predictions: Sequence[StrPath]) -> list[Path]:
+    """Return the files of predictions; a single path is no list of them.
+
+    Raises:
+        TypeError: It is a path.
+        UsageError: The list is empty.
+    """
+    if isinstance(predictions, str | os.PathLike):
+        raise TypeError(f"predictions must be a list of files; give [{os.fspath(predictions)!r}]")
+    files = [Path(path) for path in predictions]
+    if not files:
+        raise UsageError("the list of files of predictions is empty")
+    return files
+
+
+def _require_backend(backend: object) -> None:
+    if not hasattr(backend, "answer"):
+        raise TypeError(f"the backend is of type {type(backend).__name__}; load one with load_backend")
 
 
 def _path(path: StrPath | None) -> Path | None:

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet  # noqa: F401 - before the forks
-import torch
 from PIL import Image
 from rich.console import Console
 from tests.annotate.conftest import Server, Trees
@@ -55,7 +54,6 @@ from lad_reasoner.support.files import locked, write_text
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.processes import _LIBC, _PR_SET_PDEATHSIG
 from lad_rehearsal.demo.stages import Stage, run_stages
-from lad_rehearsal.demo.tiny import build_model, build_processor, save_tiny
 from lad_rehearsal.synthetic.trees import Sizes, draw_trees
 
 
@@ -101,9 +99,12 @@ class Verb:
     contents: Callable[[Path], dict[str, Any]] = lambda folder: contents(folder)  # noqa: PLW0108 - defined below
 
 
-def writers(root: Path) -> Mapping[str, Verb]:
-    """Return what writes an output, by verb."""
-    return {**builders(root), **evaluators(root), "annotate-model": model_writer(root), "demo": demo(root)}
+def writers(root: Path, names: Sequence[str]) -> Mapping[str, Verb]:
+    """Return what writes an output, by verb; all verbs where none is named."""
+    found = {**builders(root), "annotate-model": model_writer(root), "demo": demo(root)}
+    if not names or {"report", "score", "predict"} & set(names):
+        found |= evaluators(root)
+    return {name: verb for name, verb in found.items() if not names or name in names}
 
 
 def builders(root: Path) -> dict[str, Verb]:
@@ -137,6 +138,10 @@ def builders(root: Path) -> dict[str, Verb]:
 
 def evaluators(root: Path) -> dict[str, Verb]:
     """Return what uses a model: predictions of a tiny one, and the reports and scores of two files of predictions."""
+    import torch  # here, because it takes seconds
+
+    from lad_rehearsal.demo.tiny import build_model, build_processor, save_tiny
+
     data, model = root / "pairs.parquet", root / "tiny"
     build_grpo({"folder": root / "own"}, data, Options(), recipe="all")
     processor = build_processor(["ok extra missing <think> ok </think><answer> yes </answer> no"])
@@ -268,7 +273,7 @@ def run(pairs: int, kills: int, root: Path, names: Sequence[str] = (), seed: int
     """
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
-    verbs = {name: verb for name, verb in writers(draw_tree(root)).items() if not names or name in names}
+    verbs = writers(draw_tree(root), names)
     expected, seconds = {}, {}
     for name, verb in verbs.items():
         for own in (1, 2):

@@ -17,6 +17,7 @@ import lad_datasets
 import lad_reasoner
 from lad_reasoner import api
 from lad_reasoner.commands.lad import build_app
+from lad_reasoner.support.errors import UsageError
 
 #: The contract: a name leaves or joins it only with a CHANGELOG line.
 NAMES = {
@@ -151,3 +152,28 @@ def test_a_config_is_checked_without_a_command_line(repository: Path, tmp_path: 
     assert any(finding.is_error and "data.train_files" in finding.where for finding in findings)
     with pytest.raises(lad_reasoner.UsageError, match="no_such_key"):
         lad_reasoner.check_config(config, "data.no_such_key=1")
+
+
+MISUSES = [
+    (lambda: api.compare("a.jsonl"), TypeError, r"must be a list of files; give \['a.jsonl'\]"),
+    (lambda: api.write_report("a.jsonl", "out"), TypeError, "must be a list of files"),
+    (lambda: api.write_report([], "out"), UsageError, "the list of files of predictions is empty"),
+    (lambda: api.compare([]), UsageError, "the list of files of predictions is empty"),
+    (lambda: api.predict("x.parquet", "model", "out.jsonl"), TypeError, "of type str; load one with load_backend"),
+    (lambda: api.ask(None, "a.png", "b.png"), TypeError, "of type NoneType; load one with load_backend"),
+    (lambda: api.load_backend("m", "tgi"), UsageError, "there is no backend 'tgi'. Use transformers, openai, vllm"),
+    (lambda: api.load_backend(3), TypeError, "of type int, not BackendOptions or the name of a model"),
+    (lambda: api.score(3), TypeError, "not int"),
+    (lambda: api.score_responses([], protocol="papr"), UsageError, "'papr' is not a protocol. Use paper or all"),
+    (lambda: lad_reasoner.parse(None), TypeError, "a response is text, not NoneType"),
+    (lambda: lad_reasoner.parse(b"x"), TypeError, "a response is text, not bytes"),
+    (lambda: api.score_response(None, "yes"), TypeError, "a response is text, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), MISUSES)
+def test_misuse_is_named(call, kind, words, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=words):
+        call()
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.files import name_write_errors
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.jsonl import LineFile
 
@@ -135,13 +136,15 @@ class Store:
         self.answers: dict[str, list[Answered]] = {}
         self.spent = 0.0
         self._reserve = folder / ".reserve"
-        self._file = LineFile(self.path)
-        try:
-            self._load(card, findings)
-            self._fill_reserve()
-        except BaseException:
-            self._file.close()
-            raise
+        with name_write_errors(self.path):
+            self._file = LineFile(self.path)
+            try:
+                self._load(card, findings)
+                self._fill_reserve()
+            except BaseException as error:
+                self._reserve.unlink(missing_ok=True)
+                self._file.__exit__(type(error))
+                raise
 
     def __enter__(self) -> Self:
         return self

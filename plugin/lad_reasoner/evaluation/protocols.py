@@ -25,8 +25,10 @@ def select(truths: Sequence[Truth], protocol: Protocol) -> list[Truth]:
     """Return the pairs that a protocol scores, in order.
 
     Raises:
-        UsageError: The pairs are multiple-choice questions, which have a protocol of their own.
+        UsageError: There is no such protocol, or the pairs are multiple-choice questions, which have their own.
     """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"{protocol!r} is not a protocol", remedy=f"Use {' or '.join(PROTOCOLS)}")
     if any(truth.gold.choice is not None for truth in truths):
         problem = f"the protocol {protocol} does not score multiple-choice questions"
         raise UsageError(problem, remedy="Score them with `lad score --protocol mmad`")

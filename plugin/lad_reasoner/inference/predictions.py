@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import write_json
+from lad_reasoner.support.files import name_write_errors, write_json
 from lad_reasoner.support.jsonl import LineFile
 
 __all__ = [
@@ -177,29 +177,31 @@ class PredictionStore:
             self._file.close()
             raise
         self.done = {(prediction.pair_id, prediction.sample) for prediction in existing}
-        self._failed = False
         failures_path(path).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with name_write_errors(self.path):
+            self._file.__exit__(kind, *rest)
 
     def append(self, prediction: Prediction) -> None:
         """Write one line.
 
         Raises:
             RunError: The file was removed or replaced meanwhile, so that the line would be lost.
+            DataError: The disk is full, or the like.
         """
-        self._file.append(prediction.model_dump_json().encode() + b"\n")
+        with name_write_errors(self.path):
+            self._file.append(prediction.model_dump_json().encode() + b"\n")
         self.done.add((prediction.pair_id, prediction.sample))
 
     def record_failure(self, failure: Failure) -> None:
         """List a pair that could not be answered in `failures_path`; the list covers the current run only."""
-        with failures_path(self.path).open("ab" if self._failed else "wb") as stream:
-            stream.write(json.dumps(asdict(failure), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        self._failed = True
+        path = failures_path(self.path)
+        with name_write_errors(path), LineFile(path) as file:
+            file.append(json.dumps(asdict(failure), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
 def _require_same_run(existing: Sequence[Prediction], key: RunKey, path: Path) -> None:

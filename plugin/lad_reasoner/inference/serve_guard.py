@@ -52,6 +52,9 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
 )
 
+#: What even an empty file takes: a block of the disk, so that the number of uploads is limited too.
+_BLOCK: Final = 4096
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -232,5 +235,5 @@ def _size_of(folder: Path) -> int:
     size = 0
     for file in folder.rglob("*"):
         with suppress(OSError):
-            size += file.lstat().st_size
+            size += max(file.lstat().st_size, _BLOCK)
     return size

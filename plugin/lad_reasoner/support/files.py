@@ -166,7 +166,8 @@ def _take(lock: Path, out: Path) -> int:
             raise RunError(problem, where=out, remedy="Wait until it ends, or choose another output")
         if is_still(descriptor, lock):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            with suppress(OSError):  # on a full disk the lock holds without its owner's name
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
         os.close(descriptor)  # its owner removed it between our opening and our locking it
 

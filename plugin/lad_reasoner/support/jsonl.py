@@ -36,7 +36,11 @@ class LineFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the file; after an error, a file to which nothing was written is removed."""
+        descriptor = self._file.fileno()
+        if kind is not None and os.fstat(descriptor).st_size == 0 and is_still(descriptor, self.path):
+            self.path.unlink()
         self.close()
 
     def append(self, line: bytes) -> None:

@@ -244,7 +244,7 @@ class ChatServer:
         try:
             async with asyncio.timeout(min(self._timeout, 5.0)):
                 _, _, body = await self._exchange("GET", "models", None, {})
-        except (NoReplyError, TimeoutError, httpx.HTTPError):
+        except (NoReplyError, TimeoutError, httpx.HTTPError, httpx.InvalidURL):
             return False
         return b'"owned_by":"vllm"' in body.replace(b" ", b"")
 
@@ -313,6 +313,8 @@ class ChatServer:
                 status, answered, body = await self._exchange("POST", "chat/completions", payload, headers)
         except (TimeoutError, httpx.TimeoutException):
             raise _TransientError(f"no reply in {self._timeout:g} s", unsure=1) from None
+        except httpx.InvalidURL:  # httpx reads the address of a redirect that it does not follow
+            raise self._redirects("") from None
         except httpx.HTTPError as error:
             unreached = isinstance(error, httpx.ConnectError)
             reason = self.redact(str(error)) or type(error).__name__
@@ -332,13 +334,14 @@ class ChatServer:
             if encoding not in {"identity", "", "gzip", "x-gzip", "deflate"}:
                 raise BadReplyError(f"a reply with the unknown encoding {self.redact(encoding)[:40]!r}")
             inflate = None if encoding in {"identity", ""} else zlib.decompressobj(wbits=47)
-            body = bytearray()
+            body, received = bytearray(), 0
             async for chunk in response.aiter_raw():
+                received += len(chunk)  # what follows the end of compressed data is held, but never inflated
                 try:
                     body += inflate.decompress(chunk, self._max_bytes + 1 - len(body)) if inflate else chunk
                 except zlib.error:
                     raise BadReplyError("a reply with broken compression") from None
-                if len(body) > self._max_bytes:
+                if max(len(body), received) > self._max_bytes:
                     raise BadReplyError(f"a reply of more than {self._max_bytes:,} bytes", oversized=True)
             return response.status_code, response.headers, bytes(body)
 
@@ -368,10 +371,7 @@ class ChatServer:
             # A server may repeat part of the key in its message, so the message is not printed.
             return RunError(f"status {status}", where=self.address, remedy=_MISCONFIGURED[status])
         if 300 <= status < 400:
-            target = urlsplit(headers.get("location", ""))
-            origin = f" to {target.scheme}://{target.hostname}" if target.scheme and target.hostname else ""
-            remedy = "Redirects are not followed; give the address of the server itself"
-            return RunError(f"the server redirects{self.redact(origin)}", where=self.address, remedy=remedy)
+            return self._redirects(_origin(headers.get("location", "")))
         code, said = _read_error(body)
         if code == "insufficient_quota":
             return RunError("the quota is used up", where=self.address, remedy="Pay, then run the same command again")
@@ -380,6 +380,10 @@ class ChatServer:
         if 200 <= status < 300:
             return BadReplyError(f"status {status} in place of 200")
         return RejectedError(f"status {status}: {self.redact(said)[:300]}", code=self.redact(code)[:60])
+
+    def _redirects(self, where: str) -> RunError:
+        remedy = "Redirects are not followed; give the address of the server itself"
+        return RunError(f"the server redirects{self.redact(where)[:200]}", where=self.address, remedy=remedy)
 
     def redact(self, text: str) -> str:
         """Return a text without the key and the credentials of the address."""
@@ -413,6 +417,15 @@ def _read_address(base_url: str, api_key: str, option: str) -> tuple[str, str, t
         secrets |= {encoded, password, parts.password or "", f"{user}:{password}"}
     secrets |= {quote(secret, safe="") for secret in secrets}
     return address, header, tuple(sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _origin(location: str) -> str:
+    """Return where a redirect leads, as words; empty if that cannot be read."""
+    try:
+        target = urlsplit(location)
+    except ValueError:
+        return ""
+    return f" to {target.scheme}://{target.hostname}" if target.scheme and target.hostname else ""
 
 
 def _read_error(body: bytes) -> tuple[str, str]:

@@ -74,6 +74,8 @@ def read_outcome(text: str) -> Response:
         >>> read_outcome("<think> one pin is missing </think><answer> yes </answer>")
         Response(reasoning='-', answer='yes', well_formed=True)
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a response is text, not {type(text).__name__}")
     start = len(_OPENING) if text.startswith(_OPENING) else 0
     end = _next_tag(text, start)
     if end < 0:

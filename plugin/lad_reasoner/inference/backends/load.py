@@ -23,6 +23,10 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
         UsageError: An option that the backend does not know, or a package that is not installed.
         DataError: The model cannot be loaded.
     """
+    if name not in _EXTRAS:
+        raise UsageError(f"there is no backend {name!r}", remedy=f"Use {', '.join(_EXTRAS)}")
+    if not isinstance(options, BackendOptions):
+        raise TypeError(f"the options are of type {type(options).__name__}, not BackendOptions or the name of a model")
     try:
         if name != "openai" and find_spec("torch"):
             has_hub(options.model)  # before torch is imported, which takes seconds
