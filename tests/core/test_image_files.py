@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from lad_reasoner.pairs import images
 from lad_reasoner.pairs.images import data_url, decode, decode_mask, image_size, read_image_bytes
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.errors import DataError, UsageError
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n%%EOF\n"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -94,6 +94,30 @@ def test_one_limit_for_every_reader(monkeypatch) -> None:
     for read in (decode, decode_mask, image_size, lambda data, where: data_url(data, pixels=None, where=where)):
         with pytest.raises(DataError, match="3,600 pixels"):
             read(data, "x")
+
+
+def test_the_limit_can_be_raised_for_large_photos_and_the_error_says_how(monkeypatch) -> None:
+    data = encoded(Image.new("1", (9000, 9000)), "PNG")
+    with pytest.raises(DataError, match=r"81,000,000 pixels .* set LAD_MAX_MEGAPIXELS=81"):
+        image_size(data, "x")
+    monkeypatch.setenv("LAD_MAX_MEGAPIXELS", "81")
+    assert decode(data, "x").size == (9000, 9000)
+    monkeypatch.setenv("LAD_MAX_MEGAPIXELS", "80")
+    with pytest.raises(DataError, match="more than 80,000,000"):
+        image_size(data, "x")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "179", "1e9", "²", "many"])
+def test_a_limit_out_of_range_is_refused(monkeypatch, value) -> None:
+    monkeypatch.setenv("LAD_MAX_MEGAPIXELS", value)
+    with pytest.raises(UsageError, match=r"LAD_MAX_MEGAPIXELS: .* is not a whole number from 1 to 178"):
+        image_size(encoded(Image.new("L", (6, 6)), "PNG"), "x")
+
+
+def test_a_heic_photo_names_the_missing_package(monkeypatch) -> None:
+    monkeypatch.setattr(images, "image_formats", lambda: ("PNG", "JPEG"))
+    with pytest.raises(DataError, match=r"a HEIC photo, .* pip install '\.\[heic\]'"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(40), "x.heic")
 
 
 def test_a_file_too_large_is_not_read(tmp_path, monkeypatch) -> None:

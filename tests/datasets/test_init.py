@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from tests.datasets.conftest import tiny_png, write
 from tests.trainers.preflight.kit import findings
 
@@ -18,6 +20,7 @@ from lad_datasets.project.project import create_project
 from lad_datasets.sources import folder
 from lad_datasets.sources.folder_names import FolderNames
 from lad_reasoner.commands.lad import main
+from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.support.errors import DataError, UsageError
 
 NORMAL = 9
@@ -113,6 +116,33 @@ def test_too_few_photos_and_an_existing_project_are_refused(photos: Path, tmp_pa
     assert stop.value.code == 1
     assert "the evaluation part would have 0 normal" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "TIFF", "BMP", "WEBP"])
+def test_photos_of_every_format_become_pairs_that_trainers_read(tmp_path: Path, kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    suffix = {"HEIF": "heic", "TIFF": "tif"}.get(kind, kind.lower())
+    for number, part in enumerate(("train/good", "test/good", "test/good", "test/dent", "test/dent")):
+        path = tmp_path / "photos/part" / part / f"{number}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64 + number, 48), (40 * number, 90, 30)).save(path, kind)
+    create_project(tmp_path / "photos", tmp_path / "p")
+    build_grpo({"folder": tmp_path / "p/evaluation"}, tmp_path / "e.parquet", Options(), recipe="all")
+    formats = {
+        Image.open(io.BytesIO(image.data)).format
+        for pair in iter_pairs(tmp_path / "e.parquet")
+        for image in pair.images
+    }
+    assert formats == {"PNG" if kind == "HEIF" else kind}
+
+
+def test_annotate_prints_where_the_file_is_and_what_comes_next(photos: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "my qa"
+    with pytest.raises(SystemExit) as stop:
+        main(["annotate", "--folder", str(photos), "--out", str(out)])
+    assert stop.value.code == 0
+    assert f"{out}/annotations.jsonl: next, judge them with: lad review '{out}'\n" in capsys.readouterr().err
 
 
 READ = """

@@ -141,7 +141,7 @@ def test_the_page_shows_and_links_every_figure(write_runs: WriteRuns, tmp_path: 
     if single:
         assert all(source.startswith("data:image/png;base64,") for source in sources)
     else:
-        assert len(sources) == 4 * 3
+        assert len(sources) == 4 * 4
         assert all((tmp_path / "out" / source).is_file() for source in sources)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ import typer
 
 from lad_datasets.commands.pair_options import Defect, Normal
 from lad_reasoner.support.console import echo, print_json
+from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,9 +148,11 @@ def annotate(
     if dry_run:
         _print_estimate(subjects, options, as_json=as_json)
     elif (writer or (Writer.MODEL if model or base_url else Writer.TEMPLATE)) is Writer.TEMPLATE:
-        _print_summary(annotate_with_templates(subjects, out, findings, overwrite=overwrite), as_json=as_json)
+        _print_summary(annotate_with_templates(subjects, out, findings, overwrite=overwrite), out, as_json=as_json)
     else:
-        _print_summary(annotate_with_model(subjects, out, options, findings, overwrite=overwrite), as_json=as_json)
+        _print_summary(
+            annotate_with_model(subjects, out, options, findings, overwrite=overwrite), out, as_json=as_json
+        )
 
 
 def _prices(price_in: float | None, price_out: float | None, budget: float | None) -> Prices | None:
@@ -183,7 +188,9 @@ def _print_estimate(subjects: Sequence[Subject], options: ModelOptions, *, as_js
     echo(f"cost in USD (bound, one attempt per image)\t{result.cost_bound:.2f}")
 
 
-def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+def _print_summary(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    from lad_datasets.files.annotations import ANNOTATIONS
+
     if as_json:
         print_json(summary)
         return
@@ -191,3 +198,6 @@ def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         echo(f"{name}\t{count}")
     if summary.get("cost_usd"):
         echo(f"cost in USD\t{summary['cost_usd']:.4f}")
+    folder = shlex.quote(str(out))
+    print(f"{visible(str(out / ANNOTATIONS))}: next, judge them with: lad review {visible(folder)}", file=sys.stderr)
+    print(f"Then: lad build sft --annotations {visible(folder)} --out sft", file=sys.stderr)

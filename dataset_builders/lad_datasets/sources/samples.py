@@ -32,7 +32,7 @@ __all__ = [
 #: The defect and the kind of a normal image.
 GOOD: Final = "good"
 
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"})
 
 
 @dataclass(frozen=True, slots=True)

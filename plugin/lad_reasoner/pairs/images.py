@@ -1,7 +1,7 @@
 """Image files: the only reader and decoder, with its limits.
 
 Whatever a name says, only PNG, JPEG, WebP, BMP and TIFF are opened (and HEIC where pillow-heif is installed), only
-from regular files, and only up to ``MAX_IMAGE_PIXELS``.
+from regular files, and only up to ``MAX_IMAGE_PIXELS`` or what LAD_MAX_MEGAPIXELS allows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, ProcessorPixels, fit_processor
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.errors import DataError, UsageError, install_hint
 from lad_reasoner.support.web import data_uri
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALPHA_MODES",
+    "LIMIT_VARIABLE",
     "MAX_IMAGE_BYTES",
     "MAX_IMAGE_PIXELS",
     "data_url",
@@ -48,6 +49,10 @@ __all__ = [
 #: Our choice: more than thirty times the largest image of the datasets (2,048,000 pixels).
 MAX_IMAGE_PIXELS: Final = 64 * 1024 * 1024
 
+#: The environment variable that raises the limit, in millions of pixels, up to where Pillow refuses an image itself.
+LIMIT_VARIABLE: Final = "LAD_MAX_MEGAPIXELS"
+_HIGHEST_LIMIT: Final = 178
+
 #: Our choice: twice the largest allowed image, uncompressed with four channels of 16 bits.
 MAX_IMAGE_BYTES: Final = 1 << 30
 
@@ -62,6 +67,9 @@ _POINTERS: Final = {
     b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the image; run: git lfs pull",
     b"/annex/objects/": "a git-annex pointer, not the image; run: git annex get",
 }
+
+#: How HEIC and HEIF files begin, after four bytes.
+_HEIC_STARTS: Final = frozenset({b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"})
 
 #: What every server of vision-language models reads.
 _SERVED: Final = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
@@ -157,19 +165,39 @@ def _open(data: bytes, where: object) -> Picture:
             warnings.simplefilter("ignore")  # the size is judged below; broken metadata is no fault of the pixels
             image = Image.open(BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
+        if data[4:12] in _HEIC_STARTS:
+            remedy = install_hint("heic")
+            raise DataError(
+                "a HEIC photo, for which pillow-heif is not installed", where=where, remedy=remedy
+            ) from None
         names = ", ".join(image_formats())
         raise DataError(f"no readable image: no known image format (of {names})", where=where) from None
     except Image.DecompressionBombError as error:
         raise DataError(f"possibly a decompression bomb ({error})", where=where) from error
     except Exception as error:  # Pillow's plugins raise anything on broken headers
         raise DataError(f"a corrupt image ({error})", where=where) from error
-    if image.width * image.height > MAX_IMAGE_PIXELS:
+    if (pixels := image.width * image.height) > (limit := _pixel_limit()):
         size = f"{image.width}x{image.height} pixels, possibly a decompression bomb"
-        problem = f"{image.width * image.height:,} pixels ({size}), more than {MAX_IMAGE_PIXELS:,}"
-        raise DataError(problem, where=where)
+        needed = -(-pixels // 1_000_000)
+        remedy = f"If it is a photo of yours, set {LIMIT_VARIABLE}={needed}" if needed <= _HIGHEST_LIMIT else ""
+        raise DataError(f"{pixels:,} pixels ({size}), more than {limit:,}", where=where, remedy=remedy)
     if min(image.size) < 1:
         raise DataError(f"an image of {image.width}x{image.height} pixels", where=where)
     return image
+
+
+def _pixel_limit() -> int:
+    """Return the most pixels that an image may have.
+
+    Raises:
+        UsageError: The environment variable is not a number in its range.
+    """
+    given = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if not given:
+        return MAX_IMAGE_PIXELS
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= _HIGHEST_LIMIT:
+        raise UsageError(f"{given[:20]!r} is not a whole number from 1 to {_HIGHEST_LIMIT}", where=LIMIT_VARIABLE)
+    return int(given) * 1_000_000
 
 
 def load_pixels(image: Picture, where: object) -> Picture:
