@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,9 @@ import pytest
 from rich.console import Console
 
 from lad_reasoner.support.errors import RunError
+from lad_rehearsal.demo import stages
 from lad_rehearsal.demo.memory import PeakMemory, tree_bytes
+from lad_rehearsal.demo.progress import Progress, Timer, count_files, count_lines
 from lad_rehearsal.demo.stages import Stage, run_stages
 
 
@@ -27,12 +30,19 @@ def python(code: str) -> list[str]:
 def stage(folder: Path, name: str, code: str | None = None) -> Stage:
     output = folder / f"{name}.txt"
     append = f"open({str(output)!r}, 'a').write('x'); print('wrote', flush=True)"
-    return Stage(name=name, title=f"Stage {name}", commands=[python(code or append)], output=output)
+    return Stage(
+        name=name,
+        title=f"Stage {name}",
+        commands=[python(code or append)],
+        output=output,
+        progress=Progress("files", 1, lambda: int(output.exists())),
+        expected=1,
+    )
 
 
-def run(stages: list[Stage], folder: Path) -> tuple[list, str]:
+def run(chain: list[Stage], folder: Path) -> tuple[list, str]:
     text = io.StringIO()
-    return run_stages(stages, folder, Console(file=text, width=200)), text.getvalue()
+    return run_stages(chain, folder, Console(file=text, width=200)), text.getvalue()
 
 
 def test_stages_run_in_order_and_leave_a_log_and_a_record(tmp_path) -> None:
@@ -91,10 +101,12 @@ def test_an_interrupt_ends_the_whole_stage(tmp_path) -> None:
 import signal
 from pathlib import Path
 from rich.console import Console
+from lad_rehearsal.demo.progress import Progress, Timer, count_files, count_lines
+from lad_rehearsal.demo.progress import Progress
 from lad_rehearsal.demo.stages import Stage, run_stages
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
-stage = Stage(name="s", title="S", commands=[{python(sleeper)!r}], output=Path("x"))
-run_stages([stage], Path({str(tmp_path)!r}), Console())
+stage = Stage("s", "Sleep", [{python(sleeper)!r}], Path("x"), Progress("naps", 1, lambda: 0), 60)
+run_stages([stage], Path({str(tmp_path)!r}), Console(stderr=True))
 """
     process = subprocess.Popen(python(script), stderr=subprocess.PIPE, env={**os.environ})
     deadline = time.monotonic() + 30
@@ -104,7 +116,58 @@ run_stages([stage], Path({str(tmp_path)!r}), Console())
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert b"KeyboardInterrupt" in error
+    assert b"stopped in stage 1 of 1 (Sleep)\n" in error
     assert not psutil.pid_exists(child)
+
+
+def test_commands_of_a_stage_run_at_the_same_time(tmp_path) -> None:
+    """Each waits for the other's file, so neither could end alone."""
+    code = "import pathlib, time; pathlib.Path({!r}).touch()\nwhile not pathlib.Path({!r}).exists(): time.sleep(0.01)"
+    one, two = str(tmp_path / "one.txt"), str(tmp_path / "two.txt")
+    both = replace(stage(tmp_path, "one"), commands=[python(code.format(one, two)), python(code.format(two, one))])
+    assert len(run([both], tmp_path)[0]) == 1
+
+
+def test_one_failing_command_ends_the_others(tmp_path) -> None:
+    commands = [python("import time; time.sleep(600)"), python("raise SystemExit('no room')")]
+    with pytest.raises(RunError, match="no room"):
+        run([replace(stage(tmp_path, "both"), commands=commands)], tmp_path)
+
+
+def test_a_pipe_gets_progress_and_no_line_of_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(stages, "QUIET_INTERVAL", 0.0)
+    long = tmp_path / ("long" * 30)
+    code = f"print('RAW framework line', flush=True); import time; time.sleep(0.5); open({str(long)!r}, 'w')"
+    noisy = replace(stage(tmp_path, "noisy", code), output=long, title=f"write {long}", expected=60)
+    text = io.StringIO()
+    run_stages([noisy], tmp_path, Console(file=text, width=40))
+    lines = text.getvalue().splitlines()
+    assert "RAW" not in text.getvalue()
+    assert any(line.startswith(f"[1/1] write {long}: 0 of 1 files, ") and line.endswith(" left") for line in lines)
+    assert (tmp_path / "stages" / "noisy.log").read_text() == "RAW framework line\n"
+
+
+def test_remaining_time_follows_the_rate_once_there_is_one() -> None:
+    clock, done = [100.0], [0]
+    timer = Timer(Progress("steps", 10, lambda: done[0]), expected=60, clock=lambda: clock[0])
+    clock[0] = 120.0
+    assert timer.line() == "0 of 10 steps, 20 s, about 40 s left"
+    done[0], clock[0] = 1, 130.0  # starting up took 30 s; this is no rate yet
+    assert timer.line() == "1 of 10 steps, 30 s, about 30 s left"
+    done[0], clock[0] = 4, 145.0
+    assert timer.line() == "4 of 10 steps, 45 s, about 30 s left"
+    done[0] = 10
+    assert timer.line() == "10 of 10 steps, 45 s, finishing"
+
+
+def test_progress_counts_lines_and_files(tmp_path) -> None:
+    for attempt, text in (("001", "a\nb\n"), ("002", "c\nhalf")):
+        (tmp_path / attempt).mkdir()
+        (tmp_path / attempt / "log.jsonl").write_text(text)
+    assert count_lines(tmp_path / "*" / "log.jsonl")() == 3
+    assert count_lines(tmp_path / "none.jsonl")() == 0
+    assert count_files(tmp_path, "*.jsonl")() == 2
+    assert count_files(tmp_path / "none", "*")() == 0
 
 
 def test_memory_counts_children_and_forgets_the_dead() -> None:

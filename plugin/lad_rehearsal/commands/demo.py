@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from lad_reasoner.support.console import print_all
-
 __all__ = ["register"]
 
 
@@ -25,14 +23,14 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
-    """Run the paper's chain on a CPU: synthetic data, SFT, GRPO, and scores of the four variants of a tiny model.
+    """Run the paper's chain on a CPU: synthetic images, SFT, GRPO, and a report on the four variants of a tiny model.
 
-    This takes ten minutes on two idle cores. If interrupted, run the same command again to continue.
+    This takes about nine minutes on two idle cores. If interrupted, run the same command again to continue.
 
     Example: lad demo --out demo-out
     """
     from lad_rehearsal.demo.chain import SEED
-    from lad_rehearsal.demo.run import run_demo
+    from lad_rehearsal.demo.run import next_steps, run_demo
 
     summary = run_demo(out, seed=SEED if seed is None else seed)
     if as_json:
@@ -40,6 +38,10 @@ def demo(
 
         typer.echo(json.dumps(summary, indent=1))
     else:
-        from lad_rehearsal.demo.summary import results_table
+        from rich.console import Console
 
-        print_all([results_table(summary)])
+        from lad_rehearsal.demo.summary import reasoning_table, results_table
+
+        Console().print(results_table(summary), reasoning_table(summary))
+        for line in next_steps(out):
+            typer.echo(line)

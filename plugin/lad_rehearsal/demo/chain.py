@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import lad_reasoner
+from lad_datasets.sources import mvtec_loco
+from lad_reasoner.training.metrics import VERL_LOG
+from lad_rehearsal.demo.progress import Progress, count_files, count_lines
 from lad_rehearsal.demo.stages import Stage
 from lad_rehearsal.demo.tiny import BASE
 
@@ -30,6 +33,13 @@ ROLLOUT_TEMPERATURE: Final = {"base": 0.3, "sft": 1.0}
 
 #: Answers sampled for each pair at temperature 1, in addition to the greedy one.
 SAMPLES: Final = 4
+
+#: Categories of the LOCO set.
+_CATEGORIES: Final = len(mvtec_loco.CATEGORIES)
+
+#: Of sft.yaml: steps, and steps per line of its log.
+_SFT_STEPS: Final = 160
+_SFT_LOGGED: Final = 10
 
 _LAD: Final = (sys.executable, "-m", "lad_reasoner.commands.lad")
 _EASYR1: Final = (sys.executable, "-m", "lad_reasoner.commands.easyr1")
@@ -77,33 +87,52 @@ class Chain:
         """Return the file of a variant's answers."""
         return self.folder / "predictions" / f"{variant}{'.sampled' if sampled else ''}.jsonl"
 
+    @property
+    def trees(self) -> Path:
+        """The rendered datasets."""
+        return self.folder / "synthetic"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.folder / "report"
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of the LOCO set."""
+        return _CATEGORIES * self.loco_test
+
     def stages(self) -> list[Stage]:
         """Return every stage, in order."""
         return [
-            self._draw(),
+            self._render(),
             self._build(),
             self._sft(),
             self._grpo("grpo", start="base"),
             self._grpo("sft-grpo", start="sft"),
             *(self._predict(variant) for variant in VARIANTS),
+            self._report(),
         ]
 
-    def _draw(self) -> Stage:
-        trees = self.folder / "synthetic"
+    def _render(self) -> Stage:
         sizes = ("--loco-test", str(self.loco_test), "--sft", str(self.sft_rows))
-        command = (*_LAD, "build", "synthetic", "--out", str(trees), "--seed", str(self.seed), *sizes)
-        return Stage("draw", "render the datasets", [command], trees / "annotations.jsonl", starts_without=trees)
+        command = (*_LAD, "build", "synthetic", "--out", str(self.trees), "--seed", str(self.seed), *sizes)
+        progress = Progress("questions", self.sft_rows, count_files(self.trees / "sft", "*_0.png"))
+        output = self.trees / "annotations.jsonl"
+        return Stage("draw", "render the images", [command], output, progress, 12, starts_without=self.trees)
 
     def _build(self) -> Stage:
-        trees, seed = self.folder / "synthetic", ("--seed", str(self.seed), "--overwrite")
+        trees, seed = self.trees, ("--seed", str(self.seed), "--overwrite")
         roots = ("--mvtec", str(trees / "mvtec_ad"), "--visa", str(trees / "visa"), "--recipe", "all")
-        sft = ("--annotations", str(trees / "annotations.jsonl"), "--out", str(self.folder / "sft"))
+        sft, grpo = self.folder / "sft", self.folder / "grpo.parquet"
         commands = [
-            (*_LAD, "build", "sft", *sft, *seed),
-            (*_LAD, "build", "grpo", *roots, "--out", str(self.folder / "grpo.parquet"), *seed),
+            (*_LAD, "build", "sft", "--annotations", str(trees / "annotations.jsonl"), "--out", str(sft), *seed),
+            (*_LAD, "build", "grpo", *roots, "--out", str(grpo), *seed),
             (*_LAD, "build", "loco", "--root", str(trees / "mvtec_loco"), "--out", str(self.loco), *seed),
         ]
-        return Stage("build", "build pairs and QA", commands, self.loco)
+        written = (sft / "dataset_info.json", grpo, self.loco)
+        progress = Progress("files", len(written), lambda: sum(path.exists() for path in written))
+        return Stage("build", "build pairs and QA", commands, self.loco, progress, 12)
 
     def _sft(self) -> Stage:
         out = self.model("sft")
@@ -115,10 +144,13 @@ class Chain:
         }
         config = self.examples / "demo" / "sft.yaml"
         command = (*_LLAMAFACTORY, "train", str(config), *(f"{key}={value}" for key, value in words.items()))
+        lines = count_lines(out / "trainer_log.jsonl")
+        progress = Progress("steps", _SFT_STEPS, lambda: lines() * _SFT_LOGGED)
         # One thread: at this size a second one is slower.
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         weights = out / "model.safetensors"
-        return Stage("sft", "SFT (LLaMA-Factory)", [command], weights, starts_without=out, environment=alone)
+        title = "SFT (LLaMA-Factory)"
+        return Stage("sft", title, [command], weights, progress, 110, starts_without=out, environment=alone)
 
     def _grpo(self, variant: str, *, start: str) -> Stage:
         pairs = self.folder / "grpo.parquet"
@@ -134,8 +166,9 @@ class Chain:
         }
         config = self.examples / "demo" / "grpo.yaml"
         command = (*_EASYR1, f"config={config}", *(f"{key}={value}" for key, value in words.items()))
+        progress = Progress("steps", self.steps, count_lines(self.run_dir(variant) / "attempts" / "*" / VERL_LOG))
         title = f"GRPO from {VARIANTS[start]} (verl)"
-        return Stage(variant, title, [command], self.model(variant) / "model.safetensors")
+        return Stage(variant, title, [command], self.model(variant) / "model.safetensors", progress, 125)
 
     def _predict(self, variant: str) -> Stage:
         command = (*_LAD, "predict", "--data", str(self.loco), "--model", str(self.model(variant)))
@@ -145,7 +178,19 @@ class Chain:
             (*command, "--out", str(greedy), *options),
             (*command, "--out", str(sampled), *options, "--samples", str(SAMPLES), "--temperature", "1"),
         ]
-        return Stage(f"predict-{variant}", f"ask {VARIANTS[variant]}", commands, sampled)
+        progress = Progress("answers", 2 * self.pairs, count_lines(greedy, sampled))
+        alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        title = f"ask {VARIANTS[variant]}"
+        return Stage(f"predict-{variant}", title, commands, sampled, progress, 30, environment=alone)
+
+    def _report(self) -> Stage:
+        words = ("--data", str(self.loco), "--masks", str(self.trees / "mvtec_loco"), "--out", str(self.report))
+        title = ("--title", "Synthetic MVTec LOCO AD: the four variants of a tiny model")
+        runs = (f"--training={VARIANTS[name]}={self.run_dir(name)}" for name in ("grpo", "sft-grpo"))
+        command = (*_LAD, "report", *(str(self.predictions(name)) for name in VARIANTS), *words, *title, *runs)
+        page, images = self.report / "index.html", self.report / "images"
+        progress = Progress("pictures", self.pairs, count_files(images, "*"))
+        return Stage("report", "write the report", [command], page, progress, 20)
 
 
 def iter_examples() -> Iterator[Path]:

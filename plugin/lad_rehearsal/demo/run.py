@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
+import shlex
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
+from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.support.errors import DataError, UsageError, install_hint
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
 
-__all__ = ["run_demo"]
+__all__ = ["next_steps", "run_demo"]
 
-#: What the stages import beyond the core.
-_PACKAGES: Final = ("torch", "torchvision", "transformers", "llamafactory", "verl", "ray")
+#: The extra that names what the stages import.
+_EXTRA: Final = "cpu"
+
+#: Peak memory (PSS) of the whole demonstration in GiB: docs/demo.md.
+_MEMORY: Final = 5
+
+#: The defect of the example pair.
+_EXAMPLE: Final = "missing_part"
 
 
 def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
-    """Run the unfinished stages; write ``summary.json`` and the plots; return the summary.
+    """Run the unfinished stages; write ``summary.json``, the plots and an example pair; return the summary.
 
     Args:
         out: Folder of the demonstration; an earlier demonstration in it is continued.
@@ -35,25 +43,92 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     console = Console(stderr=True, highlight=False)
     folder = _own_folder(out.resolve())
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
-    records = run_stages(chain.stages(), folder, console)
+    stages = chain.stages()
+    expected = round(sum(stage.expected for stage in stages) / 60)
+    for line in (
+        "SFT and GRPO of a tiny model on synthetic images, with LLaMA-Factory and verl, and the answers of",
+        f"four variants: {', '.join(VARIANTS.values())}.",
+        f"{len(stages)} stages, about {expected} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
+        "Ctrl-C stops; the same command continues.",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+    records = run_stages(stages, folder, console)
 
     # Imported after the long part: the import takes seconds, and nothing before needs it.
     from lad_reasoner.report.training_curves import read_runs, write_plots
     from lad_rehearsal.demo.summary import summarize
 
     summary = summarize(chain, records)
-    path = folder / "summary.json"
-    path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     write_plots(read_runs([f"{VARIANTS[name]}={chain.run_dir(name)}" for name in ("grpo", "sft-grpo")]), folder)
-    console.print(f"figures of every step: {folder / 'training.png'}\nall measurements:      {path}", soft_wrap=True)
+    _write_examples(chain)
     return summary
 
 
+def next_steps(out: Path) -> list[str]:
+    """Return what to look at and what to try after the demonstration, as lines."""
+    model, examples = out / "models" / "sft-grpo", out / "examples"
+    ask = [
+        "lad",
+        "ask",
+        "--model",
+        model,
+        "--reference",
+        examples / "reference.png",
+        "--query",
+        examples / "query.png",
+    ]
+    return [
+        f"Report:       {out / 'report' / 'index.html'}",
+        f"Training:     {out / 'training.png'}",
+        f"Measurements: {out / 'summary.json'}",
+        "",
+        f"Ask the trained model about two images of {examples}, or open a page for your own pairs of them:",
+        f"  {shlex.join(map(str, ask))}",
+        f"  {shlex.join(['lad', 'serve', '--model', str(model)])}",
+    ]
+
+
+def _write_examples(chain: Chain) -> None:
+    """Write a pair of the LOCO set as image files, and link the last model under a short name."""
+    folder = chain.folder / "examples"
+    folder.mkdir(exist_ok=True)
+    pair = next(pair for pair in iter_pairs(chain.loco) if pair.truth.defect == _EXAMPLE)
+    for name, image in zip(("reference.png", "query.png"), pair.images, strict=True):
+        (folder / name).write_bytes(read_image(image, chain.folder))
+    link = chain.folder / "models" / "sft-grpo"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("..") / chain.model("sft-grpo").relative_to(chain.folder))
+
+
 def _require_packages() -> None:
-    """Check for what the stages need, before the first one runs."""
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        problem = f"lad demo needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
-        raise UsageError(problem, remedy=install_hint("cpu"))
+    """Check what the stages need before the first one runs: the packages of the extra, and their versions."""
+    from packaging.requirements import Requirement
+
+    faults, extras, seen = [], [_EXTRA], {_EXTRA}
+    declared = [Requirement(line) for line in requires("lad-reasoner") or ()]
+    while extras:
+        extra = extras.pop()
+        for needed in declared:
+            if needed.marker is None or not needed.marker.evaluate({"extra": extra}):
+                continue
+            if needed.marker.evaluate({"extra": ""}):
+                continue
+            if needed.name == "lad-reasoner":
+                extras += needed.extras - seen
+                seen |= needed.extras
+            elif fault := _fault(needed.name, needed.specifier):
+                faults.append(fault)
+    if faults:
+        raise UsageError(f"lad demo cannot run: {'; '.join(sorted(set(faults)))}", remedy=install_hint(_EXTRA))
+
+
+def _fault(name: str, specifier: Any) -> str:
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return f"{name} is not installed"
+    return "" if specifier.contains(installed, prereleases=True) else f"{name} is {installed}, not {specifier}"
 
 
 def _own_folder(folder: Path) -> Path:

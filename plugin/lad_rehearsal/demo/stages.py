@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import started
 from lad_rehearsal.demo.memory import PeakMemory
+from lad_rehearsal.demo.progress import Progress, Timer, in_words
 
 __all__ = ["Stage", "StageRecord", "run_stages"]
 
@@ -36,8 +37,10 @@ class Stage:
     Attributes:
         name: Short, unique name of the log and the record.
         title: Title for the status line.
-        commands: Commands to run, in order.
+        commands: Commands that do not depend on each other; they run at the same time.
         output: File or folder that a finished stage has written.
+        progress: How to measure it.
+        expected: Seconds that it takes on two idle cores.
         starts_without: Folder of an unfinished attempt that the commands cannot reuse; it is removed first.
         environment: Environment variables added for the commands.
     """
@@ -46,13 +49,15 @@ class Stage:
     title: str
     commands: Sequence[Sequence[str]]
     output: Path
+    progress: Progress
+    expected: float
     starts_without: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """The cost of a stage: seconds from start to end, and the peak memory (PSS) of all its processes together."""
+    """The cost of a stage: seconds from start to end, and the peak memory (PSS) of all processes together."""
 
     name: str
     title: str
@@ -73,18 +78,24 @@ def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> list[
     records: list[StageRecord] = []
     fresh = False
     for number, stage in enumerate(stages, start=1):
-        prefix = f"[{number}/{len(stages)}]"
+        prefix = f"[{number}/{len(stages)}] {stage.title}"
         done = None if fresh else _read_record(folder, stage)
         if done is None:
             fresh = True
-            done = _run_stage(stage, folder, console, prefix)
-            console.print(
-                f"{prefix} {stage.title}: {done.seconds:.0f} s, {done.peak_bytes / 2**30:.1f} GiB", style="green"
-            )
+            try:
+                done = _run_stage(stage, folder, console, prefix)
+            except KeyboardInterrupt:
+                _print(console, f"stopped in stage {number} of {len(stages)} ({stage.title})")
+                raise
+            _print(console, f"{prefix}: {in_words(done.seconds)}, {done.peak_bytes / 2**30:.1f} GiB", style="green")
         else:
-            console.print(f"{prefix} {stage.title}: already done", style="dim")
+            _print(console, f"{prefix}: already done", style="dim")
         records.append(done)
     return records
+
+
+def _print(console: Console, line: str, style: str | None = None) -> None:
+    console.print(line, style=style, markup=False, soft_wrap=True)
 
 
 def _record_path(folder: Path, stage: Stage) -> Path:
@@ -110,43 +121,43 @@ def _run_stage(stage: Stage, folder: Path, console: Console, prefix: str) -> Sta
         shutil.rmtree(stage.starts_without, ignore_errors=True)
     log = record_path.with_suffix(".log")
     environment = {**os.environ, **stage.environment}
-    start, peak = time.monotonic(), 0
-    with log.open("w", encoding="utf-8") as stream:
-        for command in stage.commands:
-            with (
-                started(command, environment=environment, log=stream, grace=GRACE) as process,
-                PeakMemory(process.pid) as memory,
-            ):
-                code = _wait(process, log, console, f"{prefix} {stage.title}", start)
-            peak = max(peak, memory.bytes)
-            if code != 0:
-                raise RunError(
-                    f"failed with exit code {code} ({_last_line(log) or 'no output'})",
-                    where=stage.title,
-                    remedy=f"See {log}. The same command continues from this stage",
-                )
+    timer = Timer(stage.progress, stage.expected)
+    with log.open("a", encoding="utf-8") as stream, PeakMemory(os.getpid()) as memory, ExitStack() as stack:
+        stream.truncate(0)  # appended to, because commands that run at the same time share it
+        processes = [
+            stack.enter_context(started(command, environment=environment, log=stream, grace=GRACE))
+            for command in stage.commands
+        ]
+        _wait(processes, console, prefix, timer)
+    if code := next((code for process in processes if (code := process.returncode)), 0):
+        raise RunError(
+            f"failed with exit code {code} ({_last_line(log) or 'no output'})",
+            where=stage.title,
+            remedy=f"See {log}. The same command continues from this stage",
+        )
     if not stage.output.exists():
         raise RunError(f"did not write {stage.output}", where=stage.title, remedy=f"See {log}")
-    record = StageRecord(
-        stage.name, stage.title, time.monotonic() - start, peak, [list(command) for command in stage.commands]
-    )
+    commands = [list(command) for command in stage.commands]
+    record = StageRecord(stage.name, stage.title, timer.elapsed, memory.bytes, commands)
     record_path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
     return record
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path, console: Console, title: str, start: float) -> int:
-    """Wait for a command, print the last line of its log meanwhile, and return its exit code."""
+def _wait(processes: Sequence[subprocess.Popen[bytes]], console: Console, title: str, timer: Timer) -> None:
+    """Wait until every command has ended or one has failed; show the progress meanwhile."""
     shown = time.monotonic()
     with console.status(title) as status:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=0.5)
-            line = f"{title}: {time.monotonic() - start:.0f} s  {_last_line(log)}"
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                return
+            time.sleep(0.2)
+            if not console.is_terminal and time.monotonic() - shown < QUIET_INTERVAL:
+                continue
+            shown = time.monotonic()
             if console.is_terminal:
-                status.update(line[: console.width - 4])
-            elif time.monotonic() - shown >= QUIET_INTERVAL:
-                shown = time.monotonic()
-                console.print(line[:160], markup=False, soft_wrap=True)
+                status.update(f"{title}: {timer.line()}")
+            else:
+                _print(console, f"{title}: {timer.line()}")
 
 
 def _last_line(log: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from lad_reasoner.evaluation.compare import compare_systems
+from lad_reasoner.evaluation.rationales import FIGURES, score_rationales
 from lad_reasoner.evaluation.score import RunScore, read_system, score_run
 from lad_reasoner.evaluation.statistics import Estimate
 from lad_reasoner.evaluation.table import with_interval
@@ -21,7 +23,7 @@ from lad_reasoner.training.metrics import read_metrics
 from lad_rehearsal.demo.chain import VARIANTS, Chain
 from lad_rehearsal.demo.stages import StageRecord
 
-__all__ = ["results_table", "summarize"]
+__all__ = ["reasoning_table", "results_table", "summarize"]
 
 #: Packages whose versions affect the results.
 PACKAGES: Final = (
@@ -36,8 +38,8 @@ PACKAGES: Final = (
     "pyarrow",
 )
 
-#: Pairs of variants whose difference is tested: GRPO after the base, GRPO after SFT, and both together.
-COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("base", "sft-grpo"))
+#: Pairs of variants whose difference is tested.
+COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("grpo", "sft-grpo"), ("base", "sft-grpo"))
 
 
 def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
@@ -70,11 +72,14 @@ def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
 
 def _variant(chain: Chain, name: str) -> dict[str, Any]:
     greedy = score_run(chain.predictions(name), chain.loco, name=VARIANTS[name])
+    reasoning = score_rationales(read_system(chain.predictions(name), chain.loco, "paper"))
     sampled = score_run(chain.predictions(name, sampled=True), chain.loco, name=VARIANTS[name])
     return {
         "name": VARIANTS[name],
         "greedy": _scores(greedy),
         "sampled": _scores(sampled) | {"samples": sampled.samples},
+        "reasoning": {figure: _estimate(reasoning.figures[figure]) for figure in FIGURES},
+        "baselines": [asdict(baseline) for baseline in reasoning.baselines],
         "categories": {category: _scores_of(score.metrics) for category, score in greedy.categories.items()},
     }
 
@@ -134,10 +139,11 @@ def _version(package: str) -> str | None:
 
 def results_table(summary: Mapping[str, Any]) -> Table:
     """Return a table of the four variants in percent: greedy answers, and the accuracy of sampled answers."""
-    title = "One-shot on the synthetic MVTec LOCO set: percent, [95% interval]"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for heading in ("variant", "n", "accuracy", "F1", "template", "sampled accuracy"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    table = _table(
+        "Answers about the synthetic LOCO set: percent [95% interval]",
+        "accuracy, F1, template: greedy answers; sampled: accuracy of answers at temperature 1",
+        ("variant", "n", "accuracy", "F1", "template", "sampled"),
+    )
     for variant in summary["variants"].values():
         greedy, sampled = variant["greedy"], variant["sampled"]
         table.add_row(
@@ -148,4 +154,27 @@ def results_table(summary: Mapping[str, Any]) -> Table:
             percent(greedy["template_rate"]),
             with_interval(Estimate(**sampled["accuracy"])),
         )
+    return table
+
+
+def reasoning_table(summary: Mapping[str, Any]) -> Table:
+    """Return a table of the reasoning in greedy answers, with the baselines that do not look at the images."""
+    figures = {"named": "violation_recall", "right": "violation_precision", "invented": "hallucinated"}
+    table = _table(
+        "Their reasoning: percent [95% interval]",
+        "named: violations that are named; right: named ones that are right; invented: on normal products",
+        ("variant", *figures),
+    )
+    for variant in summary["variants"].values():
+        cells = (with_interval(Estimate(**variant["reasoning"][figure])) for figure in figures.values())
+        table.add_row(variant["name"], *cells)
+    for baseline in summary["variants"]["sft-grpo"]["baselines"]:
+        table.add_row(baseline["name"], percent(baseline["recall"]), percent(baseline["precision"]), "")
+    return table
+
+
+def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
     return table

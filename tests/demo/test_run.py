@@ -1,0 +1,66 @@
+"""What `lad demo` checks before its first stage, and what it says before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lad_reasoner.support.errors import LadError, UsageError
+from lad_rehearsal.demo import run
+from lad_rehearsal.demo.chain import Chain
+
+
+def test_a_missing_or_wrong_package_is_reported_before_anything_runs(monkeypatch, tmp_path) -> None:
+    real = run.version
+
+    def version(name: str) -> str:
+        if name == "ray":
+            raise run.PackageNotFoundError(name)
+        return "0.1" if name == "llamafactory" else real(name)
+
+    monkeypatch.setattr(run, "version", version)
+    monkeypatch.setattr(run, "run_stages", lambda *_: pytest.fail("a stage ran"))
+    declared = ['verl==0.9.1; extra == "verl"', 'ray>=2; extra == "verl"', 'llamafactory>=0.9; extra == "sft"']
+    monkeypatch.setattr(run, "requires", lambda _: ['lad-reasoner[sft,verl]; extra == "cpu"', *declared, "rich"])
+    with pytest.raises(UsageError) as caught:
+        run.run_demo(tmp_path / "out", seed=1)
+    message = str(caught.value)
+    assert "ray is not installed" in message
+    assert "llamafactory is 0.1, not >=0.9" in message
+    assert "pip install '.[cpu]'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_comes_first_with_time_and_memory(monkeypatch, tmp_path, capsys) -> None:
+    def stop(stages, *_) -> None:
+        raise LadError(f"{len(stages)} stages")
+
+    monkeypatch.setattr(run, "_require_packages", lambda: None)
+    monkeypatch.setattr(run, "run_stages", stop)
+    with pytest.raises(LadError, match="10 stages"):
+        run.run_demo(tmp_path / "out", seed=1)
+    text = capsys.readouterr().err
+    for words in (
+        "synthetic",
+        "base, +SFT, +GRPO, +SFT+GRPO",
+        "10 stages",
+        "min",
+        "GiB",
+        "the same command continues",
+    ):
+        assert words in text
+
+
+def test_every_stage_has_progress_and_an_estimate(tmp_path) -> None:
+    for stage in Chain(tmp_path, tmp_path).stages():
+        assert stage.progress.count() == 0
+        assert stage.progress.total > 0
+        assert stage.expected > 0
+
+
+def test_next_steps_name_the_report_and_two_commands() -> None:
+    text = "\n".join(run.next_steps(Path("my out")))
+    assert "my out/report/index.html" in text
+    assert "lad serve --model 'my out/models/sft-grpo'" in text
+    assert "lad ask --model 'my out/models/sft-grpo' --reference 'my out/examples/reference.png'" in text
