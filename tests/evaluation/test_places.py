@@ -25,7 +25,9 @@ SENTENCES = [
     ("One compartment is left empty.", set()),
     ("The top and the bottom labels are swapped.", {"top"}),
     ("The bottom label is missing.", set()),
-    ("The cable differs on the left side and to the right.", {"left", "right"}),
+    ("The cable differs on the left side and to the right.", set()),
+    ("top ok missing ok middle ok ok ok bottom ok ok ok", set()),
+    ("A scratch from the left to the right at the bottom.", {"bottom"}),
 ]
 
 

@@ -27,7 +27,7 @@ _WORDS: Final = {"upper": "top", "lower": "bottom", "center": "middle"}
 
 
 def find_places(sentence: str) -> set[str]:
-    """Return the places that a sentence names: left, right, top, bottom or middle.
+    """Return the places that a sentence names: left, right, top, bottom or middle; opposite ones cancel.
 
     Example:
         >>> sorted(find_places("a pin is missing in the lower left compartment, not the right number"))
@@ -38,7 +38,9 @@ def find_places(sentence: str) -> set[str]:
         words = [match["both"], match["with"], match["side"]]
         words = [word for word in words if word] or [match[0]]
         found |= {_WORDS.get(word, word) for word in words}
-    return found
+    # "from left to right" and a scan of all rows claim no place.
+    across, down = {"left", "right"} <= found, {"top", "bottom"} <= found
+    return found - ({"left", "right", "middle"} if across else set()) - ({"top", "bottom", "middle"} if down else set())
 
 
 def check_places(sentences: Iterable[str], centre: tuple[float, float]) -> tuple[float, float]:
