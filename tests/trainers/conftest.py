@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,30 @@ def pair(index: int, *, size: tuple[int, int] = (84, 84), dataset: str = "mvtec_
     )
 
 
-def write_pairs(path: Path, count: int = 40, **options: Any) -> Path:
-    return write_rows(path, [pair(index, **options).to_row() for index in range(count)])
+#: What gold answers of other forms hold, by the name of the training file in the profile that needs them.
+FORMS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "grpo_classes": {"answers": "classes"},
+    "grpo_boxes": {"boxes": [[0, 0, 0.5, 0.5]], "size": [1024, 1024]},
+    "grpo_mmad": {"choice": {"letter": "A", "options": {"A": "Yes.", "B": "No."}}},
+}
+
+
+def in_form(row: dict[str, Any], form: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return a row with a gold answer in another form: changing letters, and no box on a normal query."""
+    gold = json.loads(row["answer"]) | form
+    if "choice" in form:
+        gold["choice"] = form["choice"] | {"letter": "AB"[index % 2]}
+    if "boxes" in form and gold["label"] == "no":
+        gold["boxes"] = []
+    answer = json.dumps(gold)
+    return {**row, "answer": answer, "reward_model": {"style": "rule", "ground_truth": answer}}
+
+
+def write_pairs(
+    path: Path, count: int = 40, *, form: Mapping[str, Any] = MappingProxyType({}), **options: Any
+) -> Path:
+    return write_rows(path, [in_form(pair(index, **options).to_row(), form, index) for index in range(count)])
 
 
 def assert_parts_logged(row: Mapping[str, float], prefix: str = "") -> None:

@@ -40,7 +40,9 @@ def find_places(sentence: str) -> set[str]:
         found |= {_WORDS.get(word, word) for word in words}
     # "from left to right" and a scan of all rows claim no place.
     across, down = {"left", "right"} <= found, {"top", "bottom"} <= found
-    return found - ({"left", "right", "middle"} if across else set()) - ({"top", "bottom", "middle"} if down else set())
+    return (
+        found - ({"left", "right", "middle"} if across else set()) - ({"top", "bottom", "middle"} if down else set())
+    )
 
 
 def check_places(sentences: Iterable[str], centre: tuple[float, float]) -> tuple[float, float]:

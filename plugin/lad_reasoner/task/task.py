@@ -25,6 +25,7 @@ __all__ = [
     "QUESTION",
     "Label",
     "abbreviate",
+    "name_prompt",
     "problem_text",
     "prompt_text",
     "read_prompt_template",
@@ -96,6 +97,11 @@ def problem_text(references: int = 1, question: str = QUESTION) -> str:
 def read_prompt_template(name: str = "rlad") -> str:
     """Return the jinja source of a shipped format prompt (EasyR1's ``data.format_prompt``)."""
     return (files(__package__) / "prompts" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def name_prompt(source: str) -> str | None:
+    """Return the name of the shipped format prompt with this source; None for another one."""
+    return next((name for name in PROMPTS if read_prompt_template(name).strip() == source.strip()), None)
 
 
 def prompt_text(problem: str, template: str | None = None) -> str:

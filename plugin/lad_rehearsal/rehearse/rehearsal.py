@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.task.task import name_prompt
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
 from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import TrainerName
@@ -155,7 +156,10 @@ def _emptied(folder: Path) -> Path:
 
 def _with_synthetic_pairs(config: EasyR1Config, folder: Path) -> EasyR1Config:
     note("making synthetic pairs (lad build)")
-    return config.replace(**{key.replace(".", "__"): path for key, path in make_pairs(folder).items()})
+    template = Path(config["data.format_prompt"] or "")
+    prompt = name_prompt(template.read_text(encoding="utf-8", errors="replace")) if template.is_file() else None
+    pairs = make_pairs(folder, prompt=prompt)
+    return config.replace(**{key.replace(".", "__"): path for key, path in pairs.items()})
 
 
 def _take_rows(files: Mapping[str, Path], folder: Path, *, steps: int) -> dict[str, str]:

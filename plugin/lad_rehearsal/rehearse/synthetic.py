@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.support.errors import RunError
+from lad_reasoner.support.errors import RunError, UsageError
 
 __all__ = ["make_pairs"]
 
@@ -15,20 +15,27 @@ __all__ = ["make_pairs"]
 _SIZES: Final = ("--train", "4", "--test", "16", "--loco-test", "12", "--sft", "1")
 
 
-def make_pairs(folder: Path) -> dict[str, str]:
+def make_pairs(folder: Path, *, prompt: str | None = None) -> dict[str, str]:
     """Render datasets, pair them, and return the values of ``data.train_files`` and ``data.val_files``.
 
     Args:
         folder: Folder to write; it must not exist.
+        prompt: Name of the shipped format prompt, which decides the form of the gold answers.
 
     Raises:
+        UsageError: There are no synthetic pairs for this format prompt.
         RunError: `lad build` failed.
     """
+    if prompt in {"letters", "choice"}:
+        raise UsageError("MMAD's questions cannot be made synthetically", where="--synthetic", remedy="Leave it out")
     train, val = folder / "grpo.parquet", folder / "loco.parquet"
-    trees = ("--mvtec", f"{folder}/mvtec_ad", "--visa", f"{folder}/visa")
+    trees: tuple[str, ...] = ("--mvtec", f"{folder}/mvtec_ad", "--visa", f"{folder}/visa")
+    form = held_out_form = ("--answers", "classes") if prompt == "classes" else ()
+    if prompt == "boxes":  # the masks of one tree
+        trees, form, held_out_form = trees[:2], ("--boxes", trees[1]), ("--boxes", f"{folder}/mvtec_loco")
     _lad("build", "synthetic", "--out", str(folder), *_SIZES)
-    _lad("build", "grpo", *trees, "--recipe", "all", "--limit", "64", "--out", str(train))
-    _lad("build", "loco", "--root", f"{folder}/mvtec_loco", "--limit", "32", "--out", str(val))
+    _lad("build", "grpo", *trees, "--recipe", "all", "--limit", "64", "--out", str(train), *form)
+    _lad("build", "loco", "--root", f"{folder}/mvtec_loco", "--limit", "32", "--out", str(val), *held_out_form)
     return {"data.train_files": str(train), "data.val_files": str(val)}
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.trainers.conftest import pair, write_pairs
+from tests.trainers.conftest import FORMS, in_form, pair, write_pairs
 from tests.trainers.preflight.kit import (
     KEYS,
     alarms,
@@ -37,20 +35,10 @@ def paper_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     pairs = [pair(index, size=size) for index, size in enumerate(SIZES)]
     images = [[{"bytes": image.data, "path": image.path} for image in (*one.references, one.query)] for one in pairs]
-    forms: dict[str, dict[str, Any]] = {
-        "grpo": {},
-        "grpo_classes": {"answers": "classes"},
-        "grpo_boxes": {"boxes": [[0, 0, 0.5, 0.5]], "size": [1024, 1024]},
-        "grpo_mmad": {"choice": {"letter": "A", "options": {"A": "Yes.", "B": "No."}}},
-    }
-    parts = [(f"{name}{end}", count, form) for name, form in forms.items() for end, count in (("", 886), ("_val", 98))]
+    parts = [(f"{name}{end}", count, form) for name, form in FORMS.items() for end, count in (("", 886), ("_val", 98))]
     for name, count, form in parts:
         rows = [
-            {
-                **(row := pair(index, size=(8, 8)).to_row()),
-                "images": images[index % len(images)],
-                "answer": _in_form(row, form, index),
-            }
+            {**in_form(pair(index, size=(8, 8)).to_row(), form, index), "images": images[index % len(images)]}
             for index in range(count)
         ]
         table = pa.Table.from_pylist(rows, schema=pair_schema())
@@ -58,18 +46,8 @@ def paper_data(tmp_path_factory):
     return folder
 
 
-def _in_form(row: dict[str, Any], form: dict[str, Any], index: int) -> str:
-    """Return a row's gold answer in another form, with changing letters and without a box on a normal query."""
-    gold = json.loads(row["answer"]) | form
-    if "choice" in form:
-        gold["choice"] = form["choice"] | {"letter": "AB"[index % 2]}
-    if "boxes" in form and gold["label"] == "no":
-        gold["boxes"] = []
-    return json.dumps(gold)
-
-
 def profile_words(path, data, *more):
-    name = next((f"grpo_{form}" for form in ("classes", "boxes", "mmad") if form in path.stem), "grpo")
+    name = next((name for name in FORMS if name.removeprefix("grpo_") in path.stem), "grpo")
     files = [f"data.train_files={data}/{name}.parquet", f"data.val_files={data}/{name}_val.parquet"]
     return [f"config={path}", *files, f"trainer.save_checkpoint_path={data}/run", *more]
 

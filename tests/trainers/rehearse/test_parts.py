@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.trainers.conftest import write_pairs
 
+from lad_reasoner.pairs.reader import read_truths
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
@@ -24,6 +25,7 @@ from lad_rehearsal.rehearse.rehearsal import _check
 from lad_rehearsal.rehearse.report import list_gaps
 from lad_rehearsal.rehearse.run import explain_failure
 from lad_rehearsal.rehearse.runtime import RehearsalRuntime, _unmet, find_runtime
+from lad_rehearsal.rehearse.synthetic import make_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -291,3 +293,16 @@ def test_a_tiny_model_keeps_the_tokens_of_the_real_one(tmp_path, family):
     with_image = {"qwen3_vl": 18 * 22}.get(family, 20 * 25)
     assert int((inputs["input_ids"] == real.image_token_id).sum()) == with_image
     assert model(**inputs).logits.shape[:2] == inputs["input_ids"].shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", ["classes", "boxes"])
+def test_synthetic_pairs_have_the_form_that_the_format_prompt_asks_for(prompt, tmp_path) -> None:
+    made = make_pairs(tmp_path / "synthetic", prompt=prompt)
+    for path in made.values():
+        assert {truth.gold.prompt for truth in read_truths(path)} == {prompt}
+
+
+def test_there_are_no_synthetic_multiple_choice_questions(tmp_path) -> None:
+    with pytest.raises(UsageError, match="cannot be made"):
+        make_pairs(tmp_path / "synthetic", prompt="letters")

@@ -12,7 +12,7 @@ from lad_reasoner.pairs.families import model_types
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.task.gold import read_gold
-from lad_reasoner.task.task import IMAGE_MARKER, PROMPTS, prompt_text, read_prompt_template
+from lad_reasoner.task.task import IMAGE_MARKER, name_prompt, prompt_text
 from lad_reasoner.training.preflight.context import Known
 
 __all__ = ["FILE_CHECKS", "check_model_is_there"]
@@ -110,9 +110,7 @@ def _check_form(path: Path, known: Known) -> Iterator[Finding]:
         text = path.read_text(encoding="utf-8")
     except (ValueError, OSError):
         return  # reported elsewhere
-    shipped = {name: read_prompt_template(name) for name in PROMPTS}
-    asked = next((name for name, source in shipped.items() if source.strip() == text.strip()), None)
-    if gold is None or asked is None:
+    if gold is None or (asked := name_prompt(text)) is None:
         return
     wanted = "letters" if gold.prompt == "choice" else gold.prompt
     if asked != wanted:
