@@ -53,6 +53,7 @@ from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.files import locked, write_text
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.processes import _LIBC, _PR_SET_PDEATHSIG
+from lad_rehearsal.demo.progress import Progress
 from lad_rehearsal.demo.stages import Stage, run_stages
 from lad_rehearsal.synthetic.trees import Sizes, draw_trees
 
@@ -226,10 +227,12 @@ def demo(root: Path) -> Verb:
         own, pairs = ("--folder", str(root / "own")), out / "grpo.parquet"
         build = (*lad, "build", "grpo", *own, "--out", str(pairs), "--seed", str(seed), "--overwrite")
         qa = ("--annotations", str(root / "annotations.jsonl"), "--out", str(out / "sft"), "--seed", str(seed))
+        one = (Progress("stages", 1, lambda: 0), 1)
+        copy = ("cp", str(pairs), str(out / "copy"))
         stages = [
-            Stage("draw", "draw", [(sys.executable, "-c", text)], out / "299"),
-            Stage("build", "build", [build, (*lad, "build", "sft", *qa, "--overwrite")], out / "sft"),
-            Stage("copy", "copy", [("cp", str(pairs), str(out / "copy"))], out / "copy", starts_without=out / "copy"),
+            Stage("draw", "draw", [(sys.executable, "-c", text)], out / "299", *one),
+            Stage("build", "build", [build, (*lad, "build", "sft", *qa, "--overwrite")], out / "sft", *one),
+            Stage("copy", "copy", [copy], out / "copy", *one, starts_without=out / "copy"),
         ]
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lad_reasoner.support.console import echo, print_all
+
 __all__ = ["register"]
 
 
@@ -38,10 +40,8 @@ def demo(
 
         typer.echo(json.dumps(summary, indent=1))
     else:
-        from rich.console import Console
-
         from lad_rehearsal.demo.summary import reasoning_table, results_table
 
-        Console().print(results_table(summary), reasoning_table(summary))
+        print_all([results_table(summary), reasoning_table(summary)])
         for line in next_steps(out):
-            typer.echo(line)
+            echo(line)

@@ -8,9 +8,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from lad_reasoner.pairs.reader import iter_pairs, read_image
+from lad_reasoner.support.console import make_console
 from lad_reasoner.support.errors import DataError, UsageError, install_hint
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
@@ -40,7 +39,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         RunError: A stage failed.
     """
     _require_packages()
-    console = Console(stderr=True, highlight=False)
+    console = make_console(err=True)
     folder = _own_folder(out.resolve())
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
     stages = chain.stages()
@@ -51,7 +50,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         f"{len(stages)} stages, about {expected} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
         "Ctrl-C stops; the same command continues.",
     ):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     records = run_stages(stages, folder, console)
 
     # Imported after the long part: the import takes seconds, and nothing before needs it.
