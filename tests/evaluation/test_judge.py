@@ -12,11 +12,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from lad_reasoner.commands.lad import main
-from lad_reasoner.evaluation.judge import judge
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.confusion import Confusion
 from lad_reasoner.support.errors import RunError
+
+pytest.importorskip("httpx")
+pytest.importorskip("tenacity")
+
+from lad_reasoner.evaluation.judge import judge
 
 TEXTS = ("A pin is missing.", "Both images agree.", "The cable is cut.", "All parts match.")
 

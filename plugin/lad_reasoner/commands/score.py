@@ -20,7 +20,7 @@ from lad_reasoner.commands.systems import (
     read_systems,
 )
 from lad_reasoner.support.console import echo, print_all, print_json
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import UsageError, install_hint
 
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.boxes import BoxScore
@@ -152,7 +152,10 @@ def _ask_judge(
         return []
     if not model:
         raise UsageError("--judge needs --judge-model, the judge's name on the server")
-    from lad_reasoner.evaluation.judge import judge
+    try:
+        from lad_reasoner.evaluation.judge import judge
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--judge needs the package {error.name}", remedy=install_hint("annotate")) from error
 
     return [judge(system, url=url, model=model, limit=limit, seed=seed) for system in systems]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
 from lad_reasoner.evaluation.boxes import BOX_FIGURES, BoxScore
 from lad_reasoner.evaluation.classes import ClassScore
 from lad_reasoner.evaluation.compare import Comparison
-from lad_reasoner.evaluation.judge import JudgeScore
 from lad_reasoner.evaluation.mmad import ChoiceRun
 from lad_reasoner.evaluation.paper import TABLE_1, PaperRow, pooled_matrix
 from lad_reasoner.evaluation.rationales import FIGURES, RationaleScore
@@ -19,6 +18,9 @@ from lad_reasoner.evaluation.statistics import Estimate
 from lad_reasoner.support.confusion import CONFUSION_METRICS
 from lad_reasoner.support.percent import percent, points
 from lad_reasoner.task.task import LOCO_CATEGORIES
+
+if TYPE_CHECKING:
+    from lad_reasoner.evaluation.judge import JudgeScore  # imports the client of servers
 
 __all__ = [
     "LEGEND",
