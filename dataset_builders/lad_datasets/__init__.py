@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lad_datasets.api import Build, build_grpo, build_loco, build_mmad, build_sft, check
     from lad_datasets.builders.options import Options
-    from lad_datasets.checks.check import CheckOptions, Report
+    from lad_datasets.checks.check import CheckOptions, CheckReport
     from lad_datasets.files.images import Encoding
 
 __all__ = [
     "Build",
     "CheckOptions",
+    "CheckReport",
     "Encoding",
     "Options",
-    "Report",
     "build_grpo",
     "build_loco",
     "build_mmad",
@@ -32,7 +32,7 @@ _HOME_OF = {
     "CheckOptions": "checks.check",
     "Encoding": "files.images",
     "Options": "builders.options",
-    "Report": "checks.check",
+    "CheckReport": "checks.check",
 }
 
 

@@ -13,8 +13,7 @@ from lad_reasoner.support.progress import ProgressCallback, listen
 
 if TYPE_CHECKING:
     from lad_datasets.builders.loco import Subset
-    from lad_datasets.checks.check import CheckOptions
-    from lad_datasets.checks.check import Report as CheckReport
+    from lad_datasets.checks.check import CheckOptions, CheckReport
 
 __all__ = ["Build", "build_grpo", "build_loco", "build_mmad", "build_sft", "check"]
 

@@ -38,7 +38,7 @@ NAMES = {
         *("score_response", "score_responses", "select", "write_report"),
     },
     "lad_datasets": {
-        *("Build", "CheckOptions", "Encoding", "Options", "Report", "build_grpo", "build_loco", "build_mmad"),
+        *("Build", "CheckOptions", "Encoding", "Options", "CheckReport", "build_grpo", "build_loco", "build_mmad"),
         *("build_sft", "check"),
     },
 }

@@ -312,7 +312,7 @@ def test_many_files_in_one_upload_are_refused(client) -> None:
 def test_the_upload_folder_has_a_limit(tmp_path: Path) -> None:
     import asyncio
 
-    from lad_reasoner.inference.serve_guard import Guard
+    from lad_reasoner.inference.serve_guard import RequestGuard
 
     with (tmp_path / "large").open("wb") as file:
         file.truncate(51_000)
@@ -322,7 +322,7 @@ def test_the_upload_folder_has_a_limit(tmp_path: Path) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [(b"host", b"localhost")]}
-    guard = Guard(None, folder=tmp_path, host="127.0.0.1", max_bytes=1000)
+    guard = RequestGuard(None, folder=tmp_path, host="127.0.0.1", max_bytes=1000)
     asyncio.run(guard(scope, None, send))
     assert sent[0]["status"] == 507
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from lad_datasets.checks.check import CheckOptions, Report, Table
+from lad_datasets.checks.check import CheckOptions, CheckReport, Table
 from lad_datasets.files.annotations import read_annotations
 from lad_datasets.files.images import load
 from lad_datasets.leakage.guard import Guard, refuse_test_image
@@ -15,13 +15,13 @@ from lad_reasoner.support.findings import Findings
 __all__ = ["check_annotations"]
 
 
-def check_annotations(path: Path, options: CheckOptions) -> Report:
+def check_annotations(path: Path, options: CheckOptions) -> CheckReport:
     """Check an annotation file as `lad build sft` will read it.
 
     Raises:
         DataError: A line does not fit.
     """
-    report = Report(path, "annotations")
+    report = CheckReport(path, "annotations")
     findings = Findings(quiet=True)
     folder, annotations = read_annotations(path, findings)
     guard = Guard(options.loco, workers=options.workers) if options.loco else None

@@ -13,7 +13,7 @@ from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError, as_sentences
 from lad_reasoner.support.files import unchanged
 
-__all__ = ["CHECKERS", "CheckOptions", "Checker", "Report", "Table", "check_file", "check_files"]
+__all__ = ["CHECKERS", "CheckOptions", "CheckReport", "Checker", "Table", "check_file", "check_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Table:
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -89,7 +89,7 @@ class Report:
 
 _PARQUET_MAGIC: Final = b"PAR1"
 
-CheckFunction = Callable[[Path, CheckOptions], Report]
+CheckFunction = Callable[[Path, CheckOptions], CheckReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ CHECKERS: Final = (
 )
 
 
-def check_files(paths: Sequence[Path], options: CheckOptions) -> list[Report]:
+def check_files(paths: Sequence[Path], options: CheckOptions) -> list[CheckReport]:
     """Check files, and that no two pair parquets have a query in common, as training and validation data might.
 
     Raises:
@@ -163,7 +163,7 @@ def check_files(paths: Sequence[Path], options: CheckOptions) -> list[Report]:
     return reports
 
 
-def check_file(path: Path, options: CheckOptions) -> Report:
+def check_file(path: Path, options: CheckOptions) -> CheckReport:
     """Check one file.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lad_datasets.checks.check import CheckOptions, Report
+from lad_datasets.checks.check import CheckOptions, CheckReport
 
 if TYPE_CHECKING:
     from lad_reasoner.support.findings import Finding
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["check_config", "check_sft_config"]
 
 
-def check_config(path: Path, options: CheckOptions) -> Report:  # noqa: ARG001 - the config says it all
+def check_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa: ARG001 - the config says it all
     """Check an EasyR1 config."""
     from lad_reasoner.training.easyr1.config import load_config, read_keys
     from lad_reasoner.training.installed import find_trainer
@@ -25,15 +25,15 @@ def check_config(path: Path, options: CheckOptions) -> Report:  # noqa: ARG001 -
     return _report(path, "EasyR1 config", run_checks(load_config([f"config={path}"], keys), trainer, keys))
 
 
-def check_sft_config(path: Path, options: CheckOptions) -> Report:  # noqa: ARG001 - the config says it all
+def check_sft_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa: ARG001 - the config says it all
     """Check a LLaMA-Factory config."""
     from lad_reasoner.training.preflight.sft_config import check_sft
 
     return _report(path, "LLaMA-Factory config", check_sft(path))
 
 
-def _report(path: Path, kind: str, findings: Iterable[Finding]) -> Report:
-    report = Report(path, kind)
+def _report(path: Path, kind: str, findings: Iterable[Finding]) -> CheckReport:
+    report = CheckReport(path, kind)
     for finding in findings:
         (report.errors if finding.is_error else report.warnings).append(
             str(finding).removeprefix(f"{finding.severity}: ")

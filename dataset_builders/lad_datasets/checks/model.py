@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lad_datasets.checks.check import MODEL, CheckOptions, Report
+from lad_datasets.checks.check import MODEL, CheckOptions, CheckReport
 from lad_reasoner.models.compatibility import check_model_folder, mend
 from lad_reasoner.models.folder import ModelFolder
 
 __all__ = ["check_model"]
 
 
-def check_model(path: Path, options: CheckOptions) -> Report:
+def check_model(path: Path, options: CheckOptions) -> CheckReport:
     """Check a model folder; with ``fix``, repair it first and say what was changed."""
-    report = Report(path, MODEL)
+    report = CheckReport(path, MODEL)
     if options.fix:
         edits, copies, faults = mend(path, max_pixels=options.model_pixels)
         report.fixed = [str(edit) for edit in edits]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lad_datasets.builders.describe import find_duplicates, find_single_labels
-from lad_datasets.checks.check import CheckOptions, Report, Table
+from lad_datasets.checks.check import CheckOptions, CheckReport, Table
 from lad_datasets.files.images import load_bytes, sha256
 from lad_datasets.files.manifest import count_rows
 from lad_datasets.leakage.guard import Guard, is_test_image
@@ -56,13 +56,13 @@ class _Row:
     tokens: int | None = None
 
 
-def check_pairs(path: Path, options: CheckOptions) -> Report:
+def check_pairs(path: Path, options: CheckOptions) -> CheckReport:
     """Check a pair parquet or a folder of shards.
 
     Raises:
         DataError: It is no parquet, or has other columns.
     """
-    report = Report(path, "pair parquet")
+    report = CheckReport(path, "pair parquet")
     files = parquet_files(path)
     opened = [_open(file) for file in files]
     if (total := sum(count for count, _ in opened)) == 0:
@@ -235,7 +235,7 @@ def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
             yield f"column {column}: the right response earns {reward}, not 1.0"
 
 
-def _check_whole(provenance: Sequence[dict[str, str]], report: Report) -> None:
+def _check_whole(provenance: Sequence[dict[str, str]], report: CheckReport) -> None:
     """Check what only the whole file shows: ids, duplicates, and test images in a training file."""
     for name, times in Counter(row["pair_id"] for row in provenance).items():
         if times > 1:
@@ -258,7 +258,7 @@ def _count_table(provenance: Sequence[dict[str, str]]) -> Table:
     return Table("pairs", ("dataset", "category", "kind", "label", "rows"), rows)
 
 
-def _add_token_budget(rows: Sequence[_Row], report: Report, options: CheckOptions) -> None:
+def _add_token_budget(rows: Sequence[_Row], report: CheckReport, options: CheckOptions) -> None:
     """Add the lengths of prompts by category, and the max_prompt_length that loses nothing."""
     import numpy as np
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lad_datasets.checks.check import Report, Table
+from lad_datasets.checks.check import CheckReport, Table
 from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.findings import count_findings
 from lad_reasoner.support.visible import visible
@@ -12,7 +12,7 @@ from lad_reasoner.support.visible import visible
 __all__ = ["layout_table", "print_reports"]
 
 
-def print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
+def print_reports(reports: Sequence[CheckReport], *, as_json: bool) -> None:
     """Print each report; the last line of one counts its errors and warnings."""
     if as_json:
         print_json([report.to_json() for report in reports])

@@ -17,7 +17,7 @@ from lad_datasets.sources.samples import GOOD, Sample
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import KINDS
 
-__all__ = ["ALL", "Entry", "Recipe", "defect_names", "read_recipe", "shipped_recipes", "spell"]
+__all__ = ["ALL", "Recipe", "RecipeEntry", "defect_names", "read_recipe", "shipped_recipes", "spell"]
 
 #: Stands for every category or every defect.
 ALL: Final = "all"
@@ -45,7 +45,7 @@ def defect_names(sample: Sample) -> set[str]:
     return {spell(name) for name in sample.defect.split("+")}
 
 
-class Entry(BaseModel):
+class RecipeEntry(BaseModel):
     """Which anomalous test images to take.
 
     Attributes:
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     description: str = Field(min_length=1)
     normals: Literal["all", "balanced", "none"]
     balance: bool = False
-    entries: tuple[Entry, ...] = Field(min_length=1)
+    entries: tuple[RecipeEntry, ...] = Field(min_length=1)
     expected: dict[str, int] = Field(default_factory=dict)
 
     def kind_of(self, dataset: str, sample: Sample) -> str | None:
@@ -152,7 +152,7 @@ def _parse(where: str, text: str) -> Recipe:
         # An unknown key first: it is often why a known one is missing.
         fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in fault["loc"]) or "the file"
-        keys = "The keys are " + ", ".join(Entry.model_fields if len(fault["loc"]) > 1 else Recipe.model_fields)
+        keys = "The keys are " + ", ".join(RecipeEntry.model_fields if len(fault["loc"]) > 1 else Recipe.model_fields)
         raise DataError(f"{key}: {fault['msg']}", where=f"{where}:{_line(node, fault['loc'])}", remedy=keys) from None
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.ask import Verdict, ask, read_image_file
 from lad_reasoner.inference.protocol import Backend
-from lad_reasoner.inference.serve_guard import Guard, upload_folder
+from lad_reasoner.inference.serve_guard import RequestGuard, upload_folder
 from lad_reasoner.pairs.images import image_formats
 from lad_reasoner.support.errors import LadError, RunError, UsageError, install_hint
 
@@ -92,7 +92,7 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
         page, theme = _build_page(backend, folder, max_megabytes)
         from starlette.middleware import Middleware
 
-        guard = Middleware(Guard, folder=folder, host=host, max_bytes=max_megabytes * 1_000_000)
+        guard = Middleware(RequestGuard, folder=folder, host=host, max_bytes=max_megabytes * 1_000_000)
         try:
             _, address, _ = page.queue(max_size=_WAITING, default_concurrency_limit=1).launch(
                 server_name=host,

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from lad_reasoner.support.files import try_lock
 
-__all__ = ["Guard", "upload_folder"]
+__all__ = ["RequestGuard", "upload_folder"]
 
 _PREFIX: Final = "lad-serve-"
 
@@ -87,7 +87,7 @@ def upload_folder() -> Iterator[Path]:
         os.close(descriptor)
 
 
-class Guard:
+class RequestGuard:
     """The ASGI middleware in front of gradio.
 
     Args:
