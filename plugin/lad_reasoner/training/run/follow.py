@@ -16,7 +16,7 @@ from lad_reasoner.support.processes import started
 from lad_reasoner.training.metrics import read_log
 from lad_reasoner.training.run.failures import last_error
 
-__all__ = ["RAW_LOG", "Progress", "describe_failure", "describe_step", "follow"]
+__all__ = ["RAW_LOG", "RunProgress", "describe_failure", "describe_step", "follow"]
 
 #: Everything that the trainer prints, in the folder of each attempt.
 RAW_LOG: Final = "trainer.log"
@@ -43,7 +43,7 @@ def follow(
     words: Sequence[str],
     environment: Mapping[str, str],
     log: Path,
-    progress: Progress | None = None,
+    progress: RunProgress | None = None,
     *,
     tidy: Callable[[], None] = lambda: None,
 ) -> int:
@@ -100,7 +100,7 @@ def describe_step(row: Mapping[str, float], total: int | None) -> str:
     return "  ".join(parts)
 
 
-class Progress:
+class RunProgress:
     """Follows a run's logs on stderr: one line per step, and on a terminal a clock that runs.
 
     Args:

@@ -21,7 +21,7 @@ from lad_reasoner.training.installed import Trainer, has_gpu
 from lad_reasoner.training.metrics import EASYR1_LOG, attempts_of
 from lad_reasoner.training.run.checkpoints import find_last, remove_old, step_of
 from lad_reasoner.training.run.cluster import Cluster, cluster_address, faults_of, probe
-from lad_reasoner.training.run.follow import RAW_LOG, Progress, describe_failure, follow
+from lad_reasoner.training.run.follow import RAW_LOG, RunProgress, describe_failure, follow
 from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt, trainer_environment
 
 __all__ = ["end_forgotten", "run_attempt", "start_training"]
@@ -91,7 +91,7 @@ def run_attempt(
     attempt.mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config.as_tree()), attempt / CONFIG_COPY)
     logs = config.run_dir if trainer.name == "easyr1" else attempt
-    with run_folder() as folder, Progress(logs, total=total_steps) as progress:
+    with run_folder() as folder, RunProgress(logs, total=total_steps) as progress:
         for line in notes:
             progress.note(line)
         with _recorded(attempt, command, folder):
