@@ -17,6 +17,7 @@ import lad_datasets
 import lad_reasoner
 from lad_reasoner import api
 from lad_reasoner.commands.lad import build_app
+from lad_reasoner.inference.backends.structured import default_tokens
 from lad_reasoner.support.errors import UsageError
 
 #: The contract: a name leaves or joins it only with a CHANGELOG line.
@@ -126,9 +127,15 @@ def test_the_command_line_has_the_functions_defaults(words, function, names) -> 
 def test_the_command_line_has_the_options_defaults(words, kind) -> None:
     options = getattr(lad_reasoner if kind == "BackendOptions" else lad_datasets, kind)
     command, own = _command_defaults(*words), _field_defaults(options)
-    shared = set(command) & set(own) - {"model", "image_root", "workers", "temperature"}
+    shared = set(command) & set(own) - {"model", "image_root", "workers", "temperature", "max_new_tokens"}
     assert len(shared) >= 5
     assert {name: command[name] for name in shared} == {name: own[name] for name in shared}
+
+
+def test_the_command_line_has_the_options_default_length() -> None:
+    """The command has no number of its own: its default depends on --structured."""
+    assert _command_defaults("predict")["max_new_tokens"] is None
+    assert default_tokens(structured=False) == _field_defaults(lad_reasoner.BackendOptions)["max_new_tokens"]
 
 
 def test_responses_of_another_program_are_scored_as_a_file_is() -> None:
