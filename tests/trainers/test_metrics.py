@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lad_reasoner.training.metrics import attempts_of, read_log, read_metrics
-from lad_reasoner.training.run.follow import Progress, describe_step
+from lad_reasoner.training.run.follow import RunProgress, describe_step
 
 
 def write(path, *rows):
@@ -133,7 +133,7 @@ def test_a_line_a_step_with_everything_and_the_remaining_time(tmp_path, capsys, 
     data = {"response_length/mean": 81.4, "actor/reward_kl_penalty": 0.0123, "critic/score/mean": 0.5}
     rows = [{"step": step, "data": data} for step in (1, 2)]
     parts = [reward_row(step, 2.0, structure=4.0, accuracy=1.0) for step in (1, 2)]
-    with Progress(tmp_path, total=10) as progress:
+    with RunProgress(tmp_path, total=10) as progress:
         for shown in (1, 2):
             write(tmp_path / "verl.jsonl", *rows[:shown])
             write(tmp_path / "rewards.jsonl", *parts[:shown])
