@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,14 @@ def test_the_page_for_own_photos_has_the_commands_of_lad_init(workplace: Path, t
 
     assert len(own) > 15
     assert [line for line in map(plain, own) if line not in map(plain, page)] == []
+
+
+def test_the_install_lines_name_extras_that_plain_pip_can_combine() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = [line for page in PAGES for line in re.findall(r"pip install '[^'\[]*\[([^\]]+)\]'", page.read_text())]
+    assert len(lines) > 5
+    for line in lines:
+        named = set(line.split(","))
+        assert named <= set(extras)
+        assert not ("serve" in named and named & {"sft", "cpu"}), f"{line}: they pin different versions of gradio"
+        assert len(named) == 1 or not named & {"vllm", "easyr1"}, f"{line}: an environment of its own"

@@ -129,7 +129,7 @@ def loco(
 ) -> None:
     """Pair MVTec LOCO AD's test images with normal references, for evaluation.
 
-    Example: lad build loco --root mvtec_loco_ad --out loco.parquet
+    Example: lad build loco --root mvtec_loco --out loco.parquet
     """
     from lad_datasets.builders.loco import build_loco
 
