@@ -16,11 +16,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.inference.tiny_llava import save_tiny_llava
 
 from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.predictions import Failure, read_predictions, read_run_card
 from lad_reasoner.inference.protocol import Answer, Backend, BackendOptions, Question
 from lad_reasoner.pairs.reader import iter_pairs
+from lad_reasoner.support.errors import UsageError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import prompt_text
 
@@ -174,3 +176,15 @@ def test_a_killed_command_leaves_no_process(make_pairs, tmp_path) -> None:
     run.wait(timeout=10)
     assert_nothing_left(out)
     assert all(json.loads(line) for line in out.read_text().splitlines()[:-1])
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llava(tmp_path_factory.mktemp("llava"))
+
+
+def test_only_vllm_and_servers_ask_another_architecture(llava) -> None:
+    with pytest.raises(UsageError, match=r"'llava'.*supports only qwen2.*--backend vllm, or --backend openai"):
+        load_backend("transformers", BackendOptions(model=str(llava)))
+    with pytest.raises(UsageError, match=r"CLIPImageProcessor\w* has no pixel limits"):
+        load_backend("vllm", BackendOptions(model=str(llava), max_pixels=401408))

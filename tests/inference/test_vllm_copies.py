@@ -114,8 +114,9 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, [str(package.parent), *sys.path])))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("lad_reasoner.inference.backends.load.has_hub", lambda _: True)
     monkeypatch.setattr(backend_module, "_is_cpu_build", lambda: False)
-    monkeypatch.setattr(backend_module, "_processor_pixels", lambda _: (None, None))
+    monkeypatch.setattr(backend_module, "_pixel_limits", lambda _: (None, None))
     return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
@@ -207,6 +208,7 @@ def test_a_device_that_the_build_lacks_is_refused(vllm, monkeypatch, cpu_build, 
 
 
 def test_without_vllm_the_remedy_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("lad_reasoner.inference.backends.load.has_hub", lambda _: True)
     monkeypatch.setattr(backend_module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="needs the package vllm"):
         load_backend("vllm", BackendOptions(model="m"))

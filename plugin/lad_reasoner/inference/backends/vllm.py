@@ -68,14 +68,14 @@ class VllmBackend:
         self.model_digest = model_digest(Path(options.model))
         groups = _gpu_groups(options)
         self.dtype = options.dtype or ("bfloat16" if groups[0] else "float32")
-        low, high = _processor_pixels(options.model)
+        low, high = _pixel_limits(options)
         self.sampling = Sampling(
             temperature=options.temperature,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
             structured=options.structured,
-            min_pixels=options.min_pixels or low,
-            max_pixels=options.max_pixels or high,
+            min_pixels=low,
+            max_pixels=high,
         )
         if options.structured:
             template_regex(options.max_new_tokens)  # refused before a model is loaded
@@ -153,15 +153,25 @@ def _gpu_groups(options: BackendOptions) -> list[str]:
     return [",".join(names[start : start + size]) for start in starts]
 
 
-def _processor_pixels(model: str) -> tuple[int | None, int | None]:
-    """Return the limits in the model's own image processor; None where its kind has no such limits."""
+def _pixel_limits(options: BackendOptions) -> tuple[int | None, int | None]:
+    """Return the given limits, or those of the model's image processor; None where its kind has none.
+
+    Raises:
+        UsageError: Limits are given for a processor that has none.
+    """
     from transformers import AutoImageProcessor
 
+    given = options.min_pixels, options.max_pixels
     try:
-        size = AutoImageProcessor.from_pretrained(model).size
+        processor = AutoImageProcessor.from_pretrained(options.model)
     except (OSError, ValueError, KeyError, AttributeError):
-        return None, None  # vLLM reports what is wrong with the model
-    return size.get("shortest_edge"), size.get("longest_edge")
+        return given  # vLLM reports what is wrong with the model
+    if not hasattr(processor, "merge_size"):  # its edges are lengths; only the Qwen-VL kind limits areas
+        if any(given):
+            problem = f"{type(processor).__name__} has no pixel limits: this model resizes images in its own way"
+            raise UsageError(problem, where=options.model, remedy="Leave out --min-pixels and --max-pixels")
+        return given
+    return given[0] or processor.size.get("shortest_edge"), given[1] or processor.size.get("longest_edge")
 
 
 #: The copy of the model in a process of the pool, or why there is none.
