@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lad_reasoner.support.console import make_console
 from lad_reasoner.support.errors import LadError, UsageError
 from lad_rehearsal.demo import run
 from lad_rehearsal.demo.chain import Chain
+from lad_rehearsal.demo.stages import run_stages
 
 
 def test_a_missing_or_wrong_package_is_reported_before_anything_runs(monkeypatch, tmp_path) -> None:
@@ -64,3 +68,14 @@ def test_next_steps_name_the_report_and_two_commands() -> None:
     assert "my out/report/index.html" in text
     assert "lad serve --model 'my out/models/sft-grpo'" in text
     assert "lad ask --model 'my out/models/sft-grpo' --reference 'my out/examples/reference.png'" in text
+
+
+def test_an_unfinished_report_is_removed_before_it_is_written_again(tmp_path) -> None:
+    """`lad report` refuses a folder that is not empty and has no page."""
+    chain = Chain(tmp_path, tmp_path)
+    (chain.report / "images").mkdir(parents=True)
+    (chain.report / "images" / "a.png").touch()
+    writes = f"import pathlib; p = pathlib.Path({str(chain.report)!r}); p.mkdir(); (p / 'index.html').touch()"
+    report = replace(chain.stages()[-1], commands=[(sys.executable, "-c", writes)])
+    run_stages([report], tmp_path, make_console(err=True))
+    assert [path.name for path in chain.report.iterdir()] == ["index.html"]

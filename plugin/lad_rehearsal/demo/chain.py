@@ -190,7 +190,8 @@ class Chain:
         command = (*_LAD, "report", *(str(self.predictions(name)) for name in VARIANTS), *words, *title, *runs)
         page, images = self.report / "index.html", self.report / "images"
         progress = Progress("pictures", self.pairs, count_files(images, "*"))
-        return Stage("report", "write the report", [command], page, progress, 20)
+        # An unfinished report has no page to recognise it by, and would not be replaced.
+        return Stage("report", "write the report", [command], page, progress, 20, starts_without=self.report)
 
 
 def iter_examples() -> Iterator[Path]:
