@@ -9,7 +9,7 @@ import typer
 
 from lad_reasoner.commands.model_options import print_loading
 from lad_reasoner.support.console import echo
-from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.errors import RunError, UsageError
 
 __all__ = ["register"]
 
@@ -91,7 +91,9 @@ def predict_command(
     from lad_reasoner.inference.predictions import failures_path, refuse_special_file
 
     refuse_special_file(out)  # before a model is loaded
-    template = None if format_prompt is None else _read_template(format_prompt)
+    from lad_reasoner.inference.predict import read_format_prompt
+
+    template = None if format_prompt is None else read_format_prompt(format_prompt)
 
     from lad_reasoner.inference.backends.load import load_backend
     from lad_reasoner.inference.backends.structured import default_tokens
@@ -130,13 +132,3 @@ def predict_command(
     if summary.failed:
         problem = f"{summary.failed} of {summary.wanted} responses failed; the reasons are in {failures_path(out)}"
         raise RunError(problem, remedy="Run the same command again to ask for them again")
-
-
-def _read_template(path: Path) -> str:
-    try:
-        template = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(error), where=path) from error
-    if "content" not in template:
-        raise DataError("the template lacks {{ content }}, where the question belongs", where=path)
-    return template

@@ -33,7 +33,7 @@ from lad_reasoner.support.progress import report
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text, read_prompt_template
 
-__all__ = ["PredictSummary", "default_template", "predict"]
+__all__ = ["PredictSummary", "default_template", "predict", "read_format_prompt"]
 
 #: What precedes the words of an earlier reply when it is asked for again.
 _AGAIN: Final = "The images are hidden. Answer from these notes about them alone:"
@@ -165,6 +165,32 @@ def default_template(truths: Sequence[Truth], *, structured: bool) -> str:
         what = "has multiple-choice questions" if name == "choice" else "asks for classes"
         raise UsageError(f"--structured cannot be used: the data {what}")
     return read_prompt_template(name)
+
+
+def read_format_prompt(path: Path) -> str:
+    """Read a format prompt and render it once, so that its faults are found before a model is loaded.
+
+    Raises:
+        DataError: The file cannot be read or rendered, lacks the question, or adds an image marker.
+    """
+    from jinja2 import TemplateError
+
+    question = f"{IMAGE_MARKER}{IMAGE_MARKER} Is the second image anomalous?"
+    try:
+        template = path.read_text(encoding="utf-8")
+        rendered = prompt_text(question, template)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(error), where=path) from error
+    except TemplateError as error:
+        problem = f"the template cannot be rendered ({type(error).__name__}: {error})"
+        raise DataError(problem, where=path, remedy="It is a Jinja template with {{ content }}") from None
+    except Exception as error:  # a template is code: its expressions can fail in any way
+        raise DataError(f"the template fails ({type(error).__name__}: {error})", where=path) from None
+    if question.replace(IMAGE_MARKER, "").strip() not in rendered:
+        raise DataError("the template lacks {{ content }}, where the question belongs", where=path)
+    if (markers := rendered.count(IMAGE_MARKER)) != 2:
+        raise DataError(f"the template makes {markers} {IMAGE_MARKER} of two", where=path)
+    return template
 
 
 def _questions(

@@ -108,7 +108,9 @@ def _read_record(folder: Path, stage: Stage) -> StageRecord | None:
         return None
     try:
         record = StageRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):  # truncated by a kill: run the stage again
+    except (ValueError, TypeError, RecursionError):  # truncated by a kill: run the stage again
+        return None
+    if not all(isinstance(cost, int | float) and 0 <= cost < 1e15 for cost in (record.seconds, record.peak_bytes)):
         return None
     return record if record.commands == [list(command) for command in stage.commands] else None
 
