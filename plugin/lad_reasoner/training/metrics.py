@@ -6,7 +6,8 @@ EasyR1 writes one nested JSON line per step, verl a flat one, and our reward for
     reward                               mean of ``overall``, without the KL penalty
     structure, accuracy, f1              means of the reward's parts; f1 from the confusion shares
     accuracy_<category>, f1_<category>   the same for each category
-    soft_length, overlong, naming        optional rewards, where their weights are given
+    soft_length, overlong, naming, box   optional rewards, where their weights are given
+    credit                               of answers by class: half for the right family
     unanimous_right, unanimous_wrong     shares of prompts whose responses are all right, or all wrong
     reward_spread                        standard deviation of the reward within a prompt's responses, mean
     response_length                      tokens, mean
