@@ -166,7 +166,10 @@ def test_nothing_is_fetched_and_nothing_fails(browser: WebDriver, folder: Path) 
     assert all(name.startswith("file:") for name in loaded)
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert "http" not in page.read_text().replace("http-equiv", "")
-    widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    widths = browser.execute_async_script(
+        "const images = [...document.images], done = arguments[0];"
+        "Promise.allSettled(images.map(image => image.decode())).then(() => done(images.map(i => i.naturalWidth)))"
+    )
     assert all(widths)
 
 
