@@ -123,7 +123,11 @@ def test_report_reads_one_file(data, run, tmp_path, monkeypatch) -> None:
     meanwhile(monkeypatch, page, "draw_pictures", lambda: replace(data, first=100))
     with pytest.raises(DataError, match=CHANGED):
         api.write_report([run], tmp_path / "report", data=data, resamples=9)
-    assert not (tmp_path / "report" / "index.html").exists()
+    assert "This report was not finished" in (tmp_path / "report" / "index.html").read_text()
+    monkeypatch.undo()
+    write_data(data)
+    report = api.write_report([run], tmp_path / "report", data=data, resamples=9)  # the folder is known
+    assert "This report was not finished" not in report.page.read_text()
 
 
 def test_check_reads_one_file(data, monkeypatch) -> None:

@@ -33,6 +33,11 @@ SINGLE_FILE_PAIRS: Final = 300
 
 _MARK: Final = '<meta name="generator" content="lad report'
 
+#: Stands in a new folder until the report is written, so that a run after a killed one knows the folder.
+_UNFINISHED: Final = f"""<!doctype html><meta charset="utf-8">{_MARK}"><title>Unfinished report</title>
+<p>This report was not finished. Run the same command again.</p>
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
@@ -95,6 +100,8 @@ def write_report(
         problem = f"{len(content.truths)} pairs are too many for a single file of at most {SINGLE_FILE_PAIRS}"
         raise UsageError(problem, where="--single-file", remedy=remedy)
     out.mkdir(parents=True, exist_ok=True)
+    if not (out / "index.html").exists():
+        write_text(out / "index.html", _UNFINISHED)
     store = MemoryStore() if options.single_file else FolderStore(out / "images")
     drawn = draw_pictures(
         content.data,
@@ -141,7 +148,7 @@ def _require_own_folder(out: Path) -> None:
     index = out / "index.html"
     if index.is_file() and _MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]:
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not path.name.startswith(".lad-") for path in out.iterdir())):
         raise UsageError(
             "the folder is not empty and does not contain a report", where=out, remedy="Name another --out"
         )

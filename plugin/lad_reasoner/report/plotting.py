@@ -45,6 +45,6 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     for path in paths:
         kind = path.suffix[1:]
         # A fixed salt: by default the ids inside an SVG are random.
-        with replace_when_done(path, durable=False) as draft, rc_context({"svg.hashsalt": name}):
+        with replace_when_done(path) as draft, rc_context({"svg.hashsalt": name}):
             figure.savefig(draft, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {})
     return paths
