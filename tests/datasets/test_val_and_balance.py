@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from lad_datasets.builders.grpo import choose_queries
 from lad_datasets.recipes.recipe import read_recipe
-from lad_datasets.sources.samples import CC_BY_NC_SA_4, Sample, Tree
+from lad_datasets.sources.samples import CC_BY_4, CC_BY_NC_SA_4, Sample, Tree
 from lad_reasoner.support.findings import Findings
 
 
@@ -82,22 +83,61 @@ def test_balance_evens_out_any_recipe(lad, tree, tmp_path, rows_of) -> None:
     assert "constant answer: always answering 'yes' earns 0.700" in done.stderr
 
 
-def test_the_recipes_counts_on_mvtec_ad_at_full_size(facts) -> None:
-    samples = [
+@pytest.fixture
+def full_size(facts) -> list[Tree]:
+    """MVTec AD and VisA at their real counts and splits, without pictures.
+
+    VisA's index tells normal from anomalous, not the defect: the anomalies of a category take the names that
+    paper-kinds lists for it, and one other name, in turn.
+    """
+    mvtec = [
         Sample(
             f"{row['category']}/{row['split']}/{row['defect']}/{n}.png", row["category"], row["split"], row["defect"]
         )
         for row in facts("mvtec_counts.csv")
         for n in range(int(row["count"]))
     ]
-    tree = Tree("mvtec_ad", "mvtec_ad", Path("x"), CC_BY_NC_SA_4, tuple(samples))
-    kinds = {}
-    for name in ("paper", "paper-kinds"):
-        queries = choose_queries([tree], read_recipe(name), seed=0, findings=Findings(quiet=True))
-        kinds[name] = Counter(sample.kind for _, sample in queries)
-    assert kinds["paper-kinds"] == {"good": 207, "color": 25, "existence": 48, "functional": 134}
-    assert kinds["paper"].total() == 824  # and 160 of VisA's capsules
-    assert kinds["paper"]["good"] == 230
+    named: dict[str, list[str]] = defaultdict(list)
+    for entry in read_recipe("paper-kinds").entries:
+        if entry.dataset == "visa":
+            named[entry.category] += entry.defects
+    names = {row["object"]: cycle([*named[row["object"]], "other"]) for row in facts("visa_1cls.csv")}
+    visa = [
+        Sample(
+            row["image"],
+            row["object"],
+            row["split"],
+            "good" if row["label"] == "normal" else next(names[row["object"]]),
+        )
+        for row in facts("visa_1cls.csv")
+    ]
+    trees = (("mvtec_ad", CC_BY_NC_SA_4, mvtec), ("visa", CC_BY_4, visa))
+    return [Tree(name, name, Path("x"), licence, tuple(samples)) for name, licence, samples in trees]
+
+
+def kinds_of(trees: list[Tree], recipe: str) -> Counter[str]:
+    return Counter(
+        sample.kind for _, sample in choose_queries(trees, read_recipe(recipe), seed=0, findings=Findings(quiet=True))
+    )
+
+
+def test_the_recipes_counts_at_full_size(full_size) -> None:
+    mvtec, visa = full_size
+    assert kinds_of([mvtec], "paper-kinds") == {"good": 207, "color": 25, "existence": 48, "functional": 134}
+    # Candle: 34, 33 of 100; capsules and pcb1 to 3: 50 each; pcb4: 25 of each of three names.
+    assert kinds_of([visa], "paper-kinds") == {
+        "good": 342,
+        "color": 50,
+        "existence": 34 + 3 * 50 + 25,
+        "number": 33 + 25,
+        "functional": 25,
+    }
+    assert kinds_of(full_size, "paper-kinds").total() == 2 * (207 + 342)
+    paper = kinds_of(full_size, "paper")
+    assert paper.total() == 984
+    assert paper["good"] == 290
+    assert "number" not in paper
+    assert kinds_of(full_size, "all").total() == 1725 + 2162
 
 
 def test_sft_of_one_kind_keeps_normal_images(lad, tmp_path, draw_tiny) -> None:

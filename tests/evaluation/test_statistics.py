@@ -33,6 +33,7 @@ def test_intervals_cover_the_truth_at_the_nominal_rate(metric: str, truth: float
         rows = np.eye(4)[rng.choice(4, size=200, p=shares)]
         low, high = interval(CONFUSION_METRICS[metric](resample_counts(rows, resamples=400, rng=rng)))
         covered += low <= truth <= high
+    print(f"coverage, 200 rows: {metric} {covered / 600:.3f}")
     assert 0.92 <= covered / 600 <= 0.975
 
 
@@ -46,6 +47,7 @@ def test_intervals_of_clustered_data_cover_only_if_clusters_are_drawn_whole() ->
         for name, rows in (("clustered", clusters), ("ignored", flat)):
             low, high = interval(CONFUSION_METRICS["accuracy"](resample_counts(rows, resamples=300, rng=rng)))
             covered[name] += low <= 0.7 <= high
+    print("coverage, 60 queries of 8 like answers:", {name: round(count / 300, 3) for name, count in covered.items()})
     assert covered["clustered"] / 300 > 0.9
     assert covered["ignored"] / 300 < 0.7
 
@@ -114,6 +116,7 @@ def test_the_interval_of_the_mean_of_categories_covers_with_categories_that_are_
         found = score_system(System("m", tuple(rows)), "all", resamples=200, seed=0).macro["accuracy"]
         assert found.low < found.value < found.high
         covered += found.low <= np.mean(rates) <= found.high
+    print(f"coverage, mean of 5 categories of 20 queries: {covered / rounds:.3f}")
     assert covered / rounds >= 0.91
 
 
@@ -152,6 +155,9 @@ def test_intervals_cover_where_most_samples_are_all_right_or_all_wrong(recall: f
             found = metrics[name]
             assert found.low is not None or name in {"f1", "mcc"}, name
             covered[name] += found.low is None or (found.low <= truth + 1e-9 and truth - 1e-9 <= found.high)
+    print(
+        f"coverage, recall {recall}, specificity {specificity}:", {k: round(n / rounds, 3) for k, n in covered.items()}
+    )
     assert without == 0
     # Where a few samples hold an error, a percentile interval of 50 pairs is known to be short.
     assert all(count / rounds >= 0.88 for count in covered.values()), covered
@@ -178,6 +184,7 @@ def test_intervals_of_scores_cover_where_most_samples_are_perfect() -> None:
         metrics = score_system(System("m", tuple(rows)), "all", resamples=300, seed=0).pooled.metrics
         for name in covered:
             covered[name] += metrics[name].low <= truth[name] <= metrics[name].high
+    print("coverage, scores:", {name: round(count / rounds, 3) for name, count in covered.items()})
     assert all(count / rounds >= 0.93 for count in covered.values()), covered
 
 

@@ -72,6 +72,12 @@ BROKEN = {
         lambda f: first_row(f / "bad_gold.parquet", answer="perhaps"),
     ),
     "gold from a wrong column": Broken(["data.answer_key=pair_id"], "error: data.train_files", "gold answer"),
+    "labels of the 984": Broken(  # 694 yes, 290 no
+        ["data.train_files=!/unbalanced.parquet"],
+        "warning: data.train_files",
+        "always answering yes earns 70.5% of the accuracy reward",
+        lambda f: write_rows(f / "unbalanced.parquet", [pair(int(index >= 290)).to_row() for index in range(984)]),
+    ),
     "one label": Broken(
         ["data.train_files=!/one_label.parquet"],
         "warning: data.train_files",
