@@ -188,6 +188,34 @@ def test_intervals_of_scores_cover_where_most_samples_are_perfect() -> None:
     assert all(count / rounds >= 0.93 for count in covered.values()), covered
 
 
+def test_intervals_of_scores_cover_for_an_overconfident_model() -> None:
+    """50 anomalous and 50 normal queries: anomalous queries score high three times in four, normal ones once."""
+    rng, rounds = np.random.default_rng(10), 300
+    # Shares of all queries by score: those of anomalous queries, and all. Three in four high scores are right.
+    levels, total = np.array([0.99, 0.95, 0.91, 0.09, 0.05, 0.01]), np.cumsum([1 / 6] * 6)
+    gained = np.array([0.125] * 3 + [0.125 / 3] * 3)
+    hits = np.cumsum(gained)
+    missed = 1 / 6 - gained
+    truth = {
+        "auroc": float(missed @ (hits - gained / 2) / 0.25),
+        "average_precision": float(gained @ (hits / total) / 0.5),
+        "f1_max": float(np.max(2 * hits / (total + 0.5))),
+        "calibration_error": 0.2,  # 0.95 against 0.75, and 0.05 against 0.25
+    }
+    covered = dict.fromkeys(truth, 0)
+    for _ in range(rounds):
+        rows = []
+        for number in range(100):
+            high = rng.random() < (0.75 if number < 50 else 0.25)
+            score = rng.choice(levels[:3] if high else levels[3:])
+            rows.append(_judged(number, "yes" if number < 50 else "no", right=True, score=float(score)))
+        metrics = score_system(System("m", tuple(rows)), "all", resamples=300, seed=0).pooled.metrics
+        for name in covered:
+            covered[name] += metrics[name].low <= truth[name] <= metrics[name].high
+    print("coverage, scores of an overconfident model:", {name: round(n / rounds, 3) for name, n in covered.items()})
+    assert all(count / rounds >= 0.9 for count in covered.values()), covered
+
+
 def _judged(number: int, label: str, right: bool, score: float | None = None) -> JudgedPair:
     answer = label if right else {"yes": "no", "no": "yes"}[label]
     truth = Truth(f"p{number}", "d", "c", label, "logical" if label == "yes" else "good", "x", f"q{number}.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lad_reasoner.support.errors import DataError, UsageError
@@ -181,6 +182,24 @@ def test_groups_that_are_all_right_or_all_wrong_are_counted():
     assert [score["unanimous_wrong"] for score in scores] == [0, 0, 1, 1, 0, 0, 0, 0]
     assert [score["reward_spread"] for score in scores] == [0, 0, 0, 0, 0.25, 0.25, 0, 0]
     assert all(type(value) is float for score in scores for value in score.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_group_figures_are_those_of_plain_numpy(seed):
+    from lad_reasoner.training.easyr1.reward import compute_score
+
+    rng = np.random.default_rng(seed)
+    size, right = int(rng.integers(2, 9)), rng.random()
+    answers = rng.choice(["yes", "no", "perhaps"], size=(12, size), p=[right, (1 - right) / 2, (1 - right) / 2])
+    scores = compute_score(rows_of(*answers.flatten()), group_size=size)
+    rewards = np.where(answers == "yes", 1.0, 0.5)  # the template is kept, so half of the reward is certain
+    wanted = {
+        "unanimous_right": np.repeat((answers == "yes").all(axis=1), size),
+        "unanimous_wrong": np.repeat((answers != "yes").all(axis=1), size),
+        "reward_spread": np.repeat(rewards.std(axis=1), size),
+    }
+    for name, values in wanted.items():
+        assert [score[name] for score in scores] == pytest.approx(values.astype(float), abs=1e-12), name
 
 
 def test_validation_and_batches_of_one_have_no_groups():
