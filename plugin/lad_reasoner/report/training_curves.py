@@ -193,7 +193,7 @@ def draw_panels(runs: Sequence[Run], panels: Mapping[str, str], *, columns: int 
         _draw_panel(axis, runs, name, title)
     for axis in axes[-1]:
         axis.set_xlabel("GRPO step")
-    _add_legend(figure, runs)
+    _add_legend(figure, runs, columns=columns)
     return figure
 
 
@@ -312,7 +312,7 @@ def _widen(axes: Axes) -> None:
         axes.set_ylim(middle - LENGTH_SPAN / 2, middle + LENGTH_SPAN / 2)
 
 
-def _add_legend(figure: Figure, runs: Sequence[Run]) -> None:
+def _add_legend(figure: Figure, runs: Sequence[Run], *, columns: int = 3) -> None:
     from matplotlib.lines import Line2D
 
     lines = [
@@ -321,4 +321,4 @@ def _add_legend(figure: Figure, runs: Sequence[Run]) -> None:
     ]
     if any(name.startswith("val/") for run in runs for row in run.rows for name in row):
         lines.append(Line2D([], [], color="black", ls="--", marker="o", ms=3.5, lw=1.1, label="validation"))
-    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines), frameon=False)
+    figure.legend(handles=lines, loc="outside upper right", ncols=min(len(lines), columns), frameon=False)
