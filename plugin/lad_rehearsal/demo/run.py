@@ -48,6 +48,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         "SFT and GRPO of a tiny model on synthetic images, with LLaMA-Factory and verl, and the answers of",
         f"four variants: {', '.join(VARIANTS.values())}.",
         f"{len(stages)} stages, about {expected} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
+        "The KL penalty is in the loss; in the reward, as in the paper, GRPO teaches this model nothing.",
         "Ctrl-C stops; the same command continues.",
     ):
         console.print(line, soft_wrap=True)
