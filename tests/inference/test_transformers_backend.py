@@ -186,7 +186,7 @@ def test_a_response_with_an_answer_is_scored_where_it_stands(tiny_model, make_pa
 
 FAULTS = [
     ({"model": "config-only"}, DataError, "the model cannot be loaded: .*no weights"),
-    ({"model": "./config-onlyy"}, DataError, "./config-onlyy: no such folder"),
+    ({"model": "./config-onlyy"}, DataError, "./config-onlyy: neither a folder nor a name on the Hugging Face hub"),
     ({"model": "other"}, UsageError, "type is 'llama'; this backend supports only qwen2_5_vl, qwen2_vl, qwen3_vl"),
     ({"device": "gpu"}, UsageError, "--device"),
 ]
