@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from lad_reasoner.commands.findings import print_findings, refuse_errors
 from lad_reasoner.commands.help import HelpGroup, Words, use_help_style
 from lad_reasoner.commands.lad import DEBUG, VERSION, run_words
 from lad_reasoner.support.console import echo
@@ -87,12 +88,13 @@ def check_command(words: Words, *, structured: Structured = False, as_json: AsJs
     Example: easyr1 check config=examples/grpo/qwen2_5_vl_3b_loco.yaml data.max_pixels=200704
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
-    from lad_reasoner.training.preflight.preflight import print_findings, run_checks
+    from lad_reasoner.training.preflight import CHECKS
+    from lad_reasoner.training.preflight.preflight import run_checks
 
     trainer = find_trainer()
     keys = read_keys(trainer)
     findings = run_checks(load_config(words, keys, structured=structured), trainer, keys)
-    print_findings(findings, as_json=as_json)
+    print_findings(findings, checks=len(CHECKS), as_json=as_json)
     if any(finding.is_error for finding in findings):
         raise typer.Exit(1)
 
@@ -149,7 +151,7 @@ def train_command(words: Words, *, structured: Structured = False, no_check: NoC
     Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml --structured
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
-    from lad_reasoner.training.preflight.preflight import refuse_errors, run_checks, total_steps
+    from lad_reasoner.training.preflight.preflight import run_checks, total_steps
     from lad_reasoner.training.run.start import start_training
 
     trainer = require_trainer()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from lad_reasoner.support.errors import as_sentences
 from lad_reasoner.support.visible import visible
 
-__all__ = ["Finding", "Findings", "count_findings", "error", "note", "warning"]
+__all__ = ["Finding", "Findings", "by_severity", "count_findings", "error", "note", "warning"]
+
+_SEVERITIES: Final = ("error", "warning", "note")
 
 _log = logging.getLogger("lad_reasoner.findings")
 
@@ -53,6 +56,11 @@ def warning(where: object, problem: str, *, remedy: str = "") -> Finding:
 def note(where: object, problem: str, *, remedy: str = "") -> Finding:
     """Return information about something that is not wrong."""
     return Finding("note", str(where), problem, remedy)
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Return errors, warnings, then notes, each in their order."""
+    return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
 def count_findings(errors: int, warnings: int) -> str:

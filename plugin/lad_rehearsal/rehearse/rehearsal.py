@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lad_reasoner.commands.findings import refuse_errors
 from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.task.task import name_prompt
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
@@ -21,7 +22,6 @@ from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.data import check_batches_of_data
 from lad_reasoner.training.preflight.files import check_model_is_there, check_offline
 from lad_reasoner.training.preflight.machine import MACHINE_CHECKS
-from lad_reasoner.training.preflight.preflight import refuse_errors
 from lad_reasoner.training.run.checkpoints import find_last
 from lad_reasoner.training.run.start import end_forgotten
 from lad_reasoner.training.runtimes import RolloutEngine

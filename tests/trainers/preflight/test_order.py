@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lad_reasoner.commands.findings import print_findings, refuse_errors
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.findings import error, note, warning
-from lad_reasoner.training.preflight.preflight import print_findings, refuse_errors
 
 FINDINGS = (note("a", "is new"), error("b", "is wrong"), warning("c", "is odd"), error("d", "is absent"))
 
@@ -24,5 +24,5 @@ def test_warnings_and_notes_stop_nothing(capsys) -> None:
 
 
 def test_one_is_singular(capsys) -> None:
-    print_findings([FINDINGS[1], FINDINGS[2]], as_json=False)
-    assert capsys.readouterr().out.endswith(" checks, 1 error, 1 warning\n")
+    print_findings([FINDINGS[1], FINDINGS[2]], checks=57, as_json=False)
+    assert capsys.readouterr().out.endswith("57 checks, 1 error, 1 warning\n")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +27,8 @@ from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, 
 __all__ = ["end_forgotten", "run_attempt", "start_training"]
 
 _RECORD: Final = "attempt.json"
+
+_log = logging.getLogger("lad_reasoner.training")
 
 
 def start_training(
@@ -127,11 +129,11 @@ def _recorded(attempt: Path, command: Command, folder: Path) -> Iterator[None]:
 
 
 def _join_cluster(config: EasyR1Config, trainer: Trainer, *, check: bool) -> Cluster:
-    """Probe every node of the cluster; print every fault and raise the first."""
+    """Probe every node of the cluster; log every fault but the first, which is raised."""
     cluster = probe(config)
     faults = list(faults_of(cluster, config, trainer)) if check else []
     for fault in faults[1:]:
-        print(f"error: {fault}", file=sys.stderr)
+        _log.error("error: %s", fault)
     if faults:
         raise faults[0]
     return cluster
