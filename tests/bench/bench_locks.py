@@ -52,7 +52,7 @@ from lad_reasoner.inference.protocol import BackendOptions
 from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.files import locked, write_text
 from lad_reasoner.support.findings import Findings
-from lad_reasoner.support.processes import _LIBC, _PR_SET_PDEATHSIG
+from lad_reasoner.support.processes import die_with_parent
 from lad_rehearsal.demo.progress import Progress
 from lad_rehearsal.demo.stages import Stage, run_stages
 from lad_rehearsal.synthetic.trees import Sizes, draw_trees
@@ -180,7 +180,7 @@ def model_writer(root: Path) -> Verb:
     os.environ["NO_PROXY"] = "127.0.0.1"
     receive, send = os.pipe()
     if os.fork() == 0:  # a server's threads must not be forked
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         server = Server()
         os.write(send, server.url.encode())
         signal.pause()

@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("LAD_API_KEY", "none")
     running = Server()
-    running._server.handle_error = lambda *_: None  # a client that stops on a full disk drops its connections
+    running.server.handle_error = lambda *_: None  # a client that stops on a full disk drops its connections
     yield running
     running.close()
 

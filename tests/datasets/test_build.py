@@ -18,7 +18,7 @@ from threading import Lock
 import pytest
 from PIL import Image
 
-from lad_datasets.builders.build import _iter_outcomes
+from lad_datasets.builders.build import iter_outcomes
 from lad_datasets.commands.pair_options import pair_options
 from lad_datasets.files.images import sha256
 from lad_datasets.pairing.assemble import Outcome
@@ -454,7 +454,7 @@ class Slow:
 def test_images_held_do_not_grow_with_the_references(images, workers, most) -> None:
     """A pair for each worker and a few ahead; of queries with many references fewer, but never less than two."""
     assembler = Slow(images)
-    for index, outcome in enumerate(_iter_outcomes(list(range(300)), assembler, workers)):
+    for index, outcome in enumerate(iter_outcomes(list(range(300)), assembler, workers)):
         assert outcome.findings == [("query", str(index))]
         assembler.let_go()
     assert images < assembler.most <= most

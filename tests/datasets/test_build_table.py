@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lad_datasets.commands.build import _print_counts
+from lad_datasets.commands.build import print_counts
 
 COUNTS = [
     {"dataset": "folder", "category": "gear", "kind": "own", "label": "yes", "rows": 12},
@@ -17,7 +17,7 @@ COUNTS = [
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_gets_an_aligned_table_and_a_pipe_gets_tabs(capsys, monkeypatch, terminal) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    _print_counts(COUNTS)
+    print_counts(COUNTS)
     lines = capsys.readouterr().out.splitlines()
     assert "\x1b" not in "".join(lines)
     if terminal:

@@ -27,10 +27,10 @@ from tests.datasets.conftest import tiny_mask, tiny_png
 from tests.pair_files import image, make_pair
 
 from lad_datasets.annotate.reply import InvalidReplyError, RefusalError, parse_reply
-from lad_datasets.annotate.review import _read_subjects, read_rates
+from lad_datasets.annotate.review import read_rates, read_subjects
 from lad_datasets.annotate.store import Store
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.builders.sft_target import _read_counts
+from lad_datasets.builders.sft_target import read_counts
 from lad_datasets.checks.check import CheckOptions, check_file
 from lad_datasets.files.annotations import read_annotations
 from lad_datasets.recipes import recipe
@@ -38,10 +38,10 @@ from lad_datasets.sources import mmad, mvtec_loco, visa
 from lad_datasets.sources.samples import read_marker
 from lad_reasoner.evaluation.external import read_external
 from lad_reasoner.evaluation.mmad import read_letter
-from lad_reasoner.inference.backends.openai import _score
+from lad_reasoner.inference.backends.openai import score_reply
 from lad_reasoner.inference.predict import read_format_prompt
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
-from lad_reasoner.pairs.prompt_length import _read_tokenizer
+from lad_reasoner.pairs.prompt_length import read_tokenizer
 from lad_reasoner.pairs.schema import pair_schema
 from lad_reasoner.report.training_curves import last_values, read_runs
 from lad_reasoner.support.errors import LadError
@@ -58,7 +58,7 @@ from lad_reasoner.training.metrics import read_metrics
 from lad_reasoner.training.preflight.sft_config import check_sft
 from lad_reasoner.training.reward_keys import read_options
 from lad_rehearsal.demo.progress import Progress
-from lad_rehearsal.demo.stages import Stage, _read_record
+from lad_rehearsal.demo.stages import Stage, read_record
 
 JUNK: Final = (
     *(b"null", b"true", b"-1", b"0", b"0.5", b"NaN", b"1e999", b"9" * 40, b"9" * 5000, b"[]", b"{}", b'""', b"x"),
@@ -342,7 +342,7 @@ def text_of(folder: Path) -> str:
 def read_server_reply(folder: Path) -> None:
     server = ChatServer("http://x/v1", api_key="", timeout=1, tries=1)
     reply = server._read((folder / "x").read_bytes())
-    _score(reply.text, reply)
+    score_reply(reply.text, reply)
 
 
 def read_written_pairs(folder: Path) -> None:
@@ -359,7 +359,7 @@ def read_written_pairs(folder: Path) -> None:
 
 
 def read_stage(folder: Path) -> None:
-    record = _read_record(
+    record = read_record(
         folder, Stage("build", "build", [["lad", "build"]], folder, Progress("rows", 1, lambda: 0), 1.0)
     )
     if record is not None:
@@ -412,9 +412,9 @@ READERS: Final[dict[str, tuple[Files, int, Reader]]] = {
         2,
         lambda f: read_rates(f, [f / "d.jsonl"]),
     ),
-    "subjects": ({"x": lines(SUBJECT)}, 1, lambda f: _read_subjects(f / "x")),
+    "subjects": ({"x": lines(SUBJECT)}, 1, lambda f: read_subjects(f / "x")),
     "replies of an endpoint": ({"records.jsonl": lines(*REPLIES)}, 1, read_store),
-    "summary of annotations": ({"x": lines({"counts": {"failed": 2}})}, 1, lambda f: _read_counts(f / "x")),
+    "summary of annotations": ({"x": lines({"counts": {"failed": 2}})}, 1, lambda f: read_counts(f / "x")),
     "MMAD": (
         {"mmad.json": lines(MMAD), "domain_knowledge.json": lines({"a": {"b": {"c": "d"}}})},
         2,
@@ -449,7 +449,7 @@ READERS: Final[dict[str, tuple[Files, int, Reader]]] = {
     "tokenizer": (
         {"tokenizer.json": b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}'},
         1,
-        _read_tokenizer,
+        read_tokenizer,
     ),
     "training logs": (
         {"experiment_log.jsonl": lines(EASYR1_LOG), "verl.jsonl": lines(VERL_LOG), "rewards.jsonl": lines(REWARD_LOG)},

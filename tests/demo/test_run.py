@@ -40,7 +40,7 @@ def test_the_plan_comes_first_with_time_and_memory(monkeypatch, tmp_path, capsys
     def stop(stages, *_) -> None:
         raise LadError(f"{len(stages)} stages")
 
-    monkeypatch.setattr(run, "_require_packages", lambda: None)
+    monkeypatch.setattr(run, "require_packages", lambda: None)
     monkeypatch.setattr(run, "run_stages", stop)
     with pytest.raises(LadError, match="10 stages"):
         run.run_demo(tmp_path / "out", seed=1)

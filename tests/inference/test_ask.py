@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from lad_reasoner.commands.ask import _print_verdict
+from lad_reasoner.commands.ask import print_verdict
 from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.ask import Verdict, read_image_file
 from lad_reasoner.inference.protocol import Answer
@@ -68,7 +68,7 @@ def test_a_wrong_image_costs_no_model_load(image: Path, capsys: pytest.CaptureFi
 
 def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = "\x1b[2J[red]a pin[/red] is\u202e missing"
-    _print_verdict(Verdict("yes", said, 0.9, "answer_token", True, said, 0.1))
+    print_verdict(Verdict("yes", said, 0.9, "answer_token", True, said, 0.1))
     assert capsys.readouterr().out == "[2J[red]a pin[/red] is missing\nverdict: anomalous (yes), P(yes) 0.90\n"
 
 

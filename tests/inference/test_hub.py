@@ -85,7 +85,7 @@ def test_what_is_neither_folder_nor_name_is_refused(name: str, cache: Path) -> N
 
 @pytest.mark.parametrize("fault", ["refused", "silent", "broken", "offline"])
 def test_without_the_hub_only_a_copy_on_this_machine_helps(fault, cache, serve, monkeypatch) -> None:
-    monkeypatch.setattr(hub, "_PATIENCE", 0.2)
+    monkeypatch.setattr(hub, "PATIENCE", 0.2)
     if fault == "refused":
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     elif fault == "offline":

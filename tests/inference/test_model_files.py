@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.protocol import BackendOptions
 from lad_reasoner.models.weights import parameter_count, read_header
-from lad_reasoner.report.figures import _parameters
+from lad_reasoner.report.figures import count_model_parameters
 from lad_reasoner.support.errors import DataError, LadError
 
 
@@ -49,7 +49,7 @@ def test_a_broken_weight_file_is_one_sentence(tmp_path: Path, content: bytes) ->
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(DataError, match=r"model\.safetensors: (broken|a Git LFS pointer)"):
         parameter_count(str(tmp_path))
-    assert _parameters(str(tmp_path)) is None  # the report leaves the model out of figure 6, with a warning
+    assert count_model_parameters(str(tmp_path)) is None  # the report leaves the model out of figure 6, with a warning
 
 
 def test_every_reader_gives_the_same_count(tiny_model: Path) -> None:
@@ -58,7 +58,7 @@ def test_every_reader_gives_the_same_count(tiny_model: Path) -> None:
 
     count = parameter_count(str(tiny_model))
     assert count is not None
-    assert _parameters(str(tiny_model)) == count
+    assert count_model_parameters(str(tiny_model)) == count
     assert check_file(tiny_model, CheckOptions()).facts["parameters"] == count
 
 

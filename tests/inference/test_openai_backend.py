@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
-    monkeypatch.setattr("lad_reasoner.inference.backends.openai._BACKOFF", 0.01)
+    monkeypatch.setattr("lad_reasoner.inference.backends.openai.BACKOFF", 0.01)
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running

@@ -16,7 +16,7 @@ from lad_reasoner.commands.lad import main
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lad_reasoner.inference.backends.openai._TRIES", 1)
+    monkeypatch.setattr("lad_reasoner.inference.backends.openai.TRIES", 1)
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
 
 

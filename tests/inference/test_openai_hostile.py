@@ -127,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("lad_reasoner.inference.backends.openai._BACKOFF", 0.001)
+    monkeypatch.setattr("lad_reasoner.inference.backends.openai.BACKOFF", 0.001)
     running: list[Server] = []
 
     def start(reply: Callable[[dict[str, object]], tuple[int, bytes, Headers]]) -> Server:

@@ -115,8 +115,8 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, [str(package.parent), *sys.path])))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("lad_reasoner.inference.backends.load.has_hub", lambda _: True)
-    monkeypatch.setattr(backend_module, "_is_cpu_build", lambda: False)
-    monkeypatch.setattr(backend_module, "_pixel_limits", lambda _: (None, None))
+    monkeypatch.setattr(backend_module, "is_cpu_build", lambda: False)
+    monkeypatch.setattr(backend_module, "pixel_limits", lambda _: (None, None))
     return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
@@ -187,9 +187,9 @@ def test_too_few_gpus_are_refused_before_anything_is_loaded(vllm) -> None:
 
 def test_a_named_gpu_is_the_only_one_used(vllm, monkeypatch) -> None:
     vllm(3)
-    assert backend_module._gpu_groups(BackendOptions(model="m", device="cuda:1")) == ["1"]
+    assert backend_module.gpu_groups(BackendOptions(model="m", device="cuda:1")) == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
-    assert backend_module._gpu_groups(BackendOptions(model="m", device="cuda:1")) == ["6"]
+    assert backend_module.gpu_groups(BackendOptions(model="m", device="cuda:1")) == ["6"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_named_gpu_is_the_only_one_used(vllm, monkeypatch) -> None:
 )
 def test_a_device_that_the_build_lacks_is_refused(vllm, monkeypatch, cpu_build, options, message) -> None:
     vllm(4)
-    monkeypatch.setattr(backend_module, "_is_cpu_build", lambda: cpu_build)
+    monkeypatch.setattr(backend_module, "is_cpu_build", lambda: cpu_build)
     with pytest.raises(UsageError, match=message):
         load_backend("vllm", BackendOptions(model="m", **options))
 

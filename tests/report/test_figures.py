@@ -16,7 +16,7 @@ from tests.report.conftest import WriteRuns, draw_pairs, png, write_pairs, write
 
 from lad_reasoner.api import write_report as write_whole_report
 from lad_reasoner.report.content import read_content
-from lad_reasoner.report.figures import _disputed, draw_sizes, spread, write_figures
+from lad_reasoner.report.figures import draw_sizes, find_disputed, spread, write_figures
 from lad_reasoner.report.page import ReportOptions, write_report
 from lad_reasoner.report.plotting import mark_cut
 from lad_reasoner.support.errors import DataError, UsageError
@@ -73,7 +73,7 @@ def test_figure_7_shows_what_the_last_run_has_over_the_others(tmp_path: Path, fo
         for name, said in says.items()
     ]
     content = read_content(runs, data, "paper", resamples=20)
-    assert _disputed(content, None).pair_id == pairs[chosen].pair_id
+    assert find_disputed(content, None).pair_id == pairs[chosen].pair_id
 
 
 def test_a_figure_of_an_earlier_report_does_not_stay(write_runs: WriteRuns, tmp_path: Path) -> None:

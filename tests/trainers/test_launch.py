@@ -150,10 +150,10 @@ def test_the_exit_code_and_the_whole_output_are_kept(tmp_path):
 def test_a_failure_names_the_cause_the_log_and_what_to_do(tmp_path, code, says):
     log = tmp_path / "trainer.log"
     log.write_text("RuntimeError: no room\n")
-    error = start._failure(VERL, code, log, tmp_path / "global_step_6")
+    error = start.describe_exit(VERL, code, log, tmp_path / "global_step_6")
     assert f"verl: {says}: RuntimeError: no room. See {log}. The same command resumes after step 6." in str(error)
     assert error.exit_code == (3 if code == 3 else 137)
-    assert "Nothing was saved yet" in str(start._failure(VERL, code, log, None))
+    assert "Nothing was saved yet" in str(start.describe_exit(VERL, code, log, None))
 
 
 def test_an_interrupt_ends_the_trainer(tmp_path):
@@ -170,7 +170,7 @@ def test_an_interrupt_ends_the_trainer(tmp_path):
 def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
     (tmp_path / "attempts" / "001").mkdir(parents=True)
     (tmp_path / "experiment_log.jsonl").write_text("{}\n")
-    start._keep_easyr1_log(tmp_path)
+    start.keep_easyr1_log(tmp_path)
     assert (tmp_path / "attempts" / "001" / "experiment_log.jsonl").is_file()
     assert not (tmp_path / "experiment_log.jsonl").exists()
 

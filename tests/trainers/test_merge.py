@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lad_reasoner.models.compatibility import check_model_folder
-from lad_reasoner.models.merge import _join_one, merge_checkpoint
+from lad_reasoner.models.merge import join_parts, merge_checkpoint
 from lad_reasoner.models.merge_adapter import fold_adapter
 from lad_reasoner.models.weights import read_header
 from lad_reasoner.support.errors import DataError, UsageError
@@ -33,11 +33,11 @@ def test_shards_are_joined_along_their_dimension_also_with_replicas():
     whole = torch.arange(12.0).reshape(6, 2)
     halves = list(whole.chunk(2))
     flat = [part(half, torch.tensor([0, 1]), (Shard(0),)) for half in halves]
-    assert torch.equal(_join_one(flat), whole)
+    assert torch.equal(join_parts(flat), whole)
     mesh = torch.tensor([[0, 1], [2, 3]])  # two replicas of two shards
     hybrid = [part(half, mesh, (Replicate(), Shard(0))) for half in halves * 2]
-    assert torch.equal(_join_one(hybrid), whole)
-    assert torch.equal(_join_one([whole, whole]), whole)
+    assert torch.equal(join_parts(hybrid), whole)
+    assert torch.equal(join_parts([whole, whole]), whole)
 
 
 def test_an_adapter_is_added_with_its_scale_and_names_become_the_models(tmp_path):

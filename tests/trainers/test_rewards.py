@@ -215,6 +215,6 @@ def test_verls_groups_are_those_of_its_prompts():
     buffer = pytest.importorskip("lad_reasoner.training.verl.replay_buffer")
     scores = [{"overall": 1.0, "accuracy": 1.0}, {"overall": 0.5, "accuracy": 0.0}, {"overall": 1.0, "accuracy": 1.0}]
     names = ["p1_0_0", "p2_0_0", "p1_1_0", "p2_1_0"]
-    buffer._add_group_keys(names, [*scores, third := {"overall": 0.0, "accuracy": 0.0}])
+    buffer.add_group_keys(names, [*scores, third := {"overall": 0.0, "accuracy": 0.0}])
     assert [score["unanimous_right"] for score in scores] == [1.0, 0.0, 1.0]
     assert (third["unanimous_wrong"], third["reward_spread"]) == (1.0, 0.25)

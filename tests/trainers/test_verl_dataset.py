@@ -88,6 +88,7 @@ def test_images_are_scaled_as_easyr1_does(
 ) -> None:
     made = dataset(tmp_path, processor, [pair(0, size)], **options, filter_overlong_prompts=False)
     messages = made[0]["raw_prompt"]
+    # verl's agent loop calls this method by its name.
     images, videos, audios = made._process_multi_modal_info(messages, image_patch_size=14, config=made.config)
     assert [image.size for image in images] == [expected] * 2
     assert {image.mode for image in images} == {"RGB"}
@@ -106,7 +107,7 @@ def test_prompt_length_is_the_processors(tmp_path: Path, processor: Any) -> None
         messages = made[number]["raw_prompt"]
         text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         (ids,) = processor(text=[text], images=pictures(made[number]))["input_ids"]
-        assert made._prompt_length(row) == len(ids)
+        assert made.prompt_length(row) == len(ids)
 
 
 def test_long_prompts_are_left_out_and_counted(

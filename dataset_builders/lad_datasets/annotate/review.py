@@ -33,7 +33,7 @@ from lad_reasoner.task.task import IMAGE_MARKER
 if TYPE_CHECKING:
     pass
 
-__all__ = ["PAGE", "compare", "rate", "read_rates", "write_page"]
+__all__ = ["PAGE", "compare", "rate", "read_rates", "read_subjects", "write_page"]
 
 #: Beside the annotations.
 PAGE: Final = Path("review", "index.html")
@@ -62,7 +62,7 @@ def write_page(folder: Path, *, sample: int | None = None, seed: int = 0) -> tup
     if sample is not None and sample < len(annotations):
         chosen = set(random.Random(seed).sample(range(len(annotations)), sample))
         annotations = [annotation for index, annotation in enumerate(annotations) if index in chosen]
-    subjects = _read_subjects(folder / SUBJECTS)
+    subjects = read_subjects(folder / SUBJECTS)
     page = folder / PAGE
     pictures = _write_pictures(page.parent, folder, annotations, subjects)
     items = [_item(annotation, subjects.get(_subject_of(annotation), {}), pictures) for annotation in annotations]
@@ -134,7 +134,7 @@ def read_rates(folder: Path, reviews: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _read_subjects(path: Path) -> dict[str, dict[str, Any]]:
+def read_subjects(path: Path) -> dict[str, dict[str, Any]]:
     """Return what is known of each image, by its id; nothing for annotations that were not written by us."""
     if not path.is_file():
         return {}

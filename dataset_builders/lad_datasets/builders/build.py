@@ -32,7 +32,7 @@ from lad_reasoner.support.files import hidden_sibling, locked, replace_when_done
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 
-__all__ = ["Options", "build_pairs", "claim_output", "order_queries"]
+__all__ = ["Options", "build_pairs", "claim_output", "iter_outcomes", "order_queries"]
 
 #: Longest name of a file on every common file system.
 _NAME_BYTES: Final = 255
@@ -186,7 +186,7 @@ def build_pairs(
     if options.shard_mb is None:
         with replace_when_done(out) as temporary:
             writer = PairWriter(temporary, embed=options.embed)
-            for outcome in _iter_outcomes(queries, assembler, options.workers):
+            for outcome in iter_outcomes(queries, assembler, options.workers):
                 _take(outcome, writer, findings)
             writer.close()
             _refuse_bad(findings, writer.rows, options)
@@ -202,7 +202,7 @@ def build_pairs(
     return manifest
 
 
-def _iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
+def iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
     """Yield the outcome of each query in order; no more than a few queries' images are held at once."""
     window: deque[Future[Outcome]] = deque()
     most = max(_IMAGES_HELD, 2 * workers) // assembler.images_a_query
@@ -252,7 +252,7 @@ def _build_shards(
         taken, rows, index = kept["queries"], rows + kept["rows"], index + 1
         for kind, line in kept["findings"]:
             findings.add(kind, line)
-    outcomes = _iter_outcomes(queries[taken:], assembler, options.workers)
+    outcomes = iter_outcomes(queries[taken:], assembler, options.workers)
     while taken < len(queries):
         seen = len(findings.lines)
         with replace_when_done(staging / _shard_name(index)) as temporary:

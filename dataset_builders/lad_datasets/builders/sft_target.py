@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lad_datasets.files.annotations import Annotation
 
-__all__ = ["PAPER_DATASETS", "PAPER_ROWS", "Target", "draw_rows", "explain"]
+__all__ = ["PAPER_DATASETS", "PAPER_ROWS", "Target", "draw_rows", "explain", "read_counts"]
 
 #: arXiv 2504.12749, section 4: 2,731 QA pairs on the test images of MVTec AD and VisA. It does not list them.
 PAPER_ROWS: Final = 2731
@@ -82,13 +82,14 @@ def explain(
     reasons = []
     if available < rows:
         reasons = [f"{findings[kind]} annotations {kind}" for kind in ("rejected", "left out") if findings.get(kind)]
-        counts = _read_counts(summary)
+        counts = read_counts(summary)
         reasons += [f"{counts[name]} {words}" for name, words in _LOSSES.items() if counts.get(name)]
         reasons = reasons or [f"only {available} were written"]
     return Target(rows, available, min(rows, available), ", ".join(reasons))
 
 
-def _read_counts(summary: Path) -> Mapping[str, Any]:
+def read_counts(summary: Path) -> Mapping[str, Any]:
+    """Return the counts of the summary that `lad annotate` wrote; empty when there is none."""
     if not summary.is_file():
         return {}
     try:

@@ -25,7 +25,7 @@ from lad_reasoner.support.visible import visible
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
 
-__all__ = ["register"]
+__all__ = ["print_counts", "register"]
 
 build = typer.Typer(no_args_is_help=True, help="Build training and evaluation data from dataset folders.")
 
@@ -215,7 +215,7 @@ def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(manifest)
         return
-    _print_counts(manifest["counts"])
+    print_counts(manifest["counts"])
     findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
     rows = sum(count["rows"] for count in manifest["counts"])
     echo(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), err=True)
@@ -225,7 +225,7 @@ def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
         echo(f"note: {found}: {target['reason']}", err=True)
 
 
-def _print_counts(counts: Sequence[Mapping[str, object]]) -> None:
+def print_counts(counts: Sequence[Mapping[str, object]]) -> None:
     """Print the counts: an aligned table with a heading on a terminal, else tab-separated lines."""
     if counts and sys.stdout.isatty():
         from lad_datasets.checks.check import Table

@@ -22,7 +22,7 @@ from lad_reasoner.support.console import echo, make_console, print_json
 if TYPE_CHECKING:
     from lad_reasoner.inference.ask import Verdict
 
-__all__ = ["register"]
+__all__ = ["print_verdict", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,13 +64,13 @@ def ask_command(
     if as_json:
         print_json(verdict.to_dict())
     else:
-        _print_verdict(verdict)
+        print_verdict(verdict)
     if verdict.cut:
         limit = f"{max_new_tokens} tokens. Ask again with a larger --max-new-tokens."
         echo(f"warning: the response is cut off at {limit}", err=True)
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def print_verdict(verdict: Verdict) -> None:
     """Print reasoning, verdict and score; in colours on a terminal, which rich finds out."""
     from rich.text import Text
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["has_hub"]
+__all__ = ["PATIENCE", "has_hub"]
 
 #: Seconds in which the hub has to answer. Without this question first, its client tries again for about a minute.
-_PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0
 
 
 def has_hub(model: str) -> bool:
@@ -29,7 +29,7 @@ def has_hub(model: str) -> bool:
 
     give = "Give a model folder or a name such as Qwen/Qwen2.5-VL-3B-Instruct"
     try:
-        HfApi().model_info(model, timeout=_PATIENCE)
+        HfApi().model_info(model, timeout=PATIENCE)
     except HFValidationError:
         raise DataError("neither a folder nor a name on the Hugging Face hub", where=model, remedy=give) from None
     except RepositoryNotFoundError as error:

@@ -26,7 +26,7 @@ from lad_reasoner.support.errors import DataError, UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["merge_checkpoint"]
+__all__ = ["join_parts", "merge_checkpoint"]
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 State = dict[str, "torch.Tensor"]
@@ -93,7 +93,7 @@ class _Joined(Mapping[str, "torch.Tensor"]):
                 raise DataError(f"{len(odd)} weights at odds with rank 0's ({odd[0]})", where=shards[rank])
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return _join_one([part[name] for part in self._parts])
+        return join_parts([part[name] for part in self._parts])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts[0])
@@ -146,7 +146,7 @@ def _read_shard(path: Path) -> dict[str, Any]:
     return part
 
 
-def _join_one(parts: list[Any]) -> torch.Tensor:
+def join_parts(parts: list[Any]) -> torch.Tensor:
     """Join one parameter; with hybrid sharding the last mesh dimension shards and the others replicate."""
     import torch
 

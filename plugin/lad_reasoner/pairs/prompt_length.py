@@ -21,7 +21,7 @@ from lad_reasoner.task.task import IMAGE_MARKER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["PromptRuler", "round_up"]
+__all__ = ["PromptRuler", "read_tokenizer", "round_up"]
 
 #: Qwen2.5-VL's chat template around one user turn, with its default system prompt.
 _CHAT: Final = (
@@ -87,11 +87,12 @@ def _text_tokens(text: str, tokenizer: Path | None) -> int:
         return math.ceil(len(text.replace(IMAGE_MARKER, "")) / _CHARACTERS_PER_TOKEN) + _CHAT_TOKENS
     prompt = _CHAT.format(content=text.replace(IMAGE_MARKER, _IMAGE))
     placeholders = (_MARKS + 1) * text.count(IMAGE_MARKER)
-    return len(_read_tokenizer(tokenizer).encode(prompt, add_special_tokens=False).ids) - placeholders
+    return len(read_tokenizer(tokenizer).encode(prompt, add_special_tokens=False).ids) - placeholders
 
 
 @cache
-def _read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json, once for each path."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

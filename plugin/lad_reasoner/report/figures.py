@@ -31,7 +31,7 @@ from lad_reasoner.training.metrics import read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["write_figures"]
+__all__ = ["count_model_parameters", "find_disputed", "write_figures"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def write_figures(
         4: lambda: draw_examples(content, pictures),
         5: lambda: draw_lengths(training),
         6: lambda: draw_sizes(content),
-        7: lambda: draw_variants(content, pictures, _disputed(content, pair_id)),
+        7: lambda: draw_variants(content, pictures, find_disputed(content, pair_id)),
     }
     notes, plotted = [], []
     for number, draw in figures.items():
@@ -126,7 +126,7 @@ def draw_before_after(
     if missing := [name for name in names if name not in known]:
         raise UsageError(f"there is no run {missing[0]!r}", where="--before-after", remedy=f"Use {', '.join(known)}")
     two = replace(content, runs=tuple(known[name] for name in names))
-    return draw_variants(two, pictures, _disputed(two, pair_id))
+    return draw_variants(two, pictures, find_disputed(two, pair_id))
 
 
 def _write_lines(axes: Axes, paragraphs: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -171,7 +171,7 @@ def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
 
 def draw_sizes(content: Content) -> Figure | str:
     """Draw figure 6: pooled accuracy and F1 against the number of parameters; the area of a bubble is the number."""
-    ours = [(run.name, _parameters(str(run.card["model"])), run) for run in content.runs]
+    ours = [(run.name, count_model_parameters(str(run.card["model"])), run) for run in content.runs]
     points = [
         (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, ACCENT)
         for name, count, run in ours
@@ -298,7 +298,7 @@ def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | Non
     return figure
 
 
-def _disputed(content: Content, pair_id: str | None) -> Truth | None:
+def find_disputed(content: Content, pair_id: str | None) -> Truth | None:
     """Return the named pair, or one that the last run gets right and most others get wrong; preferably an anomaly."""
     if pair_id is not None:
         for truth in content.truths:
@@ -317,7 +317,7 @@ def _disputed(content: Content, pair_id: str | None) -> Truth | None:
     return max(content.truths, key=telling, default=None)
 
 
-def _parameters(model: str) -> int | None:
+def count_model_parameters(model: str) -> int | None:
     """Return a model's number of parameters; None, with a warning, where its weights cannot be read."""
     try:
         return parameter_count(model)

@@ -1,4 +1,4 @@
-"""Child processes and whole runs that never outlive their block or their parent."""
+"""Child processes and runs that end with their block or their parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 import psutil
 
-__all__ = ["end_run", "run_folder", "run_processes", "started"]
+__all__ = ["die_with_parent", "end_run", "run_folder", "run_processes", "started"]
 
 #: From linux/prctl.h.
 _PR_SET_PDEATHSIG: Final = 1
@@ -45,12 +45,12 @@ def started(
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, and no thread of ours holds a lock
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and no thread of ours holds a lock
     )
     try:
         yield process
     finally:
-        # SIGTERM, not SIGINT: what a shell started in the background ignores the latter.
+        # Use SIGTERM: shells make background jobs ignore SIGINT.
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
                 os.killpg(process.pid, sign)
@@ -58,8 +58,8 @@ def started(
                     process.wait(timeout=grace)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end the child when its parent is killed: it would run on, and nobody would know."""
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent is killed; otherwise it would run on unnoticed."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

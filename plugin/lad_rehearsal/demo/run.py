@@ -14,7 +14,7 @@ from lad_reasoner.support.errors import DataError, UsageError, install_hint
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
 
-__all__ = ["next_steps", "run_demo"]
+__all__ = ["next_steps", "require_packages", "run_demo"]
 
 #: The extra that names what the stages import.
 _EXTRA: Final = "cpu"
@@ -38,7 +38,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         DataError: The example configs are not installed.
         RunError: A stage failed.
     """
-    _require_packages()
+    require_packages()
     console = make_console(err=True)
     folder = _own_folder(out.resolve())
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
@@ -101,7 +101,7 @@ def _write_examples(chain: Chain) -> None:
     link.symlink_to(Path("..") / chain.model("sft-grpo").relative_to(chain.folder))
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
     """Check what the stages need before the first one runs: the packages of the extra, and their versions."""
     from packaging.requirements import Requirement
 

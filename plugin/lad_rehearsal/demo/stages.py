@@ -20,7 +20,7 @@ from lad_reasoner.support.processes import started
 from lad_rehearsal.demo.memory import PeakMemory
 from lad_rehearsal.demo.progress import Progress, Timer, in_words
 
-__all__ = ["Stage", "StageRecord", "run_stages"]
+__all__ = ["Stage", "StageRecord", "read_record", "run_stages"]
 
 #: Seconds between two status lines of a running stage if stderr is not a terminal.
 QUIET_INTERVAL = 20.0
@@ -79,7 +79,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> list[
     fresh = False
     for number, stage in enumerate(stages, start=1):
         prefix = f"[{number}/{len(stages)}] {stage.title}"
-        done = None if fresh else _read_record(folder, stage)
+        done = None if fresh else read_record(folder, stage)
         if done is None:
             fresh = True
             try:
@@ -102,7 +102,8 @@ def _record_path(folder: Path, stage: Stage) -> Path:
     return folder / "stages" / f"{stage.name}.json"
 
 
-def _read_record(folder: Path, stage: Stage) -> StageRecord | None:
+def read_record(folder: Path, stage: Stage) -> StageRecord | None:
+    """Return the record of a finished stage; None when the stage has to run."""
     path = _record_path(folder, stage)
     if not (path.is_file() and stage.output.exists()):
         return None

@@ -35,7 +35,7 @@ from lad_rehearsal.rehearse.runtime import RehearsalRuntime, find_runtime
 from lad_rehearsal.rehearse.synthetic import make_pairs
 from lad_rehearsal.rehearse.vllm_log import read_messages, read_settings
 
-__all__ = ["RehearsalOptions", "rehearse"]
+__all__ = ["RehearsalOptions", "check_config", "rehearse"]
 
 #: Marks a folder as a rehearsal's, so that the next rehearsal may empty it.
 MARKER: Final = "rehearsal.txt"
@@ -97,7 +97,7 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
         config = _with_synthetic_pairs(config, _emptied(folder) / "synthetic")
     files = {key: require_parquet(key, config[key], build=build.format(config[key])) for key, build in _BUILD.items()}
     if options.check:
-        _check(config, runtime, keys, steps=options.steps)
+        check_config(config, runtime, keys, steps=options.steps)
     source = find_source(config, runtime.trainer.name)
     rows = _take_rows(files, folder if options.synthetic else _emptied(folder), steps=options.steps)
     scaled, changes = scale_down(config, steps=options.steps, paths=_paths(config, folder), engine=options.engine)
@@ -117,7 +117,7 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
     print_report(report, as_json=options.as_json)
 
 
-def _check(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> None:
+def check_config(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> None:
     """Run the checks that apply to a rehearsal.
 
     It uses another machine, a tiny model instead of the config's, which may not be trained or downloaded yet, and

@@ -21,7 +21,7 @@ from lad_rehearsal.easyr1_cpu.environment import easyr1_environment
 from lad_rehearsal.verl_cpu.runtime import cpu_environment
 from lad_rehearsal.vllm_cpu import require_vllm
 
-__all__ = ["RehearsalRuntime", "find_runtime"]
+__all__ = ["RehearsalRuntime", "find_runtime", "unmet_requirements"]
 
 HOME: Final = "EASYR1_HOME"
 PYTHON: Final = "EASYR1_PYTHON"
@@ -118,12 +118,13 @@ def _require_versions(python: str) -> None:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise RunError(f"cannot run {python}: {error}", remedy=f"Set {PYTHON} to a Python interpreter") from error
-    if unmet := _unmet(needs, json.loads(asked.stdout)):
+    if unmet := unmet_requirements(needs, json.loads(asked.stdout)):
         remedy = f"Set {PYTHON} to the interpreter of an environment that has them (docs/easyr1.md, Rehearsal)"
         raise RunError(f"EasyR1 lacks requirements: {', '.join(unmet)}", where=python, remedy=remedy)
 
 
-def _unmet(needs: list[Requirement], versions: Mapping[str, str | None]) -> list[str]:
+def unmet_requirements(needs: list[Requirement], versions: Mapping[str, str | None]) -> list[str]:
+    """List the packages that are missing or have the wrong version, each with what it needs."""
     return [
         f"{need.name} {found or 'not installed'} (needs {need})"
         for need in needs

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lad_rehearsal.verl_cpu.encoding import EncodedPrompts
 
-__all__ = ["RolloutSampling", "SampledResponse", "Vocabulary", "generate"]
+__all__ = ["RolloutSampling", "SampledResponse", "Vocabulary", "choose_tokens", "generate", "keep_top"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def generate(
     running = torch.ones(shape, dtype=torch.bool)
     state = _prefill(model, prompts, sampling.samples)
     for step in range(sampling.max_new_tokens):
-        chosen, chosen_log_probs = _choose(state.logits, sampling, vocabulary.never, generator)
+        chosen, chosen_log_probs = choose_tokens(state.logits, sampling, vocabulary.never, generator)
         tokens[state.index, :, step], log_probs[state.index, :, step] = chosen, chosen_log_probs
         ended = running[state.index] & torch.isin(chosen, vocabulary.end)
         lengths[state.index] = lengths[state.index].masked_fill(ended, step + 1)
@@ -152,7 +152,7 @@ def _advance(model: Any, state: _State, chosen: torch.Tensor) -> None:
     state.logits, state.position = model.lm_head(hidden).float(), state.position + 1
 
 
-def _choose(
+def choose_tokens(
     logits: torch.Tensor, sampling: RolloutSampling, never: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one token per sample; return the tokens and their log-probabilities, ``(P, samples)`` each."""
@@ -160,7 +160,7 @@ def _choose(
     log_probs = scores.log_softmax(dim=-1)
     allowed = log_probs.index_fill(-1, never, -torch.inf)
     if sampling.temperature > 0:
-        kept = _keep_top(allowed, top_p=sampling.top_p, top_k=sampling.top_k)
+        kept = keep_top(allowed, top_p=sampling.top_p, top_k=sampling.top_k)
         # Dividing by exponential noise and taking the maximum is a multinomial draw, faster than torch.multinomial.
         noise = torch.empty_like(kept).exponential_(generator=generator)
         chosen = (kept.exp() / noise).argmax(dim=-1)
@@ -169,7 +169,7 @@ def _choose(
     return chosen, log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 
 
-def _keep_top(log_probs: torch.Tensor, *, top_p: float, top_k: int) -> torch.Tensor:
+def keep_top(log_probs: torch.Tensor, *, top_p: float, top_k: int) -> torch.Tensor:
     """Set the log-probability of all but the top tokens to minus infinity."""
     if 0 < top_k < log_probs.shape[-1]:
         smallest = log_probs.topk(top_k, dim=-1).values[..., -1:]

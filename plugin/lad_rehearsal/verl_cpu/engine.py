@@ -51,7 +51,7 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         forward_only: bool,  # noqa: ARG002
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Return the loss to differentiate (1 without a loss function) and what verl keeps of the micro batch."""
-        grouped = self._group(micro_batch)
+        grouped = self.group_by_prompt(micro_batch)
         images = micro_batch["multi_modal_inputs"]
         output = self.module(
             input_ids=grouped.input_ids,
@@ -67,7 +67,7 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             loss, metrics = loss_function(model_output=model_output, data=micro_batch, dp_group=group)
         return loss, {"model_output": detach_tree(model_output), "loss": loss.item(), "metrics": metrics}
 
-    def _group(self, micro_batch: TensorDict) -> Grouped:
+    def group_by_prompt(self, micro_batch: TensorDict) -> Grouped:
         """Lay the samples out by prompt.
 
         The vision positions of a prompt follow from its tokens and image grids. verl's own position ids are not read,

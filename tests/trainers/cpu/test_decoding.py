@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.trainers.cpu.conftest import positions_of
 
-from lad_rehearsal.verl_cpu.decoding import RolloutSampling, Vocabulary, _choose, _keep_top, generate
+from lad_rehearsal.verl_cpu.decoding import RolloutSampling, Vocabulary, choose_tokens, generate, keep_top
 from lad_rehearsal.verl_cpu.encoding import EncodedPrompts, encode_prompts
 
 pytestmark = pytest.mark.frameworks
@@ -81,7 +81,7 @@ def test_forbidden_tokens_are_not_sampled_but_count_in_the_probability() -> None
     logits = torch.tensor([[[5.0, 1.0, 0.0]]])
     generator = torch.Generator().manual_seed(0)
     for temperature in (0.0, 1.0):
-        chosen, log_probs = _choose(
+        chosen, log_probs = choose_tokens(
             logits, RolloutSampling(1, 1, temperature=temperature), torch.tensor([0]), generator
         )
         assert chosen.item() in {1, 2}
@@ -90,7 +90,7 @@ def test_forbidden_tokens_are_not_sampled_but_count_in_the_probability() -> None
 
 def test_tokens_are_drawn_with_their_probability() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(1, 40_000, -1)
-    chosen, _ = _choose(
+    chosen, _ = choose_tokens(
         logits, RolloutSampling(1, 1), torch.tensor([], dtype=torch.long), torch.Generator().manual_seed(7)
     )
     shares = torch.bincount(chosen.flatten(), minlength=4) / chosen.numel()
@@ -103,6 +103,6 @@ def test_tokens_are_drawn_with_their_probability() -> None:
 )
 def test_top_p_and_top_k(top_p: float, top_k: int, kept: int) -> None:
     log_probs = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).double().log()
-    left = _keep_top(log_probs, top_p=top_p, top_k=top_k).isfinite()
+    left = keep_top(log_probs, top_p=top_p, top_k=top_k).isfinite()
     assert left.sum() == kept
     assert left[0, 1]

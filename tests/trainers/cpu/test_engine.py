@@ -35,7 +35,7 @@ def test_positions_follow_from_tokens_and_image_grids(
         "uid": ["one", "one"],
         "multi_modal_inputs": [images, images],
     }
-    grouped = engine._group(batch)
+    grouped = engine.group_by_prompt(batch)
     assert grouped.first == [0]
     start = len(prompt)
     for ids, length in zip(samples, lengths, strict=True):

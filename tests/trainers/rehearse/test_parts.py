@@ -21,10 +21,10 @@ from lad_reasoner.training.installed import Trainer
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
 from lad_rehearsal.rehearse.plan import scale_down
-from lad_rehearsal.rehearse.rehearsal import _check
+from lad_rehearsal.rehearse.rehearsal import check_config
 from lad_rehearsal.rehearse.report import list_gaps
 from lad_rehearsal.rehearse.run import explain_failure
-from lad_rehearsal.rehearse.runtime import RehearsalRuntime, _unmet, find_runtime
+from lad_rehearsal.rehearse.runtime import RehearsalRuntime, find_runtime, unmet_requirements
 from lad_rehearsal.rehearse.synthetic import make_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -100,10 +100,10 @@ def test_a_config_without_a_model():
 
 def test_a_model_that_is_still_to_be_trained_does_not_stop_a_rehearsal(good_words, capsys):
     config = load_config([*good_words, "worker.actor.model.model_path=runs/sft/qwen2_5_vl_3b"])
-    _check(config, VERL, read_snapshot(), steps=2)
+    check_config(config, VERL, read_snapshot(), steps=2)
     assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
     with pytest.raises(UsageError, match="1 error in the config"):
-        _check(config.replace(trainer__max_steps=0), VERL, read_snapshot(), steps=2)
+        check_config(config.replace(trainer__max_steps=0), VERL, read_snapshot(), steps=2)
     assert "error: trainer.max_steps" in capsys.readouterr().err
 
 
@@ -114,7 +114,7 @@ def test_a_hub_model_that_is_not_cached_does_not_stop_an_offline_rehearsal(good_
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     config = load_config([*good_words, "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"])
-    _check(config, VERL, read_snapshot(), steps=2)
+    check_config(config, VERL, read_snapshot(), steps=2)
     assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
 
 
@@ -124,7 +124,7 @@ def test_data_smaller_than_the_batch_does_not_stop_a_rehearsal(good_words, tmp_p
     words = [*good_words, f"data.train_files={train}", "data.rollout_batch_size=64", length]
     words += ["worker.actor.global_batch_size=64", "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"]
     config = load_config(words)
-    _check(config, VERL, read_snapshot(), steps=2)
+    check_config(config, VERL, read_snapshot(), steps=2)
     scaled, _ = scale_down(config, steps=2, paths={})
     assert scaled["data.rollout_batch_size"] <= 5
 
@@ -198,7 +198,7 @@ def test_the_python_of_easyr1_is_asked_for_its_packages(monkeypatch, tmp_path):
 
     needs = [Requirement("transformers>=4.54,<5"), Requirement("einops"), Requirement("torch")]
     versions = {"transformers": "5.5.4", "einops": None, "torch": "2.11.0+cpu"}
-    unmet = _unmet(needs, versions)
+    unmet = unmet_requirements(needs, versions)
     assert unmet == ["transformers 5.5.4 (needs transformers<5,>=4.54)", "einops not installed (needs einops)"]
 
 

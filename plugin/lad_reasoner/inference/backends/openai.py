@@ -24,12 +24,12 @@ from lad_reasoner.task.response import template_regex
 if TYPE_CHECKING:
     from lad_reasoner.support.openai_client import ChatServer, NoReplyError, Reply
 
-__all__ = ["OpenAIBackend"]
+__all__ = ["BACKOFF", "TRIES", "OpenAIBackend", "score_reply"]
 
-_TRIES: Final = 9
+TRIES: Final = 9
 
 #: Upper bound of the first wait before another try, in seconds; it doubles.
-_BACKOFF: Final = 0.5
+BACKOFF: Final = 0.5
 
 _OPENAI: Final = "https://api.openai.com/v1"
 
@@ -85,7 +85,7 @@ class OpenAIBackend:
         option = "--base-url" if self._options.base_url else "OPENAI_BASE_URL"
         key = os.environ.get("OPENAI_API_KEY", "")
         timeout = self._options.timeout
-        return ChatServer(address, api_key=key, timeout=timeout, tries=_TRIES, backoff=_BACKOFF, option=option)
+        return ChatServer(address, api_key=key, timeout=timeout, tries=TRIES, backoff=BACKOFF, option=option)
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
         """Answer with ``batch_size`` requests in flight, in the order in which the replies arrive.
@@ -190,7 +190,7 @@ class OpenAIBackend:
         if template and reply.finish_reason == "stop" and not re.fullmatch(template, text):
             remedy = "Ask a server that supports structured_outputs.regex (vLLM does), or leave out --structured"
             raise RunError(f"the response is not in the template: {text[:60]!r}", where=question.where, remedy=remedy)
-        score = _score(text, reply)
+        score = score_reply(text, reply)
         return Answer(
             pair_id=question.pair_id,
             sample=sample,
@@ -208,7 +208,7 @@ async def _wait_for_one(tasks: _Tasks) -> tuple[_Tasks, _Tasks]:
     return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _score(text: str, reply: Reply) -> float | None:
+def score_reply(text: str, reply: Reply) -> float | None:
     """Return the score from the alternatives listed where the answer's word begins."""
     begin = answer_begin(text)
     if begin is None or not reply.tokens:

