@@ -82,7 +82,7 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
 def test_total_and_idempotent_under_outer_whitespace(text: str) -> None:
     response = parse(text)
-    assert response.answer is None or response.answer in LABELS
+    assert response.answer in {None, *LABELS}
     assert parse(f"\n {text} \t") == response
 
 

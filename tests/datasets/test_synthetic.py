@@ -80,7 +80,7 @@ def test_a_defect_shows_in_the_comparison_and_normal_does_not(seed: int, defect:
         assert wrong <= {"swapped", "recoloured"}
         assert sum(state != "ok" for state in states) == 2
     else:
-        assert states.count("missing") == 2 or states.count("extra") == 2
+        assert {states.count("missing"), states.count("extra")} == {2, 0}
 
 
 @few
@@ -246,7 +246,8 @@ def test_annotations_name_pictures_that_exist_and_ask_the_tasks_question(trees: 
         if len(row["images"]) == 2:
             assert row["question"] == prompt_text(problem_text())
             label = "no" if row["defect"] == "good" else "yes"
-            assert row["category"] == "comparison" or rlad_reward(row["answer"], {"label": label})["overall"] == 1
+            if row["category"] != "comparison":
+                assert rlad_reward(row["answer"], {"label": label})["overall"] == 1
 
 
 def test_excluded_layouts_are_never_annotated() -> None:

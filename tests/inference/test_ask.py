@@ -69,7 +69,10 @@ def test_a_wrong_image_costs_no_model_load(image: Path, capsys: pytest.CaptureFi
 def test_control_characters_and_markup_of_a_response_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = "\x1b[2J[red]a pin[/red] is\u202e missing"
     print_verdict(Verdict("yes", said, 0.9, "answer_token", True, said, 0.1))
-    assert capsys.readouterr().out == "[2J[red]a pin[/red] is missing\nverdict: anomalous (yes), P(yes) 0.90\n"
+    assert (
+        capsys.readouterr().out
+        == "\\x1b[2J[red]a pin[/red] is\\u202e missing\nverdict: anomalous (yes), P(yes) 0.90\n"
+    )
 
 
 class _Answers:
