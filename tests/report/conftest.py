@@ -64,7 +64,7 @@ def write_predictions(
         data: The pair parquet.
         skill: Share of right answers.
         seed: Of chance.
-        samples: Responses a pair.
+        samples: Responses per pair.
         scores: Whether it gives scores.
         responses: By pair_id, a response to write instead.
     """

@@ -192,7 +192,7 @@ def test_easyr1s_log_stays_with_the_attempt_that_wrote_it(tmp_path):
         (["show", "--as", "trl", "trainer.max_steps=1"], 2, "is not one of 'easyr1', 'verl'"),
         (["check", "trainer.max_steps=0"], 1, "error: trainer.max_steps"),
         (["--no-check", "trainer.max_step=1"], 2, "did you mean trainer.max_steps?"),
-        *((["show", "--help"], 0, part) for part in ("--as <easyr1|verl>", "Examples:", "EasyR1's own grammar")),
+        *((["show", "--help"], 0, part) for part in ("--as <easyr1|verl>", "Examples:", "EasyR1's syntax")),
         (["rehearse", "--help"], 0, "--synthetic"),
         (["merge", "--help"], 0, "--dtype"),
     ],

@@ -215,7 +215,7 @@ def _digest(query: Query) -> str:
 
 
 def draw_limit(queries: Sequence[tuple[Tree, Sample]], limit: int | None, seed: int) -> Sequence[tuple[Tree, Sample]]:
-    """Return at most ``limit`` queries, drawn by the seed, in the order given."""
+    """Return at most ``limit`` queries, sampled with the seed, in the order given."""
     if limit is None or limit >= len(queries):
         return queries
     drawn = sorted(queries, key=lambda query: draw_key(seed, "limit", query[0].dataset, query[1].path))

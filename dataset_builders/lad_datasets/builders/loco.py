@@ -43,7 +43,7 @@ def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit
         out: The parquet, or with ``options.shard_mb`` the folder of shards.
         options: How pairs are made.
         subset: "logical" leaves the structural anomalies out, as the paper does; "all" takes them in.
-        limit: Take this many queries, drawn by the seed.
+        limit: Use at most this many queries, sampled with the seed.
 
     Returns:
         The manifest.

@@ -89,7 +89,7 @@ def build_mmad(
         root: MMAD's folder, with ``mmad.json`` and the datasets in it.
         out: The parquet, or with ``options.shard_mb`` the folder of shards.
         options: How pairs are made; ``reference`` is "random" or "nearest": MMAD's random or similar templates.
-        limit: Take this many images with all their questions, drawn by the seed.
+        limit: Use at most this many images with all their questions, sampled with the seed.
         training: Build a training file: only questions about MVTec AD and VisA, which the paper trains on.
         val_fraction: Share of the images of a training file that goes to ``<out>_val`` instead.
         loco: An MVTec LOCO AD tree: none of its test images may be among the images of a training file.

@@ -19,16 +19,16 @@ class Options:
 
     Attributes:
         reference: Policy by which references are chosen.
-        seed: Of every draw.
-        shots: References a pair.
-        votes: Pairs a query, each with references of its own.
+        seed: Random seed.
+        shots: References per pair.
+        votes: Pairs per query, each with references of its own.
         embed: Store image bytes; otherwise absolute paths.
         encoding: How images are shrunk.
         answers: The form of the answers: "yes-no", or "classes".
         masks: Root of the masks; asks for boxes. None asks for none.
         shard_mb: Cut the output into files of about this many megabytes, in a folder; None makes one file.
         workers: Threads. It does not change the output.
-        skip_bad: Leave out what is unreadable, each named, instead of failing.
+        skip_bad: Skip and name unreadable images instead of failing.
         overwrite: Replace an earlier build.
     """
 

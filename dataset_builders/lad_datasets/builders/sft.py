@@ -120,10 +120,10 @@ def build_sft(
     Args:
         annotations: A JSON lines file, or a folder with ``annotations.jsonl``.
         out: The folder to make.
-        rows: How many of MVTec AD and VisA to keep, drawn by the seed; None for all.
+        rows: Rows of MVTec AD and VisA to keep, sampled with the seed; None for all.
         kinds: Keep anomalous images of these kinds only, such as "appearance"; empty for all.
         val_fraction: Part of the images held out for validation.
-        seed: Of the draws.
+        seed: Random seed.
         overwrite: Replace a folder that an earlier build made.
         skip_bad: Leave out annotations whose image is unreadable, each named, instead of failing.
         loco: An MVTec LOCO AD tree: none of its test images may be among the images.

@@ -88,14 +88,14 @@ def annotate(
     per_minute: Annotated[float | None, typer.Option(min=0.1, help="Maximum requests per minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds per request.")] = 120.0,
     tries: Annotated[
-        int, typer.Option(min=1, help="Maximum tries per request while its faults may pass (408, 409, 429, 5xx).")
+        int, typer.Option(min=1, help="Maximum tries per request while errors may be temporary (408, 409, 429, 5xx).")
     ] = 6,
     backoff: Annotated[
         float, typer.Option(min=0.0, help="Upper bound of the first wait, in seconds; it doubles.")
     ] = 2.0,
     structured: Annotated[
         Structured,
-        typer.Option(help="How the endpoint is asked for the form of a reply, which is checked in any case."),
+        typer.Option(help="How the endpoint is asked for valid JSON; every reply is checked in any case."),
     ] = Structured.JSON_SCHEMA,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Sampling temperature. Default: the endpoint's own.")

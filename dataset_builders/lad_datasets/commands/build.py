@@ -51,13 +51,14 @@ class Subset(StrEnum):
 
 
 Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn by the seed.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many queries, sampled with the seed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
 ValFraction = Annotated[
     float, typer.Option(help="Share of the images of each category to write to <out>_val instead.")
 ]
 LocoGuard = Annotated[
-    Path | None, typer.Option("--loco", help="MVTec LOCO AD tree: refuse its test images by content and look too.")
+    Path | None,
+    typer.Option("--loco", help="MVTec LOCO AD tree: reject its test images by content and appearance too."),
 ]
 
 
@@ -121,8 +122,8 @@ def loco(
     subset: Annotated[
         Subset, typer.Option(help="logical: without structural anomalies, as the paper.")
     ] = Subset.LOGICAL,
-    shots: Annotated[int, typer.Option(min=1, help="References a pair.")] = 1,
-    votes: Annotated[int, typer.Option(min=1, help="Pairs a query, with other references each, for voting.")] = 1,
+    shots: Annotated[int, typer.Option(min=1, help="References per pair.")] = 1,
+    votes: Annotated[int, typer.Option(min=1, help="Pairs per query, each with other references, for voting.")] = 1,
     limit: Limit = None,
     options: Options,
     as_json: AsJson = False,
@@ -143,8 +144,10 @@ def mmad(
     *,
     root: Annotated[Path, typer.Option(help="MMAD's folder: mmad.json and the datasets.", show_default=False)],
     out: Out,
-    shots: Annotated[int, typer.Option(min=1, help="References a question.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take this many images, drawn by the seed.")] = None,
+    shots: Annotated[int, typer.Option(min=1, help="References per question.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use at most this many images, sampled with the seed.")
+    ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="Questions about MVTec AD and VisA alone, to train on.")
     ] = False,
@@ -175,7 +178,10 @@ def sft(
     ],
     out: Annotated[Path, typer.Option(help="Folder to make: LLaMA-Factory's dataset_dir.", show_default=False)],
     rows: Annotated[
-        int, typer.Option(min=0, help="Of MVTec AD and VisA to keep, drawn by the seed; 0 for all. 2731: the paper's.")
+        int,
+        typer.Option(
+            min=0, help="Rows of MVTec AD and VisA to keep, sampled with the seed; 0 for all. 2731: the paper's."
+        ),
     ] = 2731,
     kinds: Annotated[
         list[str] | None,
@@ -183,10 +189,10 @@ def sft(
             help="Keep anomalous images of this kind only, such as appearance, the paper's focus; repeatable."
         ),
     ] = None,
-    val_fraction: Annotated[float, typer.Option(help="Part of the images to hold out for validation.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the draws of rows and of those images.")] = 0,
+    val_fraction: Annotated[float, typer.Option(help="Share of the images to hold out for validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Random seed of the rows and of the held-out images.")] = 0,
     loco: LocoGuard = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip annotations with an unreadable image.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -248,13 +254,13 @@ def check(
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
     max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
     loco: LocoGuard = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair a model folder's JSON; what it was is kept.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair a model folder's JSON; the original is kept.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = CORES,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Check finished files: schema, images, gold answers, leakage, prompt lengths.
 
-    A model folder is checked for what transformers 4 and 5 do not read of each other.
+    In a model folder, it finds what one of transformers 4 and 5 wrote and the other misreads.
 
     Example: lad check grpo.parquet --max-pixels 401408 --tokenizer Qwen2.5-VL-3B-Instruct
 

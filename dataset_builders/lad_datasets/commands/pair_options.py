@@ -21,7 +21,9 @@ CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") 
 
 Normal = Annotated[
     list[str] | None,
-    typer.Option("--normal", help="Folder name that means normal images, besides good, ok, normal and the like."),
+    typer.Option(
+        "--normal", help="Folder name that means normal images, in addition to good, ok, normal and similar names."
+    ),
 ]
 Defect = Annotated[list[str] | None, typer.Option("--defect", help="Folder name that means a defect, if in doubt.")]
 
@@ -61,19 +63,19 @@ def pair_options(
     reference: Annotated[
         Reference,
         typer.Option(
-            help="Normal training image to compare with: drawn by the seed, the first by name, or the most alike."
+            help="Normal training image to compare with: sampled with the seed, first by name, or most similar."
         ),
     ] = Reference.RANDOM,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     images: Annotated[Images, typer.Option(help="Store image files, or their absolute paths.")] = Images.EMBED,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=784, help="Shrink larger images to this area, at the size Qwen2.5-VL would choose."),
     ] = None,
     image_format: Annotated[
-        Format, typer.Option("--format", help="Of images that are shrunk or repaired.")
+        Format, typer.Option("--format", help="Format of images that are shrunk or repaired.")
     ] = Format.PNG,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG and WebP.")] = 95,
     answers: Annotated[
         Answers, typer.Option(help="yes-no, as the paper; classes: normal, structural, or the violated rule.")
     ] = Answers.YES_NO,
@@ -85,11 +87,11 @@ def pair_options(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads; the output does not depend on it.")] = CORES,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out what has an unreadable image, instead of failing.")
+        bool, typer.Option("--skip-bad", help="Skip pairs with an unreadable image instead of failing.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
 ) -> Options:
-    """Return what the command line says of how pairs are made."""
+    """Return the options of pairing that the command line gives."""
     from lad_datasets.builders.options import Options
     from lad_datasets.files.images import Encoding
 

@@ -30,7 +30,9 @@ def review(
     ] = None,
     rationales: Annotated[
         list[Path] | None,
-        typer.Option(help="Predictions: fill FOLDER with their reasoning, without model, answer and truth, to judge."),
+        typer.Option(
+            help="Predictions: write their reasoning to FOLDER for blind judging, without model, answer and truth."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,

@@ -55,7 +55,7 @@ class Encoding:
         max_pixels: Largest area; a larger image is shrunk to the size that Qwen2.5-VL's processor would choose for
             this bound, so that it is resampled once. None leaves every size alone.
         format: What a changed image is written as.
-        quality: Of JPEG and WebP, 1 to 100.
+        quality: Quality of JPEG and WebP, 1 to 100.
     """
 
     max_pixels: int | None = None

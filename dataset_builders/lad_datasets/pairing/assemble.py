@@ -70,8 +70,8 @@ class Assembler:
     Args:
         encoding: How images are shrunk.
         embed: Store bytes; otherwise absolute paths.
-        shots: References a pair.
-        votes: Pairs a query, each with references of its own.
+        shots: References per pair.
+        votes: Pairs per query, each with references of its own.
         store: Of images shrunk before.
         guard: Against test images of MVTec LOCO AD, for training files.
         answers: The form of the answers.

@@ -38,7 +38,7 @@ ENTRY_POINT_GROUP: Final = "lad_reasoner.easyr1_commands"
 
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Start even if the checks find errors.")]
 Structured = Annotated[
-    bool, typer.Option("--structured", help="Hold rollouts to the answer template (verl with vLLM).")
+    bool, typer.Option("--structured", help="Restrict rollouts to the answer template (verl with vLLM).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

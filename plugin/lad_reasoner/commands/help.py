@@ -16,7 +16,7 @@ Words = Annotated[
     list[str],
     typer.Argument(
         metavar="KEY=VALUE",
-        help="EasyR1's own grammar: config=FILE overrides EasyR1's defaults, other words override FILE.",
+        help="EasyR1's syntax: config=FILE overrides EasyR1's defaults, the other arguments override FILE.",
         show_default=False,
     ),
 ]

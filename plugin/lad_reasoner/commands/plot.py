@@ -31,7 +31,7 @@ def plot_command(
 ) -> None:
     """Plot reward, accuracy, F1 per category, response length, KL and diagnostics of GRPO runs, as SVG and PNG.
 
-    Reads EasyR1's and verl's logs, also while the run goes on.
+    Reads EasyR1's and verl's logs, also during the run.
 
     Example: lad plot without-SFT=runs/grpo/qwen2_5_vl_3b_loco with-SFT=runs/grpo/qwen2_5_vl_3b_sft_grpo --out plots
     """

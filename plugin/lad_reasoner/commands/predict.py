@@ -37,12 +37,12 @@ def predict_command(
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Longest response, in tokens. Default: 512, or 2048 with --structured."),
+        typer.Option(min=1, help="Maximum tokens per response. Default: 512, or 2048 with --structured."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="0 is greedy. Default: 0, or 1 with several --samples.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Responses a pair; several need a temperature above 0.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Responses per pair; several need a temperature above 0.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of sampled responses.")] = 0,
     min_pixels: Annotated[
         int | None, typer.Option(min=1, help="Enlarge smaller images to this. Default: the model's processor.")
@@ -50,7 +50,7 @@ def predict_command(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Shrink larger images to this. Default: the model's processor.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only about this many pairs, the first ones.")] = None,
     format_prompt: Annotated[
         Path | None,
         typer.Option(help="Jinja file of the format prompt. Default: training's; for `lad build mmad`, its own."),
@@ -62,7 +62,9 @@ def predict_command(
             "`lad score --again` reads the result."
         ),
     ] = None,
-    structured: Annotated[bool, typer.Option("--structured", help="Hold decoding to the answer template.")] = False,
+    structured: Annotated[
+        bool, typer.Option("--structured", help="Restrict decoding to the answer template.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
@@ -74,7 +76,7 @@ def predict_command(
     base_url: Annotated[
         str | None, typer.Option(help="Server of --backend openai. Default: OPENAI_BASE_URL; the key: OPENAI_API_KEY.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a server has for one answer.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Maximum seconds per request to a server.")] = 300.0,
     scores: Annotated[bool, typer.Option(help="Ask a server for log-probabilities, for a continuous score.")] = True,
     image_root: Annotated[
         Path | None, typer.Option(help="Where relative image paths start. Default: the folder of --data.")

@@ -42,7 +42,8 @@ def report_command(
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Logical anomaly detection",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Show only so many pairs, the first run's worst; scores use all.")
+        int | None,
+        typer.Option(min=1, help="Show at most this many pairs, the worst of the first run; scores use all."),
     ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Put everything into index.html; up to 300 pairs.")

@@ -79,7 +79,7 @@ def predict(
         out: JSON lines file, appended to.
         template: Jinja source of the format prompt; by default the shipped one, which training uses, or for
             multiple-choice questions the one that asks for a letter.
-        samples: Responses a pair.
+        samples: Responses per pair.
         limit: Only the first pairs of the file.
         reasoning: Earlier predictions on the same data: each reply is asked for again with its own reasoning and grey
             images, so that the answer can only follow from the words.
