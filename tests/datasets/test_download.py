@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import tarfile
@@ -33,6 +34,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str | None] = []
+        self.headers: dict[str, str] = {}  # sent instead of the true ones
 
     @property
     def url(self) -> str:
@@ -51,10 +53,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{len(self.server.body)}")
             self.end_headers()
             return
-        self.send_response(206 if start else 200)
+        self.send_response(302 if "Location" in self.server.headers else 206 if start else 200)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(self.server.body) - 1}/{len(self.server.body)}")
-        self.send_header("Content-Length", str(len(self.server.body) - start))
+        if not self.server.headers:
+            self.send_header("Content-Length", str(len(self.server.body) - start))
         self.end_headers()
         self.wfile.write(self.server.body[start : self.server.stop_after])
 
@@ -137,8 +142,53 @@ def test_a_wrong_checksum_removes_the_file_and_is_named(server: Server, tmp_path
 def test_no_server_and_another_scheme_are_one_sentence(server: Server, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the download stopped"):
         fetch_set(server, tmp_path / "set", url="http://127.0.0.1:9/x")
-    with pytest.raises(UsageError, match="not an http or https address"):
-        fetch_set(server, tmp_path / "set", url="file:///etc/passwd")
+    for url in ("file:///etc/passwd", "http://127.0.0.1/ü"):
+        with pytest.raises(UsageError, match="not an http or https address"):
+            fetch_set(server, tmp_path / "set", url=url)
+
+
+@pytest.mark.parametrize("url", ["http://[bad", f"http://{'a' * 70}/x", "http://", "http://host:port/"])
+def test_a_broken_address_is_one_sentence(server: Server, tmp_path: Path, url: str) -> None:
+    with pytest.raises(RunError, match="the download stopped"):
+        fetch_set(server, tmp_path / "set", url=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("Content-Length", "many"), ("Content-Length", "9" * 5000), ("Location", "http://[bad")]
+)
+def test_a_broken_header_is_one_sentence(server: Server, tmp_path: Path, name: str, value: str) -> None:
+    server.body, server.headers = tar(tree()), {name: value}
+    with pytest.raises(RunError, match="the download stopped"):
+        fetch_set(server, tmp_path / "set")
+
+
+def test_a_checksum_may_have_capitals_and_a_malformed_one_costs_no_download(server: Server, tmp_path: Path) -> None:
+    server.body = tar(tree())
+    with pytest.raises(UsageError, match="'abc' is not a SHA-256: 64 hexadecimal digits"):
+        fetch_set(server, tmp_path / "set", sha256="abc")
+    assert server.asked == []
+    fetch_set(server, tmp_path / "set", sha256=hashlib.sha256(server.body).hexdigest().upper())
+    assert (tmp_path / "set/bottle").is_dir()
+
+
+def test_a_disk_that_fills_up_while_unpacking_costs_no_second_download(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.body = tar(tree())
+    with monkeypatch.context() as patch:
+        patch.setattr(unpack, "_copy", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(DataError, match=r"no space left on device\. Free some space"):
+            fetch_set(server, tmp_path / "set")
+    assert [path.name for path in tmp_path.iterdir()] == [".set.archive"]
+    fetch_set(server, tmp_path / "set")
+    assert len(server.asked) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_link_to_nothing_exists(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="it exists"):
+        fetch_set(server, tmp_path / "set")
 
 
 def _link(kind: bytes, name: str = "mvtec/link", target: str = "/etc/passwd") -> dict[str, bytes | tarfile.TarInfo]:
@@ -159,6 +209,7 @@ HOSTILE = {
     "bomb": tar({"zeros": b"\0" * (25 << 20)}),
     "twice": tar({"a": b"x", "./a": b"y"}),
     "file as folder": tar({"a": b"x", "a/b": b"y"}),
+    "long name": tar({"a" * 300: b"x"}),
     "cut": tar(tree())[:300],
     "no archive": b"<html>please log in</html>",
     "empty": b"",
@@ -194,10 +245,12 @@ def test_too_many_files_are_refused(server: Server, tmp_path: Path, monkeypatch:
         fetch_set(server, tmp_path / "set")
 
 
-@pytest.mark.parametrize(("answer", "made"), [("y\n", True), ("n\n", False), ("", False)])
-def test_the_licence_is_shown_and_asked(server, tmp_path, monkeypatch, capsys, *, answer: str, made: bool) -> None:
+@pytest.mark.parametrize(("answer", "made"), [("y\n", True), ("n\n", False), ("", False), (None, False)])
+def test_the_licence_is_shown_and_asked(
+    server, tmp_path, monkeypatch, capsys, *, answer: str | None, made: bool
+) -> None:
     server.body = tar(tree())
-    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    monkeypatch.setattr("sys.stdin", answer if answer is None else io.StringIO(answer))
     digest = hashlib.sha256(server.body).hexdigest()
     words = ["download", "mvtec-ad", "--out", str(tmp_path / "set"), "--url", server.url, "--sha256", digest]
     with pytest.raises(SystemExit) as stop:

@@ -105,6 +105,20 @@ def test_a_share_out_of_range_is_refused(photos: Path, tmp_path: Path, share: fl
         create_project(photos, tmp_path / "p", evaluation=share)
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("dangling", "it exists"), ("my photos/p", "inside the photos"), ("a\nb", "no"), ("\udcff", "no")],
+)
+def test_an_output_that_cannot_hold_a_project_is_refused_before_anything_is_written(
+    photos: Path, tmp_path: Path, name: str, problem: str
+) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="control characters or is not UTF-8" if problem == "no" else problem):
+        create_project(photos, tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_too_few_photos_and_an_existing_project_are_refused(photos: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match="it exists"):

@@ -52,7 +52,8 @@ def download_command(
         typer.echo("No source states a checksum of this archive: only its length is verified.", err=True)
     if not yes:
         typer.echo("Do you accept the licence? [y/N] ", nl=False, err=True)
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        answer = sys.stdin.readline() if sys.stdin else ""  # None where the caller closed it
+        if answer.strip().lower() not in {"y", "yes"}:
             raise UsageError("the licence was not accepted", remedy="Answer y, or pass --yes")
     download(dataset, out, url=url, sha256=sha256)
     typer.echo(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lad_datasets.download.datasets import Published
 from lad_datasets.download.fetch import fetch
 from lad_datasets.download.unpack import move_root, unpack
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import hidden_sibling, locked
+from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors
 
 __all__ = ["download"]
 
@@ -26,12 +27,12 @@ def download(dataset: Published, out: Path, *, url: str | None = None, sha256: s
     Raises:
         UsageError: ``out`` exists.
         RunError: The download stopped, or another process makes ``out``.
-        DataError: Checksum, archive or layout is wrong, or the disk is full.
+        DataError: Checksum, archive or layout is wrong, or the disk is full. A sound archive is kept.
     """
-    if out.exists():
+    if os.path.lexists(out):  # a link to nothing too
         raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
     archive, contents = hidden_sibling(out, "archive"), hidden_sibling(out, "unpacked")
-    with locked(out):
+    with locked(out), name_write_errors(contents):
         if not archive.exists():
             if url is None:
                 _refuse_small_disk(dataset, out)
@@ -41,9 +42,10 @@ def download(dataset: Published, out: Path, *, url: str | None = None, sha256: s
             unpack(archive, contents)
             move_root(contents, dataset.layout, out)
         except DataError:
-            archive.unlink(missing_ok=True)
-            shutil.rmtree(contents, ignore_errors=True)
+            archive.unlink()
             raise
+        finally:
+            shutil.rmtree(contents, ignore_errors=True)
         archive.unlink()
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
+import re
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
@@ -38,25 +38,27 @@ def fetch(url: str, target: Path, *, sha256: str | None) -> None:
         sha256: The checksum; None accepts any content of the announced length.
 
     Raises:
-        UsageError: The address is not http or https.
+        UsageError: The address is not http or https, or the checksum is none.
         RunError: The server cannot be reached, answers with an error, or stops early.
         DataError: The content does not have the checksum, or the disk is full.
     """
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise UsageError("not an http or https address", where=url)
+    if not url.isascii() or url.partition("://")[0].lower() not in {"http", "https"}:
+        raise UsageError("not an http or https address (in ASCII)", where=url)
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"{sha256[:80]!r} is not a SHA-256: 64 hexadecimal digits", where="--sha256")
     part = hidden_sibling(target, "part")
     with name_write_errors(target):
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
             if not _is_complete(url, part):
                 _append(url, part)
-        except (URLError, http.client.HTTPException, OSError) as error:
+        except (URLError, http.client.HTTPException, OSError, ValueError) as error:  # ValueError: headers, host names
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
                 raise  # of the disk, not of the network
             raise RunError(
                 f"the download stopped ({getattr(error, 'reason', error)})", where=url, remedy=_AGAIN
             ) from error
-        if sha256 is not None and (found := _digest(part)) != sha256:
+        if sha256 is not None and (found := _digest(part)) != sha256.lower():
             part.unlink()
             problem = f"the SHA-256 of the downloaded file is {found}, not {sha256}; the file is removed"
             raise DataError(problem, where=url, remedy="Download it again, or compare with the dataset's own page")

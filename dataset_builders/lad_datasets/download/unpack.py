@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import zipfile
@@ -12,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.support.files import name_write_errors
 
 __all__ = ["MAX_FILES", "MAX_RATIO", "move_root", "unpack"]
 
@@ -23,6 +23,9 @@ MAX_RATIO: Final = 20
 _REMEDY: Final = "Download the archive again from the dataset's own page"
 _BROKEN: Final = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
 
+#: What the system reports about two entries of one name, a file above a file, and a name too long.
+_BAD_NAMES: Final = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or (compressed) tar archive into an empty folder.
@@ -30,20 +33,22 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         DataError: The archive is broken, would write outside the folder, holds a link or device, or unpacks to more
             than ``MAX_FILES`` files or ``MAX_RATIO`` times its size.
+        OSError: The disk is full, or the like: no fault of the archive.
     """
     folder.mkdir(parents=True)
     left = MAX_RATIO * max(archive.stat().st_size, 1 << 20)
     try:
-        with name_write_errors(folder):
-            for number, (name, source) in enumerate(_iter_files(archive), start=1):
-                if number > MAX_FILES:
-                    raise DataError(f"it holds more than {MAX_FILES:,} files", where=archive, remedy=_REMEDY)
-                target = folder / _safe(name, archive)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as file:
-                    left -= _copy(source, file, left, archive)
-    except (*_BROKEN, FileExistsError, NotADirectoryError) as error:
-        raise DataError(f"a broken archive ({error})", where=archive, remedy=_REMEDY) from error
+        for number, (name, source) in enumerate(_iter_files(archive), start=1):
+            if number > MAX_FILES:
+                raise DataError(f"it holds more than {MAX_FILES:,} files", where=archive, remedy=_REMEDY)
+            target = folder / _safe(name, archive)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                left -= _copy(source, file, left, archive)
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _BAD_NAMES:
+            raise
+        raise DataError(f"a broken archive ({str(error)[:200]})", where=archive, remedy=_REMEDY) from error
 
 
 def _iter_files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import shutil
@@ -90,14 +91,18 @@ def create_project(
         names: Which folder names mean normal.
 
     Raises:
-        UsageError: ``out`` exists, or ``evaluation`` is out of range.
+        UsageError: ``out`` exists, lies inside the photos or has no printable name, or ``evaluation`` is out of range.
         DataError: The folder is not laid out as above, or has too few images.
         RunError: Another process makes the project.
     """
     if not 0 < evaluation < 1:
         raise UsageError(f"{evaluation} is not above 0 and below 1", where="--evaluation")
-    if out.exists():
+    if os.path.lexists(out):  # a link to nothing too
         raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
+    if out.resolve().is_relative_to(photos.resolve()):
+        raise UsageError("it lies inside the photos", where=f"--out {out}", remedy="Choose another place")
+    if not str(out).isprintable():  # it becomes a part of commands and of configs in UTF-8
+        raise UsageError("the name has control characters or is not UTF-8", where=f"--out {out}", remedy="Rename it")
     tree = folder.scan(photos, names)
     parts = _split(tree, evaluation=evaluation, seed=seed)
     counts = {part: _count(queries) for part, queries in parts.items()}
