@@ -86,7 +86,7 @@ def test_grpo_at_full_size(lad, mvtec_tree, visa_tree, tmp_path, *, rows_of, rec
     assert not {row["reference_path"] for row in rows} & {row["query_path"] for row in rows}
     assert "missing" not in done.stderr
     # 694 of the 984 are anomalous. Of all images, 1,258 and 1,200 of 3,887 are: no constant answer earns 0.65.
-    constant = "always answering 'yes' earns 0.705 of the accuracy reward"
+    constant = "always answering 'yes' is right for 70.5% of the pairs and earns that share of the accuracy reward"
     assert (constant in done.stderr) == (recipe == "paper")
     assert (constant in lad("check", tmp_path / "g.parquet").stderr) == (recipe == "paper")
 
@@ -221,8 +221,8 @@ def test_broken_images_are_left_out_on_request_and_counted(lad, photographs, tmp
 @pytest.mark.parametrize(
     ("spared", "told"),
     [
-        ((), "one label: the whole file: every query is 'yes'"),
-        (("gear",), "one label: folder/häkel ☃: every query is 'yes'"),
+        ((), "one label: the whole file: every answer is 'yes'"),
+        (("gear",), "one label: folder/häkel ☃: every answer is 'yes'"),
     ],
 )
 def test_what_is_left_with_one_label_is_told(lad, small_tree, tmp_path, *, spared, told) -> None:
@@ -231,7 +231,7 @@ def test_what_is_left_with_one_label_is_told(lad, small_tree, tmp_path, *, spare
             path.write_bytes(b"")
     done = grpo(lad, small_tree, tmp_path / "x.parquet", "--skip-bad")
     assert done.exit_code == 0
-    assert f"{told}, so that always saying so is right" in done.stderr
+    assert f"{told}, so always answering 'yes' is right" in done.stderr
     assert "one label 1" in done.stderr.splitlines()[-1]
     assert f"warning: {told}" in lad("check", tmp_path / "x.parquet").stderr
 

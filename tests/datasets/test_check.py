@@ -35,7 +35,7 @@ def test_what_is_built_passes(lad, built, small_tree, tmp_path) -> None:
     done = lad("check", built)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("0 errors, 0 warnings")
-    assert "purpose training, rows 10" in done.stdout
+    assert "purpose training or evaluation, rows 10" in done.stdout  # a user's own photos serve either
     lad(
         "build", "grpo", "--folder", small_tree, "--recipe", "all", "--images", "path", "--out", tmp_path / "p.parquet"
     )
@@ -49,6 +49,7 @@ def test_loco_files_are_for_evaluation(lad, shared_data, tmp_path) -> None:
     (report,) = json.loads(lad("check", tmp_path / "l.parquet", "--max-pixels", 401408, "--json").stdout)
     assert report["errors"] == []
     assert report["facts"]["purpose"] == "evaluation"
+    assert "constant answer: always answering 'yes' is right for 75.0% of the pairs" in report["warnings"]
 
 
 def grey(mode: str = "L") -> bytes:

@@ -156,7 +156,9 @@ def test_annotate_prints_where_the_file_is_and_what_comes_next(photos: Path, tmp
     with pytest.raises(SystemExit) as stop:
         main(["annotate", "--folder", str(photos), "--out", str(out)])
     assert stop.value.code == 0
-    assert f"{out}/annotations.jsonl: next, judge them with: lad review '{out}'\n" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert f"{out}/annotations.jsonl: next, judge them with: lad review '{out}'\n" in printed
+    assert f"lad build sft --annotations '{out}' --out {tmp_path}/sft\n" in printed
 
 
 READ = """

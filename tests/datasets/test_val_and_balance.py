@@ -72,7 +72,10 @@ def test_shared_queries_are_an_error(lad, tree, tmp_path) -> None:
 
 def test_balance_evens_out_any_recipe(lad, tree, tmp_path, rows_of) -> None:
     done = build(lad, tree, tmp_path / "a.parquet")
-    assert "always answering 'yes' earns 0.700 of the accuracy reward" in done.stderr
+    assert (
+        "always answering 'yes' is right for 70.0% of the pairs and earns that share of the accuracy reward"
+        in done.stderr
+    )
     done = build(lad, tree, tmp_path / "b.parquet", "--balance")
     assert "always answering" not in done.stderr
     rows = rows_of(tmp_path / "b.parquet")
@@ -80,7 +83,7 @@ def test_balance_evens_out_any_recipe(lad, tree, tmp_path, rows_of) -> None:
         (category, label): 6 for category in ("gear", "nut") for label in ("yes", "no")
     }
     done = lad("check", tmp_path / "a.parquet")
-    assert "constant answer: always answering 'yes' earns 0.700" in done.stderr
+    assert "constant answer: always answering 'yes' is right for 70.0%" in done.stderr
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_masks_are_laid_over_the_query_they_belong_to(write_runs: WriteRuns, tmp
 
 def test_without_masks_the_page_says_so(write_runs: WriteRuns, tmp_path: Path) -> None:
     data, runs = write_runs(15, models=1)
-    assert "No masks: the pair file holds none" in report(data, runs, tmp_path / "out")
+    assert "No masks: the pair file contains none" in report(data, runs, tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "No masks were found in" in report(data, runs, tmp_path / "out", masks=tmp_path / "empty")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
+from lad_datasets.sources import EVALUATION_DATASETS
 from lad_datasets.sources.samples import Licence
 from lad_reasoner.pairs.reader import iter_rows
 from lad_reasoner.pairs.schema import PROVENANCE_COLUMNS
@@ -129,11 +130,11 @@ def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> No
 
 
 def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings) -> None:
-    """Tell where one answer is always right: of the whole file, else of each category.
+    """Report where one answer is always right: in the whole file, else in each category.
 
     Args:
         counts: Rows by dataset, category, kind and label, as ``count_rows`` gives them.
-        findings: Told of it.
+        findings: Gets what is found.
     """
     labels: dict[str, set[str]] = {}
     for dataset, category, _, label in counts:
@@ -142,14 +143,19 @@ def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings
         labels = {"the whole file": every}
     for where, found in labels.items():
         if len(found) == 1:
-            findings.add("one label", f"{where}: every query is {found.pop()!r}, so that always saying so is right")
+            findings.add(
+                "one label",
+                f"{where}: every answer is {(answer := found.pop())!r}, so always answering {answer!r} is right",
+            )
     totals: Counter[str] = Counter()
     for (*_, label), rows in counts.items():
         totals[label] += rows
     label, most = totals.most_common(1)[0] if totals else ("", 0)
     if len(totals) > 1 and most > CONSTANT_SHARE * totals.total():
         share = most / totals.total()
-        line = f"always answering {label!r} earns {share:.3f} of the accuracy reward; --balance evens out the labels"
+        line = f"always answering {label!r} is right for {share:.1%} of the pairs"
+        if not {dataset for dataset, *_ in counts} <= EVALUATION_DATASETS:
+            line += " and earns that share of the accuracy reward; `lad build grpo --balance` evens out the labels"
         findings.add("constant answer", line)
 
 

@@ -244,8 +244,10 @@ def _check_whole(provenance: Sequence[dict[str, str]], report: CheckReport) -> N
     find_duplicates(provenance, findings)
     find_single_labels(count_rows(provenance), findings)
     report.warnings += findings.lines
-    evaluation = all(row["dataset"] in EVALUATION_DATASETS for row in provenance)
-    report.facts["purpose"] = "evaluation" if evaluation else "training"
+    datasets = {row["dataset"] for row in provenance}
+    evaluation = datasets <= EVALUATION_DATASETS
+    own = "training or evaluation" if datasets == {"folder"} else "training"
+    report.facts["purpose"] = "evaluation" if evaluation else own
     for row in provenance if not evaluation else ():
         for path in (row["query_path"], *row["reference_path"].split("\n")):
             if is_test_image(row["dataset"], path):

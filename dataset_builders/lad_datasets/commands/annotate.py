@@ -200,4 +200,5 @@ def _print_summary(summary: dict[str, Any], out: Path, *, as_json: bool) -> None
         echo(f"cost in USD\t{summary['cost_usd']:.4f}")
     folder = shlex.quote(str(out))
     print(f"{visible(str(out / ANNOTATIONS))}: next, judge them with: lad review {visible(folder)}", file=sys.stderr)
-    print(f"Then: lad build sft --annotations {visible(folder)} --out sft", file=sys.stderr)
+    sft = shlex.quote(str(out.parent / "sft"))
+    print(f"Then: lad build sft --annotations {visible(folder)} --out {visible(sft)}", file=sys.stderr)

@@ -70,12 +70,12 @@ def review(
 
 
 def _next_steps(folder: Path, page: Path, shown: int) -> str:
-    saved, quoted = folder / "decisions.jsonl", shlex.quote(str(folder))
+    saved, quoted, sft = folder / "decisions.jsonl", shlex.quote(str(folder)), shlex.quote(str(folder.parent / "sft"))
     return (
         f"Next: open {page} in a browser, judge its {shown} pairs and press Export decisions.\n"
         f"Move the exported file to {saved}, then\n"
         f"  lad review {quoted} --decisions {shlex.quote(str(saved))}   # prints the rates\n"
-        f"  lad build sft --annotations {quoted} --out sft   # applies the decisions"
+        f"  lad build sft --annotations {quoted} --out {sft}   # applies the decisions"
     )
 
 

@@ -130,6 +130,15 @@ def test_a_prompt_that_cannot_be_rendered_is_one_sentence(expression, tmp_path, 
     assert "\n" not in lines[0]
 
 
+def test_a_model_folder_that_is_not_made_yet_is_found(good_words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*good_words, "worker.actor.model.model_path=my_project/sft-model"]
+    assert alarms(words) == []  # a name on the hub
+    (tmp_path / "my_project").mkdir()
+    (line,) = alarms(words)
+    assert line.startswith("warning: worker.actor.model.model_path: the folder my_project/sft-model does not exist")
+
+
 def test_a_model_that_cannot_be_fetched_is_found(good_words, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

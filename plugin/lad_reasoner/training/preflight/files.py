@@ -138,6 +138,10 @@ def check_model_is_there(known: Known) -> Iterator[Finding]:
         yield error(key, "no model is named", remedy="Name a model folder or a model on the Hub")
     elif not Path(value).exists() and _is_path(value):
         yield error(key, f"{value} does not exist", remedy="Name a model folder, or a model on the Hub as owner/model")
+    elif not Path(value).exists() and Path(value).parent.is_dir():
+        yield warning(
+            key, f"the folder {value} does not exist, so it is read as a name on the Hub", remedy="Make it first"
+        )
 
 
 def check_model(known: Known) -> Iterator[Finding]:
