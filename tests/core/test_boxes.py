@@ -147,3 +147,13 @@ def test_crooked_boxes_are_no_gold_answer(boxes) -> None:
         read_gold({"label": "yes", "boxes": boxes, "size": [10, 10]})
     with pytest.raises(ValueError, match="boxes must hold shares"):
         read_gold({"label": "yes", "boxes": [[0, 0, 1, 1]]})
+
+
+@pytest.mark.parametrize("text", ["<box>{}</box>", "<box>[1{}x", "<box>[1,{}", "<box>[1,2,3,4{}"])
+def test_endless_white_space_is_read_in_linear_time(text: str) -> None:
+    """Quadratic work on these would be many minutes: the test would not end."""
+    assert read_boxes(text.format(" \n" * 1_000_000)) == ()
+
+
+def test_only_ascii_digits_are_numbers() -> None:
+    assert read_boxes("<box>[\u0661, 2, 3, 4]</box>") == ()

@@ -17,8 +17,9 @@ Box = tuple[float, float, float, float]
 #: Boxes of a response that are read; whoever states more is guessing. Our choice.
 MOST_BOXES: Final = 8
 
-_NUMBER: Final = r"\s*(-?\d{1,6}(?:\.\d{1,6})?)\s*"
-_BOX: Final = re.compile(rf"<box>\s*[\[(]?{','.join([_NUMBER] * 4)}[\])]?\s*</box>")
+# Possessive: endless white space is read once, not once for each of its characters.
+_NUMBER: Final = r"\s*+(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)\s*+"
+_BOX: Final = re.compile(rf"<box>\s*+[\[(]?{','.join([_NUMBER] * 4)}[\])]?\s*+</box>")
 
 
 def read_boxes(text: str) -> tuple[Box, ...]:
