@@ -23,7 +23,8 @@ from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.annotate.annotate import SUBJECTS
 from lad_datasets.files.annotations import ANNOTATIONS, DECISIONS, Annotation, Decision, read_lines
-from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
+from lad_reasoner.pairs.images import decode, mask_overlay, read_image_bytes
+from lad_reasoner.pairs.masks import read_mask
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.files import write_bytes, write_text
 from lad_reasoner.support.progress import track
@@ -179,25 +180,29 @@ def _write_pictures(
     target.mkdir(parents=True, exist_ok=True)
     images = {name: folder / name for annotation in annotations for name in annotation.images}
     known = (subjects.get(_subject_of(annotation), {}) for annotation in annotations)
-    masks = {mask: Path(mask) for mask in (subject.get("mask") for subject in known) if mask}
-    jobs = [*((name, path, False) for name, path in images.items()), *((n, p, True) for n, p in masks.items())]
+    masks = {subject["mask"]: Path(subject["image"]) for subject in known if subject.get("mask")}
+    jobs = [*((name, path, None) for name, path in images.items()), *((n, Path(n), p) for n, p in masks.items())]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        written = pool.map(lambda job: (job[0], _write_picture(target, job[1], is_mask=job[2])), jobs)
+        written = pool.map(lambda job: (job[0], _write_picture(target, job[1], photo=job[2])), jobs)
         return dict(track(written, total=len(jobs), description="pictures"))
 
 
-def _write_picture(target: Path, path: Path, *, is_mask: bool) -> str:
+def _write_picture(target: Path, path: Path, *, photo: Path | None) -> str:
+    """Write an image, or the mask of a photo, small; a mask whose rotation is not known is blank."""
     try:
         stat = path.stat()
         name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{_SIDE}".encode()).hexdigest()[:20]
-        file = target / f"{name}.{'png' if is_mask else 'jpg'}"
+        file = target / f"{name}.{'png' if photo else 'jpg'}"
         if not file.exists():
-            data = read_image_bytes(path)
             written = BytesIO()
-            if is_mask:
-                mask_overlay([decode_mask(data, path)], _SIDE, color=_MASK_COLOUR).save(written, "PNG", optimize=True)
+            if photo:
+                import numpy as np
+
+                mask = read_mask(path, photo if photo.is_file() else None)
+                shown = np.zeros((1, 1), dtype=np.uint8) if mask is None else mask
+                mask_overlay([shown], _SIDE, color=_MASK_COLOUR).save(written, "PNG", optimize=True)
             else:
-                picture = decode(data, path)
+                picture = decode(read_image_bytes(path), path)
                 picture.thumbnail((_SIDE, _SIDE))
                 picture.save(written, "JPEG", quality=88)
             write_bytes(file, written.getvalue(), durable=False)

@@ -14,7 +14,7 @@ from typing import Final
 from lad_datasets.annotate.prompt import defect_phrase, product_phrase
 from lad_datasets.annotate.reply import QA, Topic
 from lad_datasets.annotate.subjects import Subject
-from lad_reasoner.pairs.images import decode_mask, read_image_bytes
+from lad_reasoner.pairs.masks import read_mask
 
 __all__ = ["WRITER", "describe_mask", "write_pairs"]
 
@@ -106,7 +106,10 @@ def describe_mask(subject: Subject) -> str:
     import numpy as np
 
     assert subject.mask is not None
-    marked = decode_mask(read_image_bytes(subject.mask), subject.mask) > 0
+    mask = read_mask(subject.mask, subject.image)
+    if mask is None:
+        return ""
+    marked = mask > 0
     rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
     if not rows.size:
         return ""

@@ -15,6 +15,7 @@ from lad_reasoner.pairs.images import image_size
 from lad_reasoner.pairs.masks import mask_boxes, mask_files, read_area
 from lad_reasoner.pairs.schema import Choice, Image, Pair
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.task.boxes import Box
 from lad_reasoner.task.classes import gold_classes
 from lad_reasoner.task.gold import CLASSES, YES_NO
 from lad_reasoner.task.task import NORMAL
@@ -130,8 +131,10 @@ class Assembler:
             for vote in range(self._votes)
         ]
         if self._masks is not None:
-            files = mask_files(self._masks, query.sample.path)
-            boxes = mask_boxes(read_area(files)) if files and query.sample.label != NORMAL else ()
+            boxes = self._boxes(self._masks, query)
+            if boxes is None:
+                reason = "a photo rotated by EXIF, whose mask may be rotated or not. Save the photo upright"
+                return Outcome(findings=[*outcome.findings, ("left out", f"{query.pair_id}: {reason}")])
             size = image_size(loaded.data, query.pair_id)
             outcome.pairs = [replace(pair, boxes=boxes, size=size) for pair in outcome.pairs]
         if query.choices:
@@ -149,6 +152,14 @@ class Assembler:
         if self._masks is not None and sample.label != NORMAL and not mask_files(self._masks, sample.path):
             return f"it has no mask in {self._masks}"
         return ""
+
+    @staticmethod
+    def _boxes(masks: Path, query: Query) -> tuple[Box, ...] | None:
+        """Return the right boxes of a query; None if its mask's rotation is not known."""
+        if query.sample.label == NORMAL:
+            return ()
+        area = read_area(mask_files(masks, query.sample.path), query.tree.file(query.sample))
+        return None if area is None else mask_boxes(area)
 
     def _iter_references(self, query: Query, loaded: Loaded, outcome: Outcome) -> Iterator[tuple[Sample, Loaded]]:
         for sample in query.order.iter_candidates(query.sample):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lad_reasoner.evaluation.outcomes import Query, System, query_of
 from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, proportion
 from lad_reasoner.pairs.frames import Frame
-from lad_reasoner.pairs.masks import mask_files, read_area
+from lad_reasoner.pairs.masks import query_area
 from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.boxes import Box, match_boxes, read_boxes, scale_boxes
 from lad_reasoner.task.gold import Gold
@@ -80,8 +80,7 @@ def score_boxes(
         gold = row.truth.gold
         if gold.boxes is None:
             continue
-        files = mask_files(masks, row.truth.query_path) if masks and gold.boxes else ()
-        area = read_area(files) if files else None
+        area = query_area(masks, row.truth.query_path) if masks and gold.boxes else None
         own = sums[query_of(row.truth)]
         for reply in row.replies:
             boxes = stated_boxes(reply.response, gold, system.frame)

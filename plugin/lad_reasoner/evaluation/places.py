@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.pairs.masks import mask_files, read_area
+from lad_reasoner.pairs.masks import query_area
 from lad_reasoner.task.gold import Gold
 
 __all__ = ["anomaly_centre", "check_places", "find_places"]
@@ -66,7 +66,7 @@ def anomaly_centre(query_path: str, gold: Gold, masks: Path | None) -> tuple[flo
     """
     import numpy as np
 
-    if masks and (files := mask_files(masks, query_path)) and (area := read_area(files)).any():
+    if masks and (area := query_area(masks, query_path)) is not None and area.any():
         rows, columns = np.nonzero(area)
         return float((columns.mean() + 0.5) / area.shape[1]), float((rows.mean() + 0.5) / area.shape[0])
     if not gold.boxes:

@@ -10,6 +10,7 @@ import os
 import stat
 import warnings
 import zlib
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -37,6 +38,7 @@ __all__ = [
     "data_url",
     "decode",
     "decode_mask",
+    "exif_rotation",
     "image_formats",
     "image_size",
     "load_pixels",
@@ -70,6 +72,9 @@ _POINTERS: Final = {
 
 #: How HEIC and HEIF files begin, after four bytes.
 _HEIC_STARTS: Final = frozenset({b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"})
+
+_ORIENTATION: Final = 0x0112
+_PNG_EXIF: Final = (b"eXIf", b"Raw profile type", b"tiff:Orientation")
 
 #: What every server of vision-language models reads.
 _SERVED: Final = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
@@ -222,6 +227,22 @@ def image_size(data: bytes, where: object) -> tuple[int, int]:
     """
     with _open(data, where) as image:
         return image.size
+
+
+def exif_rotation(data: bytes, where: object) -> tuple[int, tuple[int, int]]:
+    """Return the orientation that EXIF states, from 1 (upright) to 8, and the width and height of the upright image.
+
+    Raises:
+        DataError: It is not an image that can be opened.
+    """
+    with _open(data, where) as image:
+        found = 1
+        # Of a PNG without these words Pillow would decode the pixels to search behind them.
+        if image.format != "PNG" or any(mark in data for mark in _PNG_EXIF):
+            with suppress(Exception):  # broken metadata is no fault of the pixels
+                found = int(image.getexif().get(_ORIENTATION, 1))
+        is_swapped = 5 <= found <= 8 and image.format != "TIFF"  # Pillow turns TIFF itself
+        return (found if 1 <= found <= 8 else 1), (image.size[::-1] if is_swapped else image.size)
 
 
 def decode(data: bytes, where: object) -> Picture:

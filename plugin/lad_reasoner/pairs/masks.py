@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from lad_reasoner.pairs.images import decode_mask, read_image_bytes
+from lad_reasoner.pairs.images import decode_mask, exif_rotation, read_image_bytes
 from lad_reasoner.task.boxes import Box
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["mask_boxes", "mask_files", "read_area"]
+__all__ = ["mask_boxes", "mask_files", "query_area", "query_file", "read_area", "read_mask"]
+
+#: How to turn what was stored with width and height swapped, by its EXIF orientation.
+_UNDO: Final[dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
+    5: lambda stored: stored.T,
+    6: lambda stored: stored[::-1].T,
+    7: lambda stored: stored[::-1, ::-1].T,
+    8: lambda stored: stored[:, ::-1].T,
+}
 
 #: A region below this share of the marked area is a speck, not a place. Our choice.
 _SPECK: Final = 0.01
@@ -43,26 +51,71 @@ def mask_files(root: Path, query_path: str) -> tuple[Path, ...]:
     return found or tuple(sorted((folder / stem).glob("*.png")))
 
 
+def query_file(root: Path, query_path: str) -> Path | None:
+    """Return a query's own file below a dataset's root, if it is there; arguments as in `mask_files`."""
+    parts = PurePosixPath(query_path).parts[-5:]
+    parts = parts if parts[1:3] == ("Data", "Images") else parts[-4:]
+    path = root.joinpath(*parts)
+    return path if {"..", "/"}.isdisjoint(parts) and path.is_file() else None
+
+
 def _existing(path: Path) -> tuple[Path, ...]:
     return (path,) if path.is_file() else ()
 
 
-def read_area(files: Sequence[Path]) -> NDArray[np.bool_]:
-    """Return the union of masks, ``(height, width)``.
+def read_mask(file: Path, photo: Path | None) -> NDArray[np.uint8] | None:
+    """Return a mask's values as people see its photo: upright.
+
+    A photo's EXIF rotation is applied to a mask of its stored shape, and not to one that is upright already.
 
     Args:
-        files: At least one.
+        file: The mask.
+        photo: Its photo; None if it is not known, then the mask is returned as it is.
+
+    Returns:
+        None if both may be the case: the rotation keeps the shape (by 180 degrees, mirrored, or of a square).
 
     Raises:
-        DataError: A mask cannot be read.
+        DataError: The mask or the photo cannot be read.
+    """
+    import numpy as np
+
+    mask = decode_mask(read_image_bytes(file), file)
+    if photo is None:
+        return mask
+    orientation, (width, height) = exif_rotation(read_image_bytes(photo), photo)
+    if orientation == 1:
+        return mask
+    if orientation not in _UNDO or width == height or mask.shape[0] == mask.shape[1]:
+        return None
+    is_stored = (mask.shape[1] > mask.shape[0]) != (width > height)
+    return np.ascontiguousarray(_UNDO[orientation](mask)) if is_stored else mask
+
+
+def read_area(files: Sequence[Path], photo: Path | None = None) -> NDArray[np.bool_] | None:
+    """Return the union of masks, ``(height, width)``, upright; None where `read_mask` returns it.
+
+    Args:
+        files: The masks; none give None.
+        photo: As in `read_mask`.
+
+    Raises:
+        DataError: A mask or the photo cannot be read.
     """
     import numpy as np
     from PIL import Image
 
-    masks = [decode_mask(read_image_bytes(file), file) > 0 for file in files]
+    masks = [mask > 0 for file in files if (mask := read_mask(file, photo)) is not None]
+    if not masks:
+        return None
     height, width = masks[0].shape
     whole = [m if m.shape == masks[0].shape else np.asarray(Image.fromarray(m).resize((width, height))) for m in masks]
     return np.asarray(np.any(whole, axis=0))
+
+
+def query_area(root: Path, query_path: str) -> NDArray[np.bool_] | None:
+    """Return what a dataset's masks mark of a query; None without masks. Arguments as in `mask_files`."""
+    return read_area(mask_files(root, query_path), query_file(root, query_path))
 
 
 def mask_boxes(area: NDArray[np.bool_]) -> tuple[Box, ...]:

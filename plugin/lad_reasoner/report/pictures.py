@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lad_reasoner.pairs.images import decode, decode_mask, mask_overlay, read_image_bytes
-from lad_reasoner.pairs.masks import mask_files
+from lad_reasoner.pairs.images import decode, mask_overlay
+from lad_reasoner.pairs.masks import mask_files, query_file, read_mask
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.files import write_bytes
@@ -136,8 +136,9 @@ def draw_pictures(
         for pair in iter_pairs(data):
             if pair.pair_id not in wanted:
                 continue
-            files = mask_files(masks, pair.truth.query_path) if masks else ()
-            waiting.append((pair.pair_id, pool.submit(studio.draw, pair.images, files)))
+            path = pair.truth.query_path
+            files, photo = (mask_files(masks, path), query_file(masks, path)) if masks else ((), None)
+            waiting.append((pair.pair_id, pool.submit(studio.draw, pair.images, files, photo)))
             while len(waiting) > _IN_FLIGHT:
                 _take(waiting, drawn)
                 report("pictures", len(drawn), len(wanted))
@@ -160,10 +161,10 @@ class _Studio:
         self._claimed: set[str] = set()
         self._lock = Lock()
 
-    def draw(self, images: tuple[Image, ...], masks: tuple[Path, ...]) -> PairPictures:
-        """Store the pictures of one pair."""
+    def draw(self, images: tuple[Image, ...], masks: tuple[Path, ...], photo: Path | None) -> PairPictures:
+        """Store the pictures of one pair; ``photo`` is the query's own file."""
         names = [self._thumbnail(image) for image in images]
-        return PairPictures(tuple(names[:-1]), names[-1], self._mask(masks) if masks else None)
+        return PairPictures(tuple(names[:-1]), names[-1], self._mask(masks, photo))
 
     def _thumbnail(self, image: Image) -> str:
         data = read_image(image, self._root)
@@ -183,11 +184,13 @@ class _Studio:
             self._claimed.add(name)
             return True
 
-    def _mask(self, files: tuple[Path, ...]) -> str:
-        contents = [read_image_bytes(file) for file in files]
-        name = f"{hashlib.sha256(b''.join(contents)).hexdigest()[:20]}-{self._edge}.png"
+    def _mask(self, files: tuple[Path, ...], photo: Path | None) -> str | None:
+        masks = [mask for file in files if (mask := read_mask(file, photo)) is not None]
+        if not masks:
+            return None
+        digest = hashlib.sha256(b"".join(repr(mask.shape).encode() + mask.tobytes() for mask in masks))
+        name = f"{digest.hexdigest()[:20]}-{self._edge}.png"
         if self._claim(name):
-            masks = [decode_mask(*item) for item in zip(contents, files, strict=True)]
             self._store.write(name, _encode(mask_overlay(masks, self._edge, color=_MASK_COLOUR), "PNG", optimize=True))
         return name
 
