@@ -30,7 +30,7 @@ Example: easyr1 check config=examples/grpo/qwen2_5_vl_3b_loco.yaml
 
 Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml
 
-Example: easyr1 merge runs/grpo/qwen2_5_vl_3b_loco/global_step_50 --out models/lad-reasoner
+Example: easyr1 merge runs/grpo/qwen2_5_vl_3b_sft_grpo/global_step_50 --out models/lad-reasoner
 """
 
 #: The entry point group under which other packages name a module with ``register(app)``.
@@ -174,7 +174,7 @@ def merge_command(
 
     LoRA adapters are added to the weights. The result is loaded again and compared before it appears.
 
-    Example: easyr1 merge runs/grpo/qwen2_5_vl_3b_loco/global_step_50 --out models/lad-reasoner
+    Example: easyr1 merge runs/grpo/qwen2_5_vl_3b_sft_grpo/global_step_50 --out models/lad-reasoner
     """
     from lad_reasoner.models.merge import merge_checkpoint
 
