@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lad_reasoner.commands.easyr1 import Structured
+from lad_reasoner.commands.findings import refuse_errors
 from lad_reasoner.commands.help import Words
+from lad_reasoner.support.console import make_console, print_json
 from lad_reasoner.training.installed import TrainerName
+from lad_reasoner.training.run.follow import describe_step
 from lad_reasoner.training.runtimes import RolloutEngine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lad_rehearsal.rehearse.report import RehearsalReport
 
 __all__ = ["register"]
 
@@ -65,9 +76,36 @@ def rehearse_command(
         out=out,
         trainer=trainer,
         synthetic=synthetic,
-        check=not no_check,
-        as_json=as_json,
         engine=engine,
         structured=structured,
     )
-    rehearse(words, options)
+    _print_report(rehearse(words, options, judge=None if no_check else refuse_errors), as_json=as_json)
+
+
+def _print_report(report: RehearsalReport, *, as_json: bool) -> None:
+    """Print the report on stdout, as text or as JSON."""
+    if as_json:
+        print_json(json.loads(json.dumps(asdict(report), default=str)))
+        return
+    console = make_console(soft_wrap=True)
+    console.print(f"Rehearsed {report.config} with {report.trainer} in {report.seconds:.0f} s: {report.folder}")
+    trained = [step for step in report.steps if "reward" in step]
+    for step in trained:
+        console.print(f"  {describe_step(step, len(trained))}")
+    console.print(f"  checkpoint {report.checkpoint}")
+    changed = [f"{one.key}: {_short(one.was)} -> {_short(one.now)} ({one.why})" for one in report.changed]
+    settings = [f"{name} {value}" for name, value in report.vllm_settings.items()]
+    _print_list(console, "Changed for the rehearsal:", changed)
+    _print_list(console, "vLLM:", [*settings, *report.vllm_messages])
+    _print_list(console, "Not covered:", [f"{gap.what}: {gap.why}" for gap in report.not_covered])
+
+
+def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(title, style="bold")
+    for line in lines:
+        console.print(f"  {line}")
+
+
+def _short(value: Any) -> str:
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)

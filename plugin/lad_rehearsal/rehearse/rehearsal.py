@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lad_reasoner.commands.findings import refuse_errors
+from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.findings import Finding
 from lad_reasoner.task.task import name_prompt
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
 from lad_reasoner.training.easyr1.keys import Key
@@ -29,8 +30,8 @@ from lad_reasoner.training.verl.structured import refuse_structured
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
 from lad_rehearsal.rehearse.plan import PROMPTS, scale_down, trained_roles
-from lad_rehearsal.rehearse.report import RehearsalReport, list_gaps, print_report
-from lad_rehearsal.rehearse.run import make_model, note, train
+from lad_rehearsal.rehearse.report import RehearsalReport, list_gaps
+from lad_rehearsal.rehearse.run import make_model, train
 from lad_rehearsal.rehearse.runtime import RehearsalRuntime, find_runtime
 from lad_rehearsal.rehearse.synthetic import make_pairs
 from lad_rehearsal.rehearse.vllm_log import read_messages, read_settings
@@ -62,8 +63,6 @@ class RehearsalOptions:
         out: Folder of the rehearsal; None appends "-rehearsal" to the config's checkpoint folder.
         trainer: EasyR1 or verl; None uses the one that is installed.
         synthetic: Whether synthetic pairs replace the config's data.
-        check: Whether the checks' errors stop the rehearsal.
-        as_json: Whether the report is JSON.
         engine: What samples the responses.
         structured: Whether the responses are held to the answer template.
     """
@@ -72,14 +71,19 @@ class RehearsalOptions:
     out: Path | None = None
     trainer: TrainerName | None = None
     synthetic: bool = False
-    check: bool = True
-    as_json: bool = False
     engine: RolloutEngine = "transformers"
     structured: bool = False
 
 
-def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
-    """Rehearse ``config=FILE key=value ...`` and print the report.
+def rehearse(
+    words: Sequence[str], options: RehearsalOptions, *, judge: Callable[[Sequence[Finding]], None] | None
+) -> RehearsalReport:
+    """Rehearse ``config=FILE key=value ...``.
+
+    Args:
+        words: The words of the command line.
+        options: How to rehearse.
+        judge: Receives the findings of the checks, and raises if they must stop the rehearsal; None runs no checks.
 
     Raises:
         UsageError: A key or an option is wrong, or the checks find an error.
@@ -96,13 +100,13 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
     if options.synthetic:
         config = _with_synthetic_pairs(config, _emptied(folder) / "synthetic")
     files = {key: require_parquet(key, config[key], build=build.format(config[key])) for key, build in _BUILD.items()}
-    if options.check:
-        check_config(config, runtime, keys, steps=options.steps)
+    if judge is not None:
+        judge(check_config(config, runtime, keys, steps=options.steps))
     source = find_source(config, runtime.trainer.name)
     rows = _take_rows(files, folder if options.synthetic else _emptied(folder), steps=options.steps)
     scaled, changes = scale_down(config, steps=options.steps, paths=_paths(config, folder), engine=options.engine)
     steps, log = _run(scaled, runtime, keys, source, tokenizer=_own_tokenizer(config), steps=options.steps)
-    report = RehearsalReport(
+    return RehearsalReport(
         config=str(config.source or "the command line"),
         trainer=f"{runtime.trainer.name} {runtime.trainer.version}",
         folder=str(folder),
@@ -114,23 +118,21 @@ def rehearse(words: Sequence[str], options: RehearsalOptions) -> None:
         vllm_settings=read_settings(log) if options.engine == "vllm" else {},
         vllm_messages=read_messages(log) if options.engine == "vllm" else (),
     )
-    print_report(report, as_json=options.as_json)
 
 
-def check_config(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> None:
+def check_config(
+    config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int
+) -> list[Finding]:
     """Run the checks that apply to a rehearsal.
 
     It uses another machine, a tiny model instead of the config's, which may not be trained or downloaded yet, and
     small batches, which need less data.
-
-    Raises:
-        UsageError: A check found an error.
     """
     if config["trainer.max_steps"] is None:  # the epochs of the real data do not matter
         config = config.replace(trainer__max_steps=steps)
     known = Known(config=config, trainer=runtime.trainer, keys=keys, gpu=False)
     checks = [check for check in CHECKS if check not in _NOT_FOR_REHEARSALS]
-    refuse_errors([finding for check in checks for finding in check(known)])
+    return [finding for check in checks for finding in check(known)]
 
 
 def _refuse_other(folder: Path) -> None:
@@ -155,7 +157,7 @@ def _emptied(folder: Path) -> Path:
 
 
 def _with_synthetic_pairs(config: EasyR1Config, folder: Path) -> EasyR1Config:
-    note("making synthetic pairs (lad build)")
+    echo("making synthetic pairs (lad build)", err=True)
     template = Path(config["data.format_prompt"] or "")
     prompt = name_prompt(template.read_text(encoding="utf-8", errors="replace")) if template.is_file() else None
     pairs = make_pairs(folder, prompt=prompt)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from dataclasses import dataclass, field
 
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.run.follow import describe_step
 from lad_reasoner.training.runtimes import RolloutEngine
 from lad_rehearsal.rehearse.model import ModelSource
 from lad_rehearsal.rehearse.plan import Change
 
-__all__ = ["Gap", "RehearsalReport", "list_gaps", "print_report"]
+__all__ = ["Gap", "RehearsalReport", "list_gaps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,32 +116,3 @@ def _learning_gaps(steps: Sequence[Mapping[str, float]]) -> Iterator[Gap]:
         yield Gap("learning", f"{why}; the reward itself was computed for each response")
     else:
         yield Gap("learning", "a few steps of a tiny model show that training runs, not that it improves the model")
-
-
-def print_report(report: RehearsalReport, *, as_json: bool) -> None:
-    """Print the report on stdout, as text or as JSON."""
-    if as_json:
-        print(json.dumps(asdict(report), indent=1, default=str))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"Rehearsed {report.config} with {report.trainer} in {report.seconds:.0f} s: {report.folder}")
-    trained = [step for step in report.steps if "reward" in step]
-    for step in trained:
-        console.print(f"  {describe_step(step, len(trained))}", markup=False)
-    console.print(f"  checkpoint {report.checkpoint}", markup=False)
-    changed = [f"{one.key}: {_short(one.was)} -> {_short(one.now)} ({one.why})" for one in report.changed]
-    settings = [f"{name} {value}" for name, value in report.vllm_settings.items()]
-    _print_list(console, "Changed for the rehearsal:", changed)
-    _print_list(console, "vLLM:", [*settings, *report.vllm_messages])
-    _print_list(console, "Not covered:", [f"{gap.what}: {gap.why}" for gap in report.not_covered])
-
-
-def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
-    if lines:
-        console.print(title, style="bold")
-    for line in lines:
-        console.print(f"  {line}", markup=False)
-
-
-def _short(value: Any) -> str:
-    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)

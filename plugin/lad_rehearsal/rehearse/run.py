@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
+from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
@@ -21,7 +20,7 @@ from lad_reasoner.training.run.start import run_attempt
 from lad_rehearsal.rehearse.model import ModelSource
 from lad_rehearsal.rehearse.runtime import RehearsalRuntime
 
-__all__ = ["make_model", "note", "train"]
+__all__ = ["make_model", "train"]
 
 #: Errors that this machine caused: memory, disk, process limits, or Ray, which waits only so long for a busy machine.
 _MACHINES_FAULT: Final = re.compile(
@@ -32,11 +31,6 @@ _MACHINES_FAULT: Final = re.compile(
     r"|cannot be reached|address already in use",
     re.IGNORECASE,
 )
-
-
-def note(text: str) -> None:
-    """Print a status line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tokenizer: Path | None) -> None:
@@ -51,7 +45,8 @@ def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tok
     Raises:
         RunError: The process failed; the error names the log.
     """
-    note(f"making a tiny {source.family} ({'from ' + str(source.folder) if source.folder else 'embedded tokenizer'})")
+    origin = f"from {source.folder}" if source.folder else "embedded tokenizer"
+    echo(f"making a tiny {source.family} ({origin})", err=True)
     words = ["--family", source.family, "--out", str(out)]
     words += ["--source", str(source.folder)] if source.folder else []
     words += ["--tokenizer", str(tokenizer)] if source.folder and tokenizer else []

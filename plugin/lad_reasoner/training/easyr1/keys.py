@@ -107,6 +107,6 @@ def _read_default(value: ast.expr | None) -> tuple[Any, bool]:
     return (list(default) if isinstance(default, tuple) else default), settable
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # makes the snapshot: stdout is the file
     lines = [json.dumps(asdict(key)) for key in read_source(Path(sys.argv[1])).values()]
     print("[\n" + ",\n".join(lines) + "\n]")

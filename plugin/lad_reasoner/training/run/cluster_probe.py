@@ -97,6 +97,7 @@ def main(request: str) -> None:
         }
         for node in nodes
     ]
+    # The launcher reads this line from the child process.
     print(json.dumps({"here": here, "nodes": seen}))
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from rich.console import Console
 from rich.status import Status
 
+from lad_reasoner.support.console import make_console
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import started
 from lad_reasoner.training.metrics import read_log
@@ -110,7 +110,7 @@ class RunProgress:
 
     def __init__(self, logs: Path, *, total: int | None) -> None:
         self._logs, self._total = logs, total
-        self._console = Console(stderr=True, highlight=False)
+        self._console = make_console(err=True)
         self._status = Status("", console=self._console) if self._console.is_terminal else None
         self._started = time.monotonic()
         self._first_step: tuple[float, float] | None = None
@@ -127,7 +127,7 @@ class RunProgress:
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(text, soft_wrap=True)
 
     def update(self) -> None:
         """Print the steps that the logs have gained."""

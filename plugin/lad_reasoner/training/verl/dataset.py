@@ -92,6 +92,7 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
             return dataframe
         fits = [i for i, row in enumerate(dataframe) if self.prompt_length(row) <= self.max_prompt_length]
         dropped, limit = len(dataframe) - len(fits), self.max_prompt_length
+        # This runs in the trainer's process: stdout is its log.
         print(f"{dropped} of {len(dataframe)} prompts are longer than {limit} tokens and are left out")
         return dataframe.select(fits)
 
