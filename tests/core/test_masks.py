@@ -100,3 +100,11 @@ def test_a_rotation_that_keeps_the_shape_leaves_the_query_out(
     build_grpo({"folder": tmp_path / "own"}, tmp_path / "pairs.parquet", options, recipe="all")
     assert [pair.truth.gold.label for pair in iter_pairs(tmp_path / "pairs.parquet")] == ["no"]
     assert "whose mask may be rotated or not. Save the photo upright" in caplog.text
+
+
+def test_without_its_photo_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
+    photo = rotated(tmp_path, 6)
+    photo.unlink()
+    area = read_area([tmp_path / "part/ground_truth/dent/0_mask.png"], photo)
+    assert area is not None
+    assert area.shape == (HEIGHT, WIDTH)

@@ -198,7 +198,7 @@ def _write_picture(target: Path, path: Path, *, photo: Path | None) -> str:
             if photo:
                 import numpy as np
 
-                mask = read_mask(path, photo if photo.is_file() else None)
+                mask = read_mask(path, photo)
                 shown = np.zeros((1, 1), dtype=np.uint8) if mask is None else mask
                 mask_overlay([shown], _SIDE, color=_MASK_COLOUR).save(written, "PNG", optimize=True)
             else:

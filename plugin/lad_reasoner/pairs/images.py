@@ -7,6 +7,7 @@ from regular files, and only up to ``MAX_IMAGE_PIXELS`` or what LAD_MAX_MEGAPIXE
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
 import zlib
@@ -200,7 +201,7 @@ def _pixel_limit() -> int:
     given = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not given:
         return MAX_IMAGE_PIXELS
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= _HIGHEST_LIMIT:
+    if not re.fullmatch("[0-9]{1,3}", given) or not 1 <= int(given) <= _HIGHEST_LIMIT:
         raise UsageError(f"{given[:20]!r} is not a whole number from 1 to {_HIGHEST_LIMIT}", where=LIMIT_VARIABLE)
     return int(given) * 1_000_000
 

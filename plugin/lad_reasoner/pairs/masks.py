@@ -70,7 +70,7 @@ def read_mask(file: Path, photo: Path | None) -> NDArray[np.uint8] | None:
 
     Args:
         file: The mask.
-        photo: Its photo; None if it is not known, then the mask is returned as it is.
+        photo: Its photo; without one, the mask is returned as it is.
 
     Returns:
         None if both may be the case: the rotation keeps the shape (by 180 degrees, mirrored, or of a square).
@@ -81,7 +81,7 @@ def read_mask(file: Path, photo: Path | None) -> NDArray[np.uint8] | None:
     import numpy as np
 
     mask = decode_mask(read_image_bytes(file), file)
-    if photo is None:
+    if photo is None or not photo.is_file():
         return mask
     orientation, (width, height) = exif_rotation(read_image_bytes(photo), photo)
     if orientation == 1:
