@@ -13,7 +13,7 @@ from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling, read_predictions, read_run_card
 from lad_reasoner.inference.protocol import Answer, Question
-from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.response import parse
 
 
@@ -95,3 +95,27 @@ def test_other_data_and_ordinary_predictions_are_refused(make_pairs, tmp_path, c
     with pytest.raises(SystemExit, match="1"):
         main(["score", str(base), "--rationales", "--again", str(base)])
     assert "--without-images" in capsys.readouterr().err
+
+
+def test_words_of_two_runs_never_mix(make_pairs, tmp_path, capsys) -> None:
+    """Neither in one file, where an interrupted run is continued, nor in the scores."""
+    data, out = make_pairs(6), tmp_path / "again.jsonl"
+    runs = [tmp_path / "base.jsonl", tmp_path / "other.jsonl"]
+    for seed, path in enumerate(runs):
+        backend = Random(seed)
+        backend.model = path.stem
+        predict(data, backend, path)
+    predict(data, Random(2), out, reasoning=runs[0], limit=3)
+    card = read_run_card(out)
+    with pytest.raises(UsageError, match="prompt"):
+        predict(data, Random(2), out, reasoning=runs[1])
+    assert read_run_card(out) == card
+    for words, problem in (
+        (["--rationales", "--again", str(out)], f"{runs[0]}, another run than {runs[1]}"),
+        (["--again", str(out)], "--again needs --rationales"),
+        (["--judge", "http://127.0.0.1:9/v1"], "--judge needs --rationales"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["score", str(runs[1]), "--protocol", "all", *words])
+        assert stop.value.code in {1, 2}
+        assert problem in capsys.readouterr().err

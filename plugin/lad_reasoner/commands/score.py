@@ -92,6 +92,8 @@ def score_command(
 
     from lad_reasoner.evaluation.score import score_system
 
+    if (again or judge) and not rationales:
+        raise UsageError(f"{'--again' if again else '--judge'} needs --rationales")
     systems = read_systems(predictions or [], external or [], data, protocol, threshold or [])
     systems = _add_again(systems, predictions or [], again or [])
     if not systems:
@@ -142,7 +144,7 @@ def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequen
     if again and len(again) != len(predictions):
         problem = f"{len(again)} files for {len(predictions)} runs"
         raise UsageError(problem, where="--again", remedy="Give one for each file of predictions")
-    return [*map(add_again, systems, again), *systems[len(again) :]]
+    return [*map(add_again, systems, predictions, again), *systems[len(again) :]]
 
 
 def _ask_judge(

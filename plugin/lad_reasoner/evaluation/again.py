@@ -13,14 +13,23 @@ from lad_reasoner.task.classes import read_response
 __all__ = ["add_again"]
 
 
-def add_again(system: System, path: Path) -> System:
+def add_again(system: System, predictions: Path, path: Path) -> System:
     """Return a system with the answers to its questions asked again by `lad predict --without-images`.
 
+    Args:
+        system: The replies of ``predictions``.
+        predictions: Their file.
+        path: What was made of them.
+
     Raises:
-        DataError: The file cannot be read, or was not made from replies at all.
+        DataError: A file cannot be read, or was not made from these replies.
     """
-    if "reasoning_of" not in read_run_card(path):
+    card = read_run_card(path)
+    if "reasoning_of" not in card:
         raise DataError("these predictions were not made with lad predict --without-images", where=path)
+    if card.get("reasoning_run") != read_predictions(predictions)[0].digest:
+        problem = f"these replies were asked again from {card['reasoning_of']}, another run than {predictions}"
+        raise DataError(problem, where=path, remedy="Give --again in the order of the predictions")
     answers: dict[tuple[str, int], str] = {}
     truths = {row.truth.pair_id: row.truth for row in system.rows}
     for line in read_predictions(path):

@@ -118,13 +118,13 @@ def _predict(
 ) -> PredictSummary:
     truths = read_truths(data)[:limit]
     source = default_template(truths, structured=backend.sampling.structured) if template is None else template
-    words = None if reasoning is None else _read_reasoning(reasoning, data)
+    words, run = (None, "") if reasoning is None else _read_reasoning(reasoning, data)
     key = RunKey(
         model=backend.model,
         model_digest=backend.model_digest,
         backend=backend.name,
         dtype=backend.dtype,
-        prompt_sha256=hashlib.sha256((source + (_AGAIN if words else "")).encode()).hexdigest(),
+        prompt_sha256=hashlib.sha256((source + (_AGAIN + run if run else "")).encode()).hexdigest(),
         data_sha256=data_sha256(data),
         sampling=backend.sampling,
     )
@@ -133,7 +133,9 @@ def _predict(
         wanted = [reply for reply in wanted if reply in words]
     with PredictionStore(out, key) as store:
         card = _run_card(key, data=data, template=source, samples=samples, pairs=len(truths))
-        write_run_card(out, card | ({"reasoning_of": str(reasoning.resolve())} if reasoning else {}))
+        write_run_card(
+            out, card | ({"reasoning_of": str(reasoning.resolve()), "reasoning_run": run} if reasoning else {})
+        )
         resumed = done = sum(response in store.done for response in wanted)
         report("responses", done, len(wanted))
         questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
@@ -204,8 +206,8 @@ def _questions(
             yield Question(pair.pair_id, render(pair.problem), pair.images, missing, scored)
 
 
-def _read_reasoning(path: Path, data: Path) -> dict[tuple[str, int], str]:
-    """Return the reasoning of earlier replies, by pair and sample; those without any are left out.
+def _read_reasoning(path: Path, data: Path) -> tuple[dict[tuple[str, int], str], str]:
+    """Return the reasoning of earlier replies, by pair and sample, and their run's digest; some have no reasoning.
 
     Raises:
         DataError: The file cannot be read, was made on other data, or has no reasoning.
@@ -217,7 +219,7 @@ def _read_reasoning(path: Path, data: Path) -> dict[tuple[str, int], str]:
     found = {reply: words for reply, words in found.items() if words}
     if not found:
         raise DataError("no reply has reasoning", where=path)
-    return found
+    return found, lines[0].digest
 
 
 def _ask_again(questions: Iterator[Question], words: dict[tuple[str, int], str]) -> Iterator[Question]:

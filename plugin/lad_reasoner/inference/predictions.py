@@ -8,6 +8,7 @@ hardware.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -95,6 +96,12 @@ class RunKey(_Record):
     data_sha256: str
     sampling: Sampling
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Digest of these fields, the same for every line of a file."""
+        fields = self.model_dump(mode="json", include=set(RunKey.model_fields))
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: RunKey) -> list[str]:
         """Return the names of the fields in which two runs differ; equal weights may be named differently."""
