@@ -20,6 +20,8 @@ __all__ = ["FILE_CHECKS", "check_model_is_there"]
 #: Architectures with images that EasyR1 at REQUIRED_EASYR1 patches; it stops at any other.
 EASYR1_MODELS: Final = model_types()
 
+_MAKE_MODEL: Final = "Train, export or merge it first, or correct the path"
+
 
 def check_data_files(known: Known) -> Iterator[Finding]:
     """Training and validation files exist and are readable; validation is not optional."""
@@ -137,10 +139,10 @@ def check_model_is_there(known: Known) -> Iterator[Finding]:
     if not (value := known[key]):
         yield error(key, "no model is named", remedy="Name a model folder or a model on the Hub")
     elif not Path(value).exists() and _is_path(value):
-        yield error(key, f"{value} does not exist", remedy="Name a model folder, or a model on the Hub as owner/model")
+        yield error(key, f"{value} does not exist", remedy=f"{_MAKE_MODEL}; a model on the Hub is owner/model")
     elif not Path(value).exists() and Path(value).parent.is_dir():
         yield warning(
-            key, f"the folder {value} does not exist, so it is read as a name on the Hub", remedy="Make it first"
+            key, f"the folder {value} does not exist, so it is read as a name on the Hub", remedy=_MAKE_MODEL
         )
 
 
