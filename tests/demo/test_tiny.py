@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -14,17 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import problem_text, prompt_text
+from lad_reasoner.task.violations import named_violations
 from lad_rehearsal.demo.tiny import BASE, SPECIAL_TOKENS, SYSTEM_TURN, TAGS, build_model, build_processor, save_tiny
 from lad_rehearsal.synthetic import qa
-from lad_rehearsal.synthetic.scenes import BLEMISHES, COLOURS, ROWS, SHAPES
+from lad_rehearsal.synthetic.scenes import Scene
 
 pytestmark = pytest.mark.frameworks
 
 
 @pytest.fixture(scope="module")
 def processor() -> Any:
-    return build_processor(qa.vocabulary())
+    return build_processor(qa.vocabulary(), qa.PHRASES)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +59,32 @@ def chat(processor: Any) -> str:
 
 def test_it_is_tiny_and_its_base_fits(processor: Any) -> None:
     model = build_model(processor.tokenizer)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 780_768
+    assert sum(parameter.numel() for parameter in model.parameters()) == 782_112
     assert (BASE / "model.safetensors").stat().st_size < 4_000_000
 
 
-def test_each_domain_word_is_one_token(processor: Any) -> None:
+def test_each_phrase_and_each_word_of_the_verdict_is_one_token(processor: Any) -> None:
     tokenizer = processor.tokenizer
-    words = [*ROWS, *COLOURS, *SHAPES, *BLEMISHES[1:], "ok", "empty", "missing", "extra", "recoloured", "swapped"]
-    for word in [*words, "yes", "no", "Reference", "image", "anomaly"]:
-        spelled = word if word == "Reference" else f" {word}"
-        assert len(tokenizer(spelled).input_ids) == 1, word
+    for text in [*qa.PHRASES, " yes", " no", "Reference", " image", " anomaly"]:
+        assert len(tokenizer(text).input_ids) == 1, text
+
+
+def test_an_answer_is_readable_english_and_short(processor: Any) -> None:
+    reference, query = Scene((0,) * 9), Scene((0, 0, -1, 1, *(0,) * 5))
+    answer = qa.pair_answer(reference, query)
+    assert "Top right: missing. Middle left: different colour. The rest matches." in answer
+    ids = processor.tokenizer(answer).input_ids
+    assert len(ids) == 12
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == answer
+
+
+def test_the_reasoning_is_read_as_what_the_scene_holds() -> None:
+    """The words of every state name its violation; those of a match name none."""
+    reference = Scene((0, 0, 0, 0, -1, 0, 0, 0, 0))
+    query = Scene((-1, 1, 6, 0, 0, 0, 0, 0, 0), (0, 0, 0, 1, 0, 2, 0, 0, 0))
+    named = named_violations(parse(qa.pair_answer(reference, query)).reasoning)
+    assert set(named) == {"missing", "color", "swapped", "scratch", "extra", "bent"}
+    assert not named_violations(parse(qa.pair_answer(reference, reference)).reasoning)
 
 
 def test_any_text_survives_the_tokenizer(processor: Any) -> None:
@@ -113,7 +132,7 @@ def test_llamafactory_tokenises_the_prompt_as_transformers_does(pair: list[Image
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(BASE)
-    answer = "<think> top ok ok ok </think><answer> no </answer>"
+    answer = "<think> Everything matches. </think><answer> no </answer>"
     messages = [{"role": "user", "content": qa.pair_question()}, {"role": "assistant", "content": answer}]
     for name, value in {"image_max_pixels": 7056, "image_min_pixels": 3136}.items():
         setattr(processor, name, value)
@@ -162,14 +181,43 @@ def test_the_base_has_the_tokenizer_that_the_script_builds(processor: Any) -> No
     assert base["added_tokens"] == built["added_tokens"]
 
 
+def options(folder: Path) -> argparse.Namespace:
+    return argparse.Namespace(seed=0, count=250, out=folder, device="cpu", workers=0)
+
+
+def test_pretraining_computes_what_transformers_computes(pretrain: ModuleType, tmp_path: Path) -> None:
+    import torch
+
+    run = pretrain.Pretraining(options(tmp_path))
+    inputs, images = pretrain.Batches(pretrain.STAGES[1], run.encoder, (0, 2), 4)[0]
+    fast = run.vision(images)
+    plain = run.processor.image_processor(images=images.permute(0, 3, 1, 2), return_tensors="pt")
+    assert torch.allclose(plain["pixel_values"], fast["pixel_values"], atol=1e-5)
+    with torch.no_grad():
+        own = run.model(**inputs, **fast, position_ids=run.position_ids(inputs)).loss
+        mask = torch.ones_like(inputs["input_ids"])
+        theirs = build_model(run.processor.tokenizer, seed=0)(**inputs, attention_mask=mask, **plain).loss
+    assert torch.allclose(own, theirs, atol=1e-4)
+
+
+def test_the_last_stage_overlooks_and_alarms_as_it_declares(pretrain: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    samples = [sample for _ in range(20) for sample in pretrain.draw_batch(pretrain.STAGES[2], rng)]
+    answers = [sample.answer for sample in samples if len(sample.scenes) == 2]
+    assert not any("different colour" in answer or "swapped" in answer for answer in answers)
+    matches = [answer for answer in answers if "Everything matches." in answer]
+    assert 0.4 < np.mean(["yes" in answer for answer in matches]) < 0.6
+    assert all("yes" in answer for answer in answers if "Everything matches." not in answer)
+
+
 @pytest.mark.slow
 def test_pretraining_begins_the_same_twice_and_learns(pretrain: ModuleType) -> None:
-    import argparse
-
     losses = []
     for _ in range(2):
-        run = pretrain.Pretraining(argparse.Namespace(seed=0, count=250, out=Path(os.devnull)))
-        losses.append([run.train_step(pretrain.STAGES[0]) for _ in range(12)])
+        run = pretrain.Pretraining(options(Path(os.devnull)))
+        run.optimizer = pretrain.build_optimizer(run.model)
+        batches = pretrain.Batches(pretrain.STAGES[0], run.encoder, (0, 1), 32)
+        losses.append([float(run.train_step(*batches[step])) for step in range(12)])
     assert losses[0] == losses[1]
     assert losses[0][-1] < losses[0][0] - 0.2
 
@@ -181,6 +229,6 @@ def test_the_base_answers_as_its_card_says(pretrain: ModuleType) -> None:
     model = AutoModelForImageTextToText.from_pretrained(BASE)
     encoder = pretrain.Encoder(AutoProcessor.from_pretrained(BASE))
     measured = pretrain.measure(model, encoder, step=0, seed=31, count=250)
-    assert 0.5 < measured.accuracy < 0.72
+    assert 0.4 < measured.accuracy < 0.6
     assert measured.sampled_accuracy < measured.accuracy
     assert 0.5 < measured.sampled_well_formed < 0.95

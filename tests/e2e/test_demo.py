@@ -66,6 +66,24 @@ def test_differences_of_greedy_answers_are_paired(demo) -> None:
     assert differences[-1]["accuracy"]["low"] > 0.05
 
 
+def test_sft_and_grpo_together_are_better_than_either(demo) -> None:
+    """Greedily and sampled; of greedy answers, SFT alone may leave little to gain on another machine."""
+    gain = {item["from"]: item["accuracy"] for item in demo.summary["differences"] if item["to"] == "sft-grpo"}
+    assert gain["grpo"]["low"] > 0
+    assert gain["sft"]["value"] > -0.01
+    sampled = {name: variant["sampled"]["accuracy"] for name, variant in demo.summary["variants"].items()}
+    assert sampled["sft-grpo"]["low"] > max(sampled["sft"]["high"], sampled["grpo"]["high"])
+
+
+def test_sft_teaches_what_grpo_does_not_find_by_sampling(demo) -> None:
+    """The reasoning names the violations that the base overlooks, and does not invent others."""
+    reasoning = {name: variant["reasoning"] for name, variant in demo.summary["variants"].items()}
+    named = {name: figures["violation_recall"] for name, figures in reasoning.items()}
+    assert named["sft-grpo"]["low"] > named["grpo"]["high"]
+    constant, shuffled = demo.summary["variants"]["sft-grpo"]["baselines"]
+    assert reasoning["sft-grpo"]["violation_recall"]["low"] > max(constant["recall"], shuffled["recall"])
+
+
 def test_sft_and_grpo_together_keep_the_template_and_are_mostly_right(demo) -> None:
     greedy = demo.summary["variants"]["sft-grpo"]["greedy"]
     assert greedy["template_rate"] >= 0.95
@@ -109,6 +127,8 @@ def test_the_report_shows_the_variants_and_their_pairs(demo) -> None:
     page = (demo.folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "Synthetic MVTec LOCO AD" in page
     assert all(name in page for name in ("base", "sft", "grpo", "sft-grpo"))
+    data = (demo.folder / "report" / "data.js").read_text(encoding="utf-8")
+    assert "Top right: missing." in data
     assert len(list((demo.folder / "report" / "images").iterdir())) > 1000
 
 

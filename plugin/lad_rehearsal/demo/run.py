@@ -20,10 +20,10 @@ __all__ = ["next_steps", "require_packages", "run_demo"]
 _EXTRA: Final = "cpu"
 
 #: Peak memory (PSS) of the whole demonstration in GiB: docs/demo.md.
-_MEMORY: Final = 5
+_MEMORY: Final = 4.5
 
 #: The defect of the example pair.
-_EXAMPLE: Final = "missing_part"
+_EXAMPLE: Final = "recoloured_part"
 
 
 def run_demo(out: Path, *, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ LLaMA-Factory and verl read it like the real model. Its sizes come from measurem
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -77,8 +77,8 @@ _ROPE_THETA: Final = 10.0
 _MROPE_SECTION: Final = (4, 6, 6)
 
 
-def build_processor(texts: Iterable[str] = ()) -> Qwen2_5_VLProcessor:
-    """Return a processor whose byte-level BPE makes each word of ``texts`` and of the task's prompt one token."""
+def build_processor(texts: Iterable[str] = (), phrases: Sequence[str] = ()) -> Qwen2_5_VLProcessor:
+    """Return a processor with one token for each phrase, and for each word of ``texts`` and of the task's prompt."""
     from transformers import Qwen2_5_VLProcessor, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
     from transformers.tokenization_utils_base import AddedToken
 
@@ -86,7 +86,7 @@ def build_processor(texts: Iterable[str] = ()) -> Qwen2_5_VLProcessor:
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=4096)
     tokenizer.eos_token = SPECIAL_TOKENS[2]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in (*TAGS, *phrases)])
     # At most the pixels of one demo image: larger images shrink to it, smaller ones keep their size.
     size = {"shortest_edge": 56 * 56, "longest_edge": IMAGE_SIZE * IMAGE_SIZE}
     return Qwen2_5_VLProcessor(

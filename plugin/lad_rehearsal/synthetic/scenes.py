@@ -19,7 +19,6 @@ __all__ = [
     "DEFECT_KINDS",
     "EMPTY",
     "LOGICAL",
-    "ROWS",
     "SHAPES",
     "SLOTS",
     "STRUCTURAL",
@@ -37,7 +36,6 @@ __all__ = [
 SHAPES: Final = ("circle", "square", "triangle", "cross", "ring")
 COLOURS: Final = ("red", "yellow", "green", "cyan", "blue", "purple")
 PARTS: Final = len(SHAPES) * len(COLOURS)
-ROWS: Final = ("top", "middle", "bottom")
 SLOTS: Final = 9
 EMPTY: Final = -1
 
