@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_reasoner.models.compatibility import check_model_folder, repair_model_folder
 from lad_rehearsal.demo.tiny import BASE
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
@@ -99,7 +99,7 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert found["logits"] == pytest.approx(wanted["logits"], abs=2e-2)
 
 
-def test_what_is_mended_is_still_the_same_model_here(tmp_path: Path) -> None:
+def test_what_is_repaired_is_still_the_same_model_here(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     wanted = load(folder)
     assert {fault.finding.where.partition(":")[0] for fault in check_model_folder(folder)} >= {
@@ -107,11 +107,11 @@ def test_what_is_mended_is_still_the_same_model_here(tmp_path: Path) -> None:
         "tokenizer_config.json",
         "processor_config.json",
     }
-    assert mend(folder)[2] == []
+    assert repair_model_folder(folder)[2] == []
     assert_same(load(folder), wanted)
 
 
-def test_a_tie_that_is_lost_for_this_version_is_found_and_mended(tmp_path: Path) -> None:
+def test_a_tie_that_is_lost_for_this_version_is_found_and_repaired(tmp_path: Path) -> None:
     """What transformers 4 leaves of config.json, made by hand: the top-level key is not there."""
     folder = save(tmp_path / "model")
     wanted = load(folder)
@@ -119,7 +119,7 @@ def test_a_tie_that_is_lost_for_this_version_is_found_and_mended(tmp_path: Path)
     del tree["tie_word_embeddings"]
     (folder / "config.json").write_text(json.dumps(tree))
     assert load(folder)["missing"] == ["lm_head.weight"]
-    assert mend(folder)[2] == []
+    assert repair_model_folder(folder)[2] == []
     assert_same(load(folder), wanted)
 
 
@@ -128,7 +128,7 @@ def test_from_this_version_to_the_older(tmp_path: Path, old: str, *, tied: bool)
     folder = save(tmp_path / "model", tied=tied)
     wanted = load(folder)
     assert "'list' object has no attribute 'keys'" in load(folder, old)["fault"]
-    assert mend(folder)[2] == []
+    assert repair_model_folder(folder)[2] == []
     assert_same(load(folder, old), wanted)
     assert_same(load(folder), wanted)
 
@@ -138,6 +138,6 @@ def test_from_the_older_version_to_this(tmp_path: Path, old: str, *, tied: bool)
     folder = save(tmp_path / "model", old, tied=tied)
     wanted = load(folder, old)
     assert load(folder)["missing"] == (["lm_head.weight"] if tied else [])
-    assert mend(folder)[2] == []
+    assert repair_model_folder(folder)[2] == []
     assert_same(load(folder), wanted)
     assert_same(load(folder, old), wanted)

@@ -1,4 +1,4 @@
-"""`lad check MODEL_DIR`: each fault of the hand-over between transformers 4 and 5 is found; what is safe is mended."""
+"""`lad check MODEL_DIR`: faults of the hand-over between transformers 4 and 5 are found, safe ones repaired."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_reasoner.models.compatibility import check_model_folder, repair_model_folder
 from lad_reasoner.models.folder import ABSENT, Edit, ModelFolder, apply_edits
 from lad_reasoner.models.weights import read_header
 from lad_reasoner.support.errors import DataError
@@ -88,11 +88,11 @@ def said(folder: Path, **options: Any) -> list[str]:
 def test_a_good_folder_is_left_alone(model):
     before = {file.name: file.read_bytes() for file in model.iterdir()}
     assert said(model) == []
-    assert mend(model) == ([], [], [])
+    assert repair_model_folder(model) == ([], [], [])
     assert {file.name: file.read_bytes() for file in model.iterdir()} == before
 
 
-#: What is done to a good folder, what is said, and whether it can be mended.
+#: What is done to a good folder, what is said, and whether it can be repaired.
 FAULTS: dict[str, tuple[Any, str, bool]] = {
     "special tokens as a list": (
         lambda m: change(m / "tokenizer_config.json", "extra_special_tokens", value=["<a>"]),
@@ -276,31 +276,31 @@ FAULTS: dict[str, tuple[Any, str, bool]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_found_and_what_is_safe_is_mended_once(model, name):
-    break_it, says, mendable = FAULTS[name]
+def test_each_fault_is_found_and_what_is_safe_is_repaired_once(model, name):
+    break_it, says, repairable = FAULTS[name]
     break_it(model)
     for copy in model.glob("*.bak*"):  # of the breaking
         copy.unlink()
     assert any(says in line for line in said(model)), said(model)
     weights = {file.name: file.read_bytes() for file in model.glob("*.safetensors")}
     before = {file.name: file.read_bytes() for file in model.iterdir()}
-    edits, copies, left = mend(model)
-    assert bool(edits) is mendable
-    assert (left == []) is mendable
+    edits, copies, left = repair_model_folder(model)
+    assert bool(edits) is repairable
+    assert (left == []) is repairable
     assert {file.name: file.read_bytes() for file in model.glob("*.safetensors")} == weights
     for copy in copies:
         assert copy.read_bytes() == before[copy.name.removesuffix(".bak")]
     after = {file.name: file.read_bytes() for file in model.iterdir()}
-    assert mend(model)[:2] == ([], [])
+    assert repair_model_folder(model)[:2] == ([], [])
     assert {file.name: file.read_bytes() for file in model.iterdir()} == after
 
 
-def test_what_is_mended_is_what_the_other_version_reads(model):
+def test_what_is_repaired_is_what_the_other_version_reads(model):
     FAULTS["special tokens as a list"][0](model)
     change(model / "tokenizer_config.json", "additional_special_tokens", value=["<b>", "<a>"])
     FAULTS["rope in the new form"][0](model)
     FAULTS["the processor in the new form"][0](model)
-    mend(model)
+    repair_model_folder(model)
     folder = ModelFolder(model)
     assert folder.get("tokenizer_config.json", "additional_special_tokens") == ["<b>", "<a>"]
     assert folder.get("tokenizer_config.json", "extra_special_tokens") is ABSENT
@@ -314,7 +314,7 @@ def test_the_pixels_of_training_are_written_where_they_are_asked_for(model):
     assert said(model, max_pixels=401408) == []
     assert "max_pixels: is 401,408, but training used 200,704" in said(model, max_pixels=200704)[0]
     write(model / "processor_config.json", {"image_processor": {"max_pixels": 5, "size": {"longest_edge": 5}}})
-    assert mend(model, max_pixels=200704)[2] == []
+    assert repair_model_folder(model, max_pixels=200704)[2] == []
     assert ModelFolder(model).get("preprocessor_config.json", "size", "longest_edge") == 200704
 
 
@@ -370,8 +370,8 @@ def test_no_json_makes_the_check_fail(tmp_path_factory, tree, name):
     write(folder / "config.json", CONFIG)
     write_weights(folder / "model.safetensors", WEIGHTS)
     write(folder / name, tree)
-    mend(folder)
-    assert mend(folder)[0] == []
+    repair_model_folder(folder)
+    assert repair_model_folder(folder)[0] == []
 
 
 def test_the_command_finds_mends_and_imports_no_torch(model):
@@ -389,7 +389,7 @@ def test_the_command_finds_mends_and_imports_no_torch(model):
 
     found = lad()
     assert found.returncode == 1
-    assert "`--fix` mends it" in found.stderr
+    assert "`--fix` repairs it" in found.stderr
     assert "1 error, 0 warnings" in found.stdout
     mended = lad("--fix", "--json")
     assert mended.returncode == 0
@@ -399,7 +399,7 @@ def test_the_command_finds_mends_and_imports_no_torch(model):
     assert lad().returncode == 0
 
 
-def test_only_model_folders_can_be_mended(workshop):
+def test_only_model_folders_can_be_repaired(workshop):
     words = [sys.executable, "-m", "lad_reasoner.commands.lad", "check", str(workshop / "train.parquet"), "--fix"]
     run = subprocess.run(words, check=False, capture_output=True, text=True)
     assert run.returncode == 2

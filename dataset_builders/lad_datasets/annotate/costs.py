@@ -1,4 +1,4 @@
-"""What a run costs: estimated before, bounded while it runs, counted after."""
+"""The cost of a run: estimated before it starts, limited while it runs, counted afterwards."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from lad_reasoner.pairs.tokens import ProcessorPixels
 
 __all__ = ["Budget", "CostEstimate", "Prices", "estimate", "prompt_tokens"]
 
-#: A pair of question and answer, as JSON. An estimate; the bound is --max-tokens.
+#: Tokens of a question and its answer, as JSON. An estimate; the bound is --max-tokens.
 _TOKENS_PER_PAIR: Final = 120
 
-#: Until an endpoint has said how it counts, its prompts may cost this much more than estimated.
+#: Until an endpoint has reported its token counts, its prompts may cost this many times the estimate.
 _FIRST_MARGIN: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """In USD for a million tokens.
+    """Prices in USD per million tokens.
 
     Attributes:
-        prompt: Of what is sent, images included.
-        completion: Of what is written.
+        prompt: Price of input tokens, images included.
+        completion: Price of output tokens.
     """
 
     prompt: float
     completion: float
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Return the USD for so many tokens."""
+        """Return the cost of these tokens in USD."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a run would ask for.
+    """The estimated size and cost of a run.
 
     Attributes:
-        requests: One an image.
-        prompt_tokens: Estimated.
-        completion_tokens: Estimated.
-        cost: USD, estimated; None without prices.
+        requests: Number of requests, one per image.
+        prompt_tokens: Estimated input tokens.
+        completion_tokens: Estimated output tokens.
+        cost: Estimated cost in USD; None without prices.
         cost_bound: USD if every reply were as long as allowed; None without prices.
     """
 
@@ -83,17 +83,17 @@ def estimate(subjects: Iterable[Subject], *, prices: Prices | None, max_tokens: 
 
 
 class Budget:
-    """Money that is never exceeded: what a request can cost at most is set aside before it leaves.
+    """A limit that is never exceeded: the largest possible cost of a request is reserved before it is sent.
 
     Args:
-        prices: Of tokens; None if nothing is counted.
-        limit: USD; None for no limit.
-        max_tokens: Of a reply.
-        spent: USD by earlier runs.
+        prices: Prices of tokens; None if costs are not counted.
+        limit: Limit in USD; None for no limit.
+        max_tokens: Maximum tokens per reply.
+        spent: USD spent by earlier runs.
 
     Attributes:
-        spent: USD so far.
-        reserved: USD set aside for what is in flight: how often which amount, since sums of floats would not end at 0.
+        spent: USD spent so far.
+        reserved: Number of requests in flight by reserved amount in USD, because sums of floats would not return to 0.
     """
 
     def __init__(self, prices: Prices | None, *, limit: float | None, max_tokens: int, spent: float = 0.0) -> None:
@@ -103,23 +103,23 @@ class Budget:
         self._seen = False
 
     def bound(self, tokens: int) -> float:
-        """Return what a request with an estimated number of prompt tokens can cost at most."""
+        """Return the largest possible cost of a request, given its estimated prompt tokens."""
         return self._prices.cost(self._margin * tokens, self._max_tokens) if self._prices else 0.0
 
     def reserve(self, bound: float) -> bool:
-        """Set an amount aside; False if that would exceed the limit."""
+        """Reserve an amount; return False if that would exceed the limit."""
         if self._limit is not None and self.spent + sum(self.reserved.elements()) + bound > self._limit:
             return False
         self.reserved[bound] += 1
         return True
 
     def settle(self, bound: float, cost: float, *, times: int = 1) -> None:
-        """Replace an amount, set aside once or several times, by what it came to."""
+        """Replace an amount, reserved once or several times, by the actual cost."""
         self.reserved -= Counter({bound: times})
         self.spent += cost
 
     def cost(self, estimated: int, prompt: int | None, completion: int | None) -> float:
-        """Return what a reply cost, and learn how the endpoint counts; what it does not say counts at its bound."""
+        """Return the cost of a reply and adapt to how the endpoint counts; missing counts cost their bound."""
         if self._prices is None:
             return 0.0
         if prompt is None or completion is None:

@@ -1,7 +1,7 @@
-"""What a vision-language model is asked about an image: arXiv 2504.12749's structured prompt, in our words.
+"""The prompt for annotating an image: arXiv 2504.12749's structured prompt, in our words.
 
-The paper names the artifact's type, gives MMAD's information as semantic priors and tells the model to look beyond
-them, at the level of appearance. Its own wording is not published.
+The paper names the product, gives MMAD's information as semantic priors and asks the model to go beyond them, at the
+level of appearance. Its own wording is not published.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lad_reasoner.support.web import data_uri
 
 __all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", "prompt_digest", "prompt_text"]
 
-#: Of images that are shrunk before they are sent.
+#: JPEG quality of images that are shrunk before they are sent.
 JPEG_QUALITY: Final = 92
 
-#: Names that say nothing but that there is a defect.
+#: Names that state only that there is a defect.
 _NAMELESS: Final = frozenset({"bad", "defective", visa.UNNAMED})
 
 _TASKS: Final[dict[Topic, str]] = {
@@ -48,7 +48,7 @@ def product_phrase(category: str) -> str:
 
 
 def defect_phrase(subject: Subject) -> str:
-    """Return the defect in words; empty if there is none or its name says nothing.
+    """Return the defect in words; empty if there is none or its name is generic.
 
     Example: ``broken_large`` becomes "broken large", ``bad`` becomes "".
     """

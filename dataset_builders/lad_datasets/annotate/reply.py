@@ -28,7 +28,7 @@ COPIED_WORDS: Final = 10
 #: Tags of the answer template, and control characters.
 _CONTROL: Final = re.compile(r"</?think>|</?answer>|[\x00-\x08\x0b-\x1f\x7f]")
 
-#: An answer is about the image; one that mentions what it was told has not looked.
+#: An answer must describe the image; these words refer to the prompt instead.
 _TELLS: Final = re.compile(
     r"\bMMAD\b|\bground[- ]truth\b|\bannotation|\bpriors?\b|\bas an AI\b"
     r"|\b(?:provided|given|supplied) (?:information|context|label|hint|background)",
@@ -44,7 +44,7 @@ _FENCE: Final = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTA
 
 
 class InvalidReplyError(Exception):
-    """A reply that is not what was asked for; its text says why."""
+    """A reply that is not what was asked for; its text is the reason."""
 
 
 class RefusalError(Exception):

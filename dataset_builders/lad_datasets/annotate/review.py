@@ -49,9 +49,9 @@ def write_page(folder: Path, *, sample: int | None = None, seed: int = 0) -> tup
     """Write the page for a folder of annotations.
 
     Args:
-        folder: Where ``annotations.jsonl`` lies; decisions that lie beside it are shown as made.
+        folder: Folder of ``annotations.jsonl``; decisions in it are shown as made.
         sample: Show this many pairs; all by default.
-        seed: Of the draw.
+        seed: Random seed of the sample.
 
     Returns:
         The page, and how many pairs it shows.
@@ -226,7 +226,7 @@ def _render(items: Sequence[Mapping[str, Any]], made: Mapping[str, Any], *, titl
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy under which nothing runs or loads but what we wrote and pictures beside it."""
+    """Return a content security policy that allows only our own script and style, and pictures on disk."""
     sources = {
         "default-src": "'none'",
         "img-src": "'self' file:",

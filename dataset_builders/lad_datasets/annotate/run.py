@@ -22,10 +22,10 @@ from lad_reasoner.support.openai_client import NoReplyError
 
 __all__ = ["Runner", "judge"]
 
-#: So many requests in a row that fail, or that the endpoint finds fault with, mean that the next will too.
+#: If this many requests in a row fail or are rejected, the next will too.
 _IN_A_ROW: Final = 8
 
-#: Finish reasons by which endpoints say that a filter stopped the model.
+#: Finish reasons of endpoints whose filter stopped the model.
 _SAFETY_STOPS: Final = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"})
 
 #: Finish reasons that are faults in themselves, in words.

@@ -1,8 +1,8 @@
 """The store of a model's replies: append-only JSON lines, each on disk before anything else happens.
 
-A line is one event. ``run`` says what run the file belongs to; ``sent`` stands before a request leaves, so that a
-killed run knows what was in flight and may have been charged; ``answered`` holds the reply as it came; ``failed`` says
-that a request ended without one. Whether a reply is fit is not stored: it is judged whenever it is read.
+Each line is one event. ``run`` names the run of the file. ``sent`` is written before a request is sent, so that the
+requests in flight at a kill, which may have been charged, are known. ``answered`` holds the unchanged reply;
+``failed`` means that a request ended without one. Whether a reply is valid is checked at each reading.
 
 No line is ever deleted. A broken line (a run was killed, the disk was full) gets a line end and is skipped.
 """

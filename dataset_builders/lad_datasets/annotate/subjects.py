@@ -1,4 +1,4 @@
-"""What there is to annotate: every test image of MVTec AD and VisA with all that is known of it."""
+"""The images to annotate: every test image of MVTec AD and VisA with everything known about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Subject", "find_subjects"]
 
 _SCANS: Final = {"mvtec_ad": mvtec_ad.scan, "visa": visa.scan, "folder": folder.scan}
 
-#: Read at a time for a digest: memory does not grow with the image.
+#: Bytes read at a time for a digest, so that memory does not grow with the image.
 _CHUNK: Final = 1 << 20
 
 
@@ -38,7 +38,7 @@ class Subject:
         image: Absolute path.
         mask: Absolute path of the defect's mask, or None.
         statements: MMAD's questions about this image, each with its right option.
-        knowledge: What MMAD's experts say of this defect of this product; may be empty.
+        knowledge: MMAD's expert text about this defect of this product; may be empty.
         caption: MMAD's caption; may be empty.
     """
 
@@ -60,7 +60,7 @@ class Subject:
 
     @property
     def priors(self) -> tuple[str, ...]:
-        """Everything MMAD says, a text each, in a fixed order."""
+        """All texts of MMAD about the image, in a fixed order."""
         said = [f"{s.question} {s.answer}" for s in self.statements]
         return tuple(text for text in (*said, self.caption, self.knowledge) if text)
 
@@ -77,13 +77,13 @@ def find_subjects(
     limit: int | None = None,
     names: FolderNames = COMMON,
 ) -> list[Subject]:
-    """List what there is to annotate.
+    """List the images to annotate.
 
     Args:
         trees: Root by layout: ``mvtec_ad``, ``visa``, ``folder``.
-        mmad_root: MMAD's folder; without it, the datasets' own annotations are all that is known.
-        findings: Told of duplicates, contradictions and what MMAD lacks.
-        limit: Take this many, spread evenly over products and defects.
+        mmad_root: MMAD's folder; without it, only the datasets' own annotations are used.
+        findings: Collects duplicates, contradictions and images missing from MMAD.
+        limit: Keep this many, spread evenly over products and defects.
         names: Which folder names mean normal.
 
     Returns:
@@ -107,7 +107,7 @@ def find_subjects(
 
 
 class _Joiner:
-    """Joins samples with what MMAD says of them, and counts what does not match."""
+    """Joins samples with their MMAD entries, and counts those without a match."""
 
     def __init__(self, priors: mmad.Mmad, findings: Findings) -> None:
         self._priors, self._findings = priors, findings
@@ -115,9 +115,9 @@ class _Joiner:
         self._used: set[mmad.ImageKey] = set()
 
     def join(self, tree: Tree, sample: Sample) -> Subject:
-        """Return a sample with all that is known of it."""
+        """Return a sample with everything known about it."""
         refuse_test_image(tree.dataset, [sample.path], where=sample.path, root=tree.root)
-        # VisA's converted layout, which MMAD follows, knows two defects: good and bad.
+        # VisA's converted layout, which MMAD follows, has two folders: good and bad.
         subset = sample.defect if tree.layout == "mvtec_ad" or sample.defect == GOOD else "bad"
         key = (tree.layout, sample.category, subset, Path(sample.path).stem)
         entry = self._priors.entries.get(key)
@@ -145,7 +145,7 @@ class _Joiner:
             return ""
 
     def _trust(self, entry: mmad.Entry, sample: Sample) -> mmad.Entry | None:
-        """Return the entry unless it denies what the dataset says of the image."""
+        """Return the entry unless it contradicts the dataset's label."""
         if entry.says_anomalous is None or entry.says_anomalous == (sample.defect != GOOD):
             return entry
         said = "a defect" if entry.says_anomalous else "no defect"
@@ -155,7 +155,7 @@ class _Joiner:
         return None
 
     def tell_unused(self, subjects: int, *, asked: bool) -> None:
-        """Tell how many images and entries found no partner."""
+        """Report how many images and entries have no match."""
         without, unused = subjects - len(self._used), len(self._priors.entries) - len(self._used)
         if asked and without:
             self._findings.add("note", f"{without} of {subjects} images have no entry in MMAD")

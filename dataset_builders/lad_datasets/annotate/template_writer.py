@@ -1,8 +1,8 @@
-"""Questions and answers from the annotations alone, without a model: plain, honest, and labelled as such.
+"""Questions and answers from the annotations alone, without a model, and labelled as such.
 
-Nothing is said that an annotation does not say: the verdict and the defect's name are the dataset's, the place and
-size are measured in the mask, and descriptions are MMAD's statements. So nothing is looked at; the set makes the whole
-chain run without an endpoint and is the baseline that a written set has to beat.
+Everything comes from the annotations: the verdict and the defect's name from the dataset, the place and size from the
+mask, descriptions from MMAD's statements. No image is read. The result lets the whole chain run without an endpoint,
+and it is the baseline for annotations written by a model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lad_reasoner.pairs.masks import read_mask
 
 __all__ = ["WRITER", "describe_mask", "write_pairs"]
 
-#: What the data names as its writer.
+#: The name of the writer in the data.
 WRITER: Final = "template"
 
 _QUESTIONS: Final[dict[Topic, tuple[str, ...]]] = {
@@ -43,12 +43,12 @@ _MMAD_TOPICS: Final[dict[str, Topic]] = {"Description": "description", "Analysis
 _ROWS: Final = ("upper", "middle", "lower")
 _COLUMNS: Final = ("left", "middle", "right")
 
-#: A defect whose box fills more of both sides than this has no place of its own.
+#: A defect whose box fills more of both sides than this is described without a place.
 _EVERYWHERE: Final = 0.7
 
 
 def write_pairs(subject: Subject) -> list[QA]:
-    """Write what the annotations say of an image.
+    """Write questions and answers from the annotations of an image.
 
     Raises:
         DataError: The mask is unreadable.

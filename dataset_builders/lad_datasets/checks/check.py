@@ -65,7 +65,7 @@ class CheckReport:
     Attributes:
         path: The file.
         kind: What it was taken for.
-        errors: What must be mended, a line each.
+        errors: Faults that must be corrected, one line each.
         warnings: What should be known, a line each.
         fixed: What was repaired, a line each.
         tables: To print.

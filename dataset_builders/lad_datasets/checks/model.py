@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_datasets.checks.check import MODEL, CheckOptions, CheckReport
-from lad_reasoner.models.compatibility import check_model_folder, mend
+from lad_reasoner.models.compatibility import check_model_folder, repair_model_folder
 from lad_reasoner.models.folder import ModelFolder
 
 __all__ = ["check_model"]
@@ -16,7 +16,7 @@ def check_model(path: Path, options: CheckOptions) -> CheckReport:
     """Check a model folder; with ``fix``, repair it first and say what was changed."""
     report = CheckReport(path, MODEL)
     if options.fix:
-        edits, copies, faults = mend(path, max_pixels=options.model_pixels)
+        edits, copies, faults = repair_model_folder(path, max_pixels=options.model_pixels)
         report.fixed = [str(edit) for edit in edits]
         if copies:
             report.facts["kept"] = " ".join(copy.name for copy in copies)
@@ -25,8 +25,8 @@ def check_model(path: Path, options: CheckOptions) -> CheckReport:
     for fault in faults:
         finding = fault.finding
         line = str(finding).removeprefix(f"{finding.severity}: ")
-        mendable = "; `--fix` mends it" if fault.edits and not options.fix else ""
-        (report.errors if finding.is_error else report.warnings).append(line + mendable)
+        repairable = "; `--fix` repairs it" if fault.edits and not options.fix else ""
+        (report.errors if finding.is_error else report.warnings).append(line + repairable)
     report.facts |= _facts(ModelFolder(path))
     return report
 

@@ -1,4 +1,4 @@
-"""One pair: what a model says about it, read by the parser that training and evaluation use."""
+"""Ask a model about one pair; its response is parsed as in training and evaluation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Verdict", "ask", "read_image_file"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a model says about a pair.
+    """A model's response to a pair, parsed.
 
     Attributes:
         answer: "yes" (the query is anomalous), "no", or None where the response has no readable answer.
         reasoning: The text of the think block; empty where there is none.
-        score: P(yes) in [0, 1]; None where the backend cannot tell.
+        score: P(yes) in [0, 1]; None if the backend has no probabilities.
         score_source: Where the score was read.
         well_formed: Whether the response keeps to the template.
-        response: The whole text.
-        seconds: Wall-clock seconds of the model.
+        response: The unparsed text.
+        seconds: Wall-clock time of the model.
         cut: Whether the response was cut off at the token limit.
     """
 

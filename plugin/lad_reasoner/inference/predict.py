@@ -244,7 +244,7 @@ def _grey_image() -> bytes:
 
 
 def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: int) -> dict[str, Any]:
-    """Return what a reader of the predictions wants to know and the lines do not say."""
+    """Return what the lines do not hold: the data, the prompt, versions and hardware."""
     return {
         **key.model_dump(),
         "data": str(data.resolve()),

@@ -1,9 +1,8 @@
-"""The store of predictions: append-only JSON lines, one a response, that survive being killed at any moment.
+"""The store of predictions: append-only JSON lines, one per response. A kill at any moment loses no finished line.
 
-Every line says what run it belongs to, so a file cannot mix two. Answers are not stored: they are parsed again
-whenever they are needed, so that a prediction never carries a stale reading. Beside ``NAME.jsonl`` stands
-``NAME.run.json``, beside any other ``NAME`` likewise, the run card: where the data is, the prompt, versions and
-hardware.
+Every line names its run, so a file cannot mix two. Answers are not stored: they are parsed again when they are needed,
+so a prediction never holds an outdated answer. The run card, ``NAME.run.json`` next to ``NAME.jsonl`` or ``NAME``,
+lists the place of the data, the prompt, the versions and the hardware.
 """
 
 from __future__ import annotations
@@ -55,12 +54,13 @@ class _Record(BaseModel):
 
 
 class Sampling(_Record):
-    """How responses are drawn.
+    """How responses are sampled.
 
     Attributes:
         temperature: 0 is greedy: the most likely token, with no repetition penalty.
-        max_new_tokens: Where a response is cut.
-        seed: Of sampled responses; each pair and sample has its own stream, so batching and resuming change nothing.
+        max_new_tokens: Maximum tokens per response.
+        seed: Random seed of sampled responses. Each pair and sample has its own stream, so batching and resuming
+            change nothing.
         structured: Whether decoding is held to the answer template.
         min_pixels: Smaller images are enlarged to this many pixels; None where a server decides.
         max_pixels: Larger images are shrunk to this many pixels; None where a server decides.
@@ -355,7 +355,7 @@ def run_card_path(predictions: Path) -> Path:
 
 
 def read_run_card(predictions: Path) -> dict[str, Any]:
-    """Read the run card beside a file of predictions; empty if there is none.
+    """Read the run card of a file of predictions; empty if there is none.
 
     Raises:
         DataError: It is not a JSON object.

@@ -1,4 +1,4 @@
-"""What `lad serve` lets through to gradio: the requests that its own page makes, from browsers that know its name.
+"""Requests that `lad serve` passes on to gradio: those of its own page, under its own host names.
 
 Everything else is answered before gradio sees it: files outside the upload folder, redirects, proxies, other routes,
 foreign host names (DNS rebinding), foreign origins, bodies that are too large, and questions that name a file or an

@@ -1,8 +1,8 @@
-"""`lad check MODEL_DIR`: whether transformers 4 and 5 alike load a model folder as what was trained, and `--fix`.
+"""`lad check MODEL_DIR [--fix]`: do transformers 4 and 5 both load a folder as the model that was trained?
 
 SFT writes with transformers 5, EasyR1 reads with 4, verl reads with 5 again. Each of the faults below loads without an
-error in one of them and gives another model, or does not load at all. What is repaired is description (JSON), never a
-weight; each repair keeps what the writing version reads, and adds or moves what the other one looks for.
+error in one of them and gives another model, or does not load at all. Repairs change JSON files, never weights. Each
+keeps what the writing version reads, and adds or moves what the other version reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lad_reasoner.pairs.families import FAMILIES
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Finding, error, warning
 
-__all__ = ["MODEL_CHECKS", "Fault", "check_model_folder", "is_model_folder", "mend", "require_loadable"]
+__all__ = ["MODEL_CHECKS", "Fault", "check_model_folder", "is_model_folder", "repair_model_folder", "require_loadable"]
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer_config.json"
@@ -27,17 +27,17 @@ IMAGES: Final = "preprocessor_config.json"
 VIDEOS: Final = "video_preprocessor_config.json"
 #: Part of the processor in transformers 5's one file, and its file in transformers 4.
 PARTS: Final = {"image_processor": IMAGES, "video_processor": VIDEOS}
-#: Of a model type, the class of its tokenizer in both versions.
+#: Class of the tokenizer in both versions, by model type.
 TOKENIZERS: Final = {family.model_type: family.tokenizer for family in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and the changes that mend it.
+    """What is wrong, and the changes that repair it.
 
     Attributes:
-        finding: For people.
-        edits: Known to be safe; empty where nothing is.
+        finding: The fault, as users see it.
+        edits: Changes that are known to be safe; empty if there are none.
     """
 
     finding: Finding
@@ -45,7 +45,7 @@ class Fault:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Tell a model folder, an adapter or a checkpoint from other folders."""
+    """Return whether a folder is a model, an adapter or a checkpoint."""
     names = (CONFIG, TOKENIZER, "adapter_config.json", "actor/huggingface")
     return path.is_dir() and (any((path / name).exists() for name in names) or any(path.glob("*.safetensors")))
 
@@ -104,12 +104,12 @@ def unsupported_type(model: str, kind: object, types: Collection[str]) -> UsageE
     return UsageError(problem, where=model, remedy="Use --backend vllm, or --backend openai with a server")
 
 
-def mend(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list[Path], list[Fault]]:
+def repair_model_folder(path: Path, *, max_pixels: int | None = None) -> tuple[list[Edit], list[Path], list[Fault]]:
     """Make every change that is known to be safe; return the changes, the copies made before, and what is left."""
     done: list[Edit] = []
     copies: list[Path] = []
     left = check_model_folder(path, max_pixels=max_pixels)
-    # A repair can show what it hid (a new file is checked too), so look again; what is mended is not found again.
+    # A repair can uncover another fault (a new file is checked too), so check again until nothing new is found.
     while edits := [edit for fault in left for edit in fault.edits if edit not in done]:
         copies += apply_edits(path, edits)
         done += edits
@@ -126,12 +126,12 @@ def _unmerged(path: Path) -> Finding | None:
 
 
 def _text_path(folder: ModelFolder) -> tuple[str, ...]:
-    """Return where the language model is described: inside, for models that also see."""
+    """Return the path of the language model's description; multimodal models have it in a section."""
     return ("text_config",) if isinstance(folder.get(CONFIG, "text_config"), dict) else ()
 
 
 def _check_config(folder: ModelFolder) -> Iterator[Fault]:
-    """The config is there and says what the model is."""
+    """The config exists and names the model."""
     if not folder.has(CONFIG):
         yield Fault(error(CONFIG, "the file is missing: this is not a Hugging Face model folder"))
     elif CONFIG not in folder.broken and folder.document(CONFIG):

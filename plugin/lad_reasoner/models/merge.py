@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from lad_reasoner.models.compatibility import mend
+from lad_reasoner.models.compatibility import repair_model_folder
 from lad_reasoner.models.merge_adapter import fold_adapter
 from lad_reasoner.support.errors import DataError, UsageError
 
@@ -176,7 +176,7 @@ def _write(state: Mapping[str, torch.Tensor], described: Path, out: Path) -> int
         if isinstance(place, dict):
             place["tie_word_embeddings"] = tied
     (out / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    for copy in mend(out)[1]:  # for transformers 4 and 5 alike; verified as it is then
+    for copy in repair_model_folder(out)[1]:  # for transformers 4 and 5 alike; verified as it is then
         copy.unlink()
     return int(model.num_parameters())
 

@@ -16,7 +16,7 @@ from tests.trainers.preflight.kit import (
     model_config,
 )
 
-from lad_reasoner.models.compatibility import mend
+from lad_reasoner.models.compatibility import repair_model_folder
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.installed import Trainer
 from lad_reasoner.training.preflight.context import Known
@@ -161,5 +161,5 @@ def test_a_model_that_transformers_4_would_misread_is_found_for_easyr1(good_word
     assert line.startswith("warning: worker.actor.model.model_path: transformers 4 misreads ")
     assert line.endswith(f"Run `lad check {folder} --fix`.")
     assert said("verl") == []
-    mend(folder)
+    repair_model_folder(folder)
     assert said("easyr1") == []

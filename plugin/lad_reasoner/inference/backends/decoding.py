@@ -69,9 +69,9 @@ Step = Callable[[LanguageState, torch.Tensor], None]
 
 
 def sampling_draws(keys: Sequence[tuple[str, int]], *, seed: int, length: int) -> np.ndarray:
-    """Return uniform draws in [0, 1), ``(len(keys), length)``: a stream of its own for each pair and sample.
+    """Return uniform random numbers in [0, 1), ``(len(keys), length)``: one stream per pair and sample.
 
-    So a response depends on the seed, its pair and its sample alone, never on its neighbours in a batch.
+    A response depends only on the seed, its pair and its sample, never on the other responses of a batch.
     """
     rows = []
     for pair_id, sample in keys:

@@ -12,7 +12,7 @@ from lad_reasoner.support.errors import UsageError, install_hint
 
 __all__ = ["load_backend"]
 
-#: The extra that brings what a backend needs.
+#: The extra that installs a backend's packages.
 _EXTRAS: Final[dict[BackendName, str]] = {"transformers": "predict", "openai": "annotate", "vllm": "vllm"}
 
 
@@ -20,7 +20,7 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
     """Load a model for asking.
 
     Raises:
-        UsageError: An option that the backend does not know, or a package that is not installed.
+        UsageError: The backend does not support an option, or a package is not installed.
         DataError: The model cannot be loaded.
     """
     if name not in _EXTRAS:

@@ -53,5 +53,5 @@ def _parts(question: Question, root: Path, make: Callable[[bytes, str], dict[str
 
 
 def request_seed(seed: int, pair_id: str, sample: int) -> int:
-    """Return a seed of its own for each pair and sample, in 31 bits."""
+    """Return the 31-bit seed of a pair and sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{sample}\n{pair_id}".encode()).digest()[:4], "little") >> 1

@@ -179,7 +179,7 @@ class Prompts:
         made = self._processor.image_processor(images=pictures, return_tensors="pt", **self._pixels)
         grids = [tuple(grid) for grid in made["image_grid_thw"].tolist()]
         parts = made["pixel_values"].split([prod(grid) for grid in grids])
-        # Cloned: a view would keep the whole batch alive for as long as one image is kept.
+        # Clone: a view would keep the whole batch in memory as long as one image.
         return [Patches(image.key, part.clone(), grid) for image, part, grid in zip(images, parts, grids, strict=True)]
 
     def _encode(self, question: Question, grids: tuple[_Grid, ...]) -> Encoded:

@@ -106,7 +106,7 @@ class SharedPrefill:
         self._extend(state, spans)
         for row, span in enumerate(spans):
             length = span.positions.shape[1]
-            # Cloned: a view would keep the whole batch alive for as long as one prefix is kept.
+            # Clone: a view would keep the whole batch in memory as long as one prefix.
             yield [
                 (layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone())
                 for layer in state.cache.layers

@@ -32,7 +32,7 @@ from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
 __all__ = ["MODEL_TYPES", "TransformersBackend"]
 
-#: Architectures whose positions and vision features ``SharedPrefill`` knows.
+#: Architectures whose positions and vision features ``SharedPrefill`` supports.
 MODEL_TYPES: Final = model_types(answers=True)
 
 #: A batch is saved as a whole, and on a CPU a model of more parameters than this takes minutes per pair: fewer pairs
@@ -143,7 +143,7 @@ class TransformersBackend:
     def _decode(
         self, prompts: Sequence[Prompt], owners: Sequence[int], keys: Sequence[tuple[str, int]]
     ) -> list[Decoded]:
-        """Decode one response a key; ``owners`` says whose prompt each continues."""
+        """Decode one response per key; ``owners`` holds the index of the prompt that each continues."""
         state = self._prefill.prefill(prompts)
         if len(owners) > len(prompts):
             state.select(torch.tensor(owners, device=self._device))
@@ -205,7 +205,7 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     require_loadable(model, types=MODEL_TYPES)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": not has_hub(model)}
     try:
-        # Code in a model folder is never run, and nobody is asked whether it should be.
+        # Code in a model folder is never run, and the user is not asked to allow it.
         kind = AutoConfig.from_pretrained(model, **options).model_type
         if kind in MODEL_TYPES:
             network = AutoModelForImageTextToText.from_pretrained(

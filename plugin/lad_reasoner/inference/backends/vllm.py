@@ -40,7 +40,7 @@ _CPU_CACHE_BYTES: Final = 1 << 30
 
 #: Of a process that runs an engine, unless the user sets them.
 _ENVIRONMENT: Final = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an engine in a process of its own would outlive ours
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an engine process would outlive ours
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # bound threads share one core unless libgomp is preloaded
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",

@@ -1,4 +1,4 @@
-"""What the checks of a run look at."""
+"""What the checks of a run read: the config, the trainer, the keys, the data and the model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Known"]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known before a run.
+    """Everything known before a run.
 
     Attributes:
         config: The EasyR1 config.
-        trainer: What is installed, if anything.
+        trainer: The installed trainer, or None.
         keys: EasyR1's keys.
-        gpu: Whether this machine shows a GPU.
+        gpu: Whether this machine has a GPU.
     """
 
     config: EasyR1Config
@@ -50,7 +50,7 @@ class Known:
         return self._pair_file("data.val_files")
 
     def render(self, problem: str) -> str:
-        """Return a prompt's text; a missing or broken template, which has a check of its own, adds nothing."""
+        """Return a prompt's text. A missing or broken template adds nothing; another check reports it."""
         return _render(self["data.format_prompt"], problem)
 
     @property

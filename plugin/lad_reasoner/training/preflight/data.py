@@ -1,4 +1,4 @@
-"""What the data holds against what the config says of it: markers, images, labels, prompt lengths, batches."""
+"""Checks of the data against the config: markers, images, labels, prompt lengths, batches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_columns(known: Known) -> Iterator[Finding]:
 
 
 def check_verl_columns(known: Known) -> Iterator[Finding]:
-    """Verl reads the gold answer and the name of its metrics from columns of its own."""
+    """The columns exist from which verl reads the gold answer and the name of the metrics."""
     if known.trainer is None or known.trainer.name != "verl":
         return
     for key, file in _files(known):
@@ -122,7 +122,7 @@ def check_image_storage(known: Known) -> Iterator[Finding]:
 
 
 def check_features(known: Known) -> Iterator[Finding]:
-    """The installed datasets library knows the feature types that the file asks for."""
+    """The installed datasets library supports the feature types of the file."""
     try:
         installed = Version(version("datasets"))
     except PackageNotFoundError:

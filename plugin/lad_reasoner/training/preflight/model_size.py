@@ -1,4 +1,4 @@
-"""How large a model is, from its folder or its name, and what training it takes. Estimates, and called so."""
+"""Estimates of a model's size, from its folder or its name, and of the memory that training it needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
 
 GIB = 1024**3
 
-#: Qwen2.5-VL-3B's text model, for one of which only the name is known: the larger ones differ by a third.
+#: Qwen2.5-VL-3B's text model, used if only a model's name is known: the larger models differ by a third.
 QWEN: Final[Mapping[str, int]] = {"vocab_size": 151_936, "num_hidden_layers": 36, "hidden_size": 2_048}
 
-#: Attention heads of the published models, for one of which only the name is known (their ``config.json``).
+#: Attention heads of the published models (from their ``config.json``), used if only a model's name is known.
 HEADS: Final[Mapping[str, int]] = {
     "qwen2.5-vl-3b": 16,
     "qwen2.5-vl-7b": 28,
@@ -34,7 +34,7 @@ HEADS: Final[Mapping[str, int]] = {
     "qwen3-vl-8b": 32,
 }
 
-#: Their vision tower, for the same; a prompt token of an image merges four patches.
+#: Their vision tower, used likewise; each image token of a prompt merges four patches.
 QWEN_VISION: Final[Mapping[str, int]] = {"depth": 32, "hidden_size": 1_280}
 PATCHES_PER_TOKEN: Final = 4
 
@@ -42,23 +42,23 @@ PATCHES_PER_TOKEN: Final = 4
 #: flash-attn's cross entropy, which needs less, is not installed.
 BYTES_PER_LOGIT: Final = 12
 
-#: Values of a layer's activations for each of its width, in bf16: with gradient checkpointing and without.
+#: bf16 activations kept per layer and unit of width, with gradient checkpointing and without.
 KEPT_WITH_CHECKPOINTING: Final = 1
 KEPT_WITHOUT: Final = 34
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An estimate of what a run takes, in bytes.
+    """The estimated memory of a run, in bytes.
 
-    The rollout engine sleeps during an update, and what is offloaded is away while it is awake: so there are two times
-    at which a GPU must hold all that is on it.
+    A GPU is fullest at one of two times. During an update the rollout engine sleeps. While the engine generates, the
+    offloaded parts are on the host.
 
     Attributes:
         update: What is on each GPU during an update, by name.
-        stays: What stays on each GPU beside the rollout engine, which takes ``gpu_memory_utilization``.
+        stays: What stays on each GPU in addition to the rollout engine, which takes ``gpu_memory_utilization``.
         engine: The rollout engine's weights on each GPU, in ``gpu_memory_utilization``.
-        host: What lies in the memory of each host.
+        host: What is in the memory of each host.
     """
 
     update: Mapping[str, float]
@@ -112,19 +112,19 @@ def checkpoint_bytes(known: Known) -> float | None:
         return None
     copies = 1 if known["trainer.save_model_only"] else 3
     if known["worker.actor.model.lora.rank"] > 0:
-        return count * _bytes_each(known, "actor")  # frozen; the adapter's moments are small beside them
+        return count * _bytes_each(known, "actor")  # frozen; the adapter's moments are small in comparison
     return count * _bytes_each(known, "actor") * copies
 
 
 def training_memory(known: Known) -> Memory | None:
-    """Estimate what a run takes of each GPU and each host; None where the model's size or the GPUs are not known."""
+    """Estimate the memory of a run per GPU and host; None if the model's size or the number of GPUs is unknown."""
     count, gpus = parameters(known), known.world_size
     if count is None or gpus < 1:
         return None
     actor, lora = "worker.actor", known["worker.actor.model.lora.rank"] > 0
     each = _bytes_each(known, "actor")
     shard = count / (size if 1 < (size := known[f"{actor}.fsdp.fsdp_size"]) < gpus else gpus)
-    # What a LoRA adapter adds is small beside the frozen weights, and these are its reference too.
+    # A LoRA adapter is small compared with the frozen weights, which are its reference model as well.
     weights, gradients = shard * each, 0.0 if lora else shard * each
     moments = 0.0 if lora else shard * each * 2
     reference = 0.0 if lora or known["algorithm.disable_kl"] else count / gpus * _bytes_each(known, "ref")
@@ -143,7 +143,7 @@ def training_memory(known: Known) -> Memory | None:
         update={**update, "reference": reference, "activations": _activation_bytes(known)},
         stays=stays,
         engine=engine,
-        # The engine's weights are kept on the host while it sleeps; what is offloaded is there while it is awake.
+        # The host holds the engine's weights while the engine sleeps, and the offloaded parts while it generates.
         host=known["trainer.n_gpus_per_node"] * (host + max(engine, away)),
     )
 
@@ -163,6 +163,6 @@ def _activation_bytes(known: Known) -> float:
 
 
 def _bytes_each(known: Known, role: str) -> int:
-    """Return the bytes of a weight: EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise."""
+    """Return the bytes of a weight: EasyR1 loads the actor in fp32 and the reference in bf16 by default."""
     default = "fp32" if role == "actor" else "bf16"
     return 4 if str(known[f"worker.{role}.fsdp.torch_dtype"] or default) in {"fp32", "float32"} else 2

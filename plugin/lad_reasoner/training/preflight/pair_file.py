@@ -1,4 +1,4 @@
-"""What a run's parquet holds, as far as it can be told in a second or two: text columns whole, images by sample."""
+"""The content of a run's parquet, read in a second or two: all rows of the text columns, a sample of the images."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["PairFile", "SampledPair"]
 
-#: How many pairs' images are looked at, spread over the file, beside one or more of each category. The text columns
-#: are read whole.
+#: Pairs whose images are read, spread over the file, in addition to at least one per category. The text columns are
+#: read in full.
 SAMPLED_PAIRS: Final = 64
 
-#: Rows whose images are in memory at once.
+#: Rows whose images are in memory at the same time.
 _BATCH: Final = 32
 
-#: Places of the file that are looked into: reading an image that is not in the disk's cache takes time. Our choice.
+#: Most row groups that are read for their categories, because images outside the disk's cache are slow. Our choice.
 MOST_PLACES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SampledPair:
-    """A pair whose images were looked at.
+    """A pair whose images were read.
 
     Attributes:
-        category: Of the pair, or "?".
+        category: Its category, or "?".
         text: The problem, without the format prompt.
         sizes: Width and height of each image, in pixels.
     """
@@ -54,9 +54,9 @@ class PairFile:
     """A readable parquet file.
 
     Attributes:
-        path: Where.
-        rows: How many pairs.
-        columns: Names.
+        path: The file.
+        rows: Number of pairs.
+        columns: Names of the columns.
         problem: Why it could not be read; empty if it could. Everything below is then empty.
         markers: Number of image markers in a prompt, and how many rows have so many.
         images: Number of images of a row, and how many rows have so many.
@@ -195,7 +195,7 @@ def _sample(
 
 
 def _places(file: pq.ParquetFile) -> dict[int, int]:
-    """Return the row groups to look into, and how many of their first rows: of all the file, and of each category."""
+    """Return how many first rows to read of which row groups: some of the whole file, and one per category."""
     last = file.num_row_groups - 1
     spread = sorted({0, last // 2, last} & set(range(file.num_row_groups)))
     counts = {group: SAMPLED_PAIRS // len(spread) for group in spread}

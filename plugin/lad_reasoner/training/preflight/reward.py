@@ -59,7 +59,7 @@ def check_reward(known: Known) -> Iterator[Finding]:
         {"response": text.format_map(answers), "response_length": PROBE_TOKENS, "ground_truth": gold}
         for text in PROBES
     ]
-    # Our own file needs no process of its own.
+    # Our own file needs no separate process.
     answer = (ask if options is None else probe)(known[KEY], rows, known[OPTIONS])
     if answer.problem:
         yield error(KEY, answer.problem, remedy=answer.remedy)

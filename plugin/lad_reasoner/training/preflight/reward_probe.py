@@ -1,6 +1,6 @@
-"""Try a user's reward file in a process of its own: ``python -m ... REQUEST.json ANSWER.json``.
+"""Try a user's reward file in a separate process: ``python -m ... REQUEST.json ANSWER.json``.
 
-A reward file is somebody's code. It may exit Python, never return, or print; none of that may end or stall the check.
+A reward file is foreign code. It may exit Python, never return, or print; none of these may end or block the check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lad_reasoner.training.easyr1.reward_file import load_reward
 
 __all__ = ["TIME_LIMIT", "ProbeResult", "ask", "probe"]
 
-#: Seconds for loading the file and scoring the probes; a file that imports torch takes some.
+#: Seconds for loading the file and scoring the probes; importing torch alone takes several.
 TIME_LIMIT: Final = 60
 
 

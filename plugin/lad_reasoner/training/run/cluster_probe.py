@@ -1,8 +1,8 @@
-"""Look at every node of a Ray cluster, as a trainer's processes would find it: ``python -m ... REQUEST.json``.
+"""Inspect every node of a Ray cluster as a trainer's processes would see it: ``python -m ... REQUEST.json``.
 
-A program of its own, so that the launcher imports no Ray. It joins the cluster as the trainer will, runs one small
-task on each node and prints what they saw as one line of JSON. The tasks travel by value (they are of ``__main__``)
-and import what they need where they run: a node without this package can still say so.
+A separate program, so that the launcher does not import Ray. It joins the cluster as the trainer will, runs one small
+task on each node and prints the results as one line of JSON. The tasks are sent by value (they are in ``__main__``)
+and import what they need on the node, so a node without this package can report that.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["look", "main"]
 
 #: Seconds in which a node must answer; the first task on a node starts a worker there.
 PATIENCE = 120
-#: Seconds in which the GPUs of a run that has just ended come free.
+#: Seconds within which the GPUs of a run that has just ended are released.
 RELEASE = 20
 
 
 def look(paths: list[str], token: str) -> dict[str, Any]:
-    """Return what this machine has: versions, files and GPUs.
+    """Return the versions, files and GPUs of this machine.
 
     Args:
         paths: Files and folders that the run reads.
-        token: A file that the launcher wrote into the run's folder; a sign of life is left beside it.
+        token: A file that the launcher wrote into the run's folder; each node writes a file next to it.
     """
     import hashlib
     import os

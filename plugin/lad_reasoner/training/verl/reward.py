@@ -2,7 +2,7 @@
 
     reward.custom_reward_function.path=pkg://lad_reasoner.training.verl.reward
 
-The `easyr1` command does not need it: there `verl_reward_manager` calls the EasyR1 reward file of the config.
+The `easyr1` command does not need it: there `reward_manager` calls the EasyR1 reward file of the config.
 """
 
 from __future__ import annotations

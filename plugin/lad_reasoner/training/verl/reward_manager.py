@@ -15,7 +15,7 @@ __all__ = ["EasyR1RewardManager"]
 class EasyR1RewardManager(RewardManagerBase):  # type: ignore[misc]  # verl is untyped
     """Scores each finished response with the EasyR1 reward file named in the reward_kwargs of verl's config.
 
-    ``overall`` becomes the reward; every key becomes a metric (see `verl_sampler`). A batch function is given a batch
+    ``overall`` becomes the reward; every key becomes a metric (see `replay_buffer`). A batch function is given a batch
     of one, because verl scores each response the moment it is finished.
     """
 
