@@ -11,9 +11,12 @@ from sklearn.metrics import cohen_kappa_score
 from tests.evaluation.conftest import _key
 from tests.pair_files import image, make_pair, png_of_squares, write_pairs
 
+from lad_datasets.annotate import blind as writer
 from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.predictions import Prediction, PredictionStore
 from lad_reasoner.pairs.reader import data_sha256
+from lad_reasoner.support.errors import RunError
+from lad_reasoner.support.files import locked
 from lad_reasoner.task.violations import asserts_anomaly
 
 TEXTS = ("A pin is missing.", "Both images agree.", "Nothing is missing.", "The cable is cut.", "All parts match.")
@@ -76,3 +79,30 @@ def test_kappa_with_the_extractor_is_that_of_scikit_learn(predicted, tmp_path, c
     machine = ["accept" if asserts_anomaly(row["answer"]) else "reject" for row in rows]
     assert agreement["kappa"] == pytest.approx(cohen_kappa_score(judged, machine))
     assert len(set(machine)) == 2
+
+
+def test_blind_replies_are_never_trained_on(predicted, tmp_path, capsys) -> None:
+    """Their images have lost the paths by which test images of MVTec LOCO AD are refused."""
+    data, out = predicted
+    run("review", tmp_path / "blind", "--rationales", out, "--data", data)
+    capsys.readouterr()
+    for words in (
+        ["build", "sft", "--annotations", str(tmp_path / "blind"), "--out", str(tmp_path / "sft")],
+        ["check", str(tmp_path / "blind/annotations.jsonl")],
+    ):
+        with pytest.raises(SystemExit, match="1"):
+            main(words)
+        assert "replies of models for a blind review" in "".join(capsys.readouterr())
+    assert not (tmp_path / "sft").exists()
+
+
+def test_a_failed_blind_review_can_be_run_again(predicted, tmp_path, monkeypatch) -> None:
+    data, out = predicted
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "asserts_anomaly", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            writer.write_blind([out], tmp_path / "blind", data=data, sample=None, seed=0)
+    assert list((tmp_path / "blind").iterdir()) == []
+    with locked(tmp_path / "blind/annotations.jsonl"), pytest.raises(RunError, match="another process"):
+        writer.write_blind([out], tmp_path / "blind", data=data, sample=None, seed=0)
+    assert writer.write_blind([out], tmp_path / "blind", data=data, sample=None, seed=0) == 11

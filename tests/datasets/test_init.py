@@ -6,6 +6,8 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,14 @@ from tests.trainers.preflight.kit import findings
 
 from lad_datasets.builders.grpo import build_grpo
 from lad_datasets.builders.options import Options
+from lad_datasets.project import project
 from lad_datasets.project.project import create_project
 from lad_datasets.sources import folder
 from lad_datasets.sources.folder_names import FolderNames
 from lad_reasoner.commands.lad import main
 from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.files import locked
 
 NORMAL = 9
 DEFECTS = {"Kratzer quer": 6, "欠品": 5}
@@ -130,6 +134,23 @@ def test_too_few_photos_and_an_existing_project_are_refused(photos: Path, tmp_pa
     assert stop.value.code == 1
     assert "the evaluation part would have 0 normal" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+def test_a_second_process_never_replaces_the_project_of_the_first(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """It waits for the lock after it has seen that there is no project yet."""
+
+    @contextmanager
+    def late(out: Path) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(project, "locked", locked)
+            create_project(photos, out)
+        with locked(out):
+            yield
+
+    monkeypatch.setattr(project, "locked", late)
+    with pytest.raises(UsageError, match="it exists"):
+        create_project(photos, tmp_path / "p", seed=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my photos", "p"]
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "TIFF", "BMP", "WEBP"])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.files.annotations import ANNOTATIONS
+from lad_datasets.files.annotations import ANNOTATIONS, BLIND
 from lad_reasoner.evaluation.score import data_of
 from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.pairs.reader import data_sha256, iter_pairs, parquet_files, read_image
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import write_bytes, write_text
+from lad_reasoner.support.files import hidden_sibling, locked, write_bytes, write_text
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import problem_text
 from lad_reasoner.task.violations import asserts_anomaly
@@ -23,6 +24,7 @@ __all__ = ["EXTRACTOR", "write_blind"]
 #: The extractor's own judgements, in the form of a reviewer's decisions.
 EXTRACTOR: Final = "extractor.jsonl"
 
+_IMAGES: Final = "images"
 _QUESTION: Final = "Does this text state that something is wrong with the query? Accept: it does. Reject: it does not."
 
 
@@ -43,8 +45,7 @@ def write_blind(predictions: Sequence[Path], out: Path, *, data: Path | None, sa
         UsageError: The folder is not empty.
         DataError: A file cannot be read, was made on other data, or has no reasoning.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("the folder is not empty", where=out, remedy="Name another one")
+    _require_empty(out)
     source = data or data_of(predictions[0])
     replies: list[tuple[str, str]] = []
     for path in predictions:
@@ -55,11 +56,27 @@ def write_blind(predictions: Sequence[Path], out: Path, *, data: Path | None, sa
         replies += [(pair_id, words) for pair_id, words in found if words]
     if not replies:
         raise DataError("no reply has reasoning", where=", ".join(map(str, predictions)))
-    rng = random.Random(seed)
-    rng.shuffle(replies)
-    images = _write_images(source, out, {pair_id for pair_id, _ in replies[:sample]})
+    random.Random(seed).shuffle(replies)
+    with locked(out / ANNOTATIONS):
+        _require_empty(out)  # another process may have filled it meanwhile
+        try:
+            return _write(source, replies[:sample], out)
+        except BaseException:
+            shutil.rmtree(out / _IMAGES, ignore_errors=True)  # so that the same command can be run again
+            (out / EXTRACTOR).unlink(missing_ok=True)
+            raise
+
+
+def _require_empty(out: Path) -> None:
+    lock = hidden_sibling(out / ANNOTATIONS, "lock")
+    if out.exists() and (not out.is_dir() or any(path != lock for path in out.iterdir())):
+        raise UsageError("the folder is not empty", where=out, remedy="Name another one")
+
+
+def _write(source: Path, replies: Sequence[tuple[str, str]], out: Path) -> int:
+    images = _write_images(source, out, {pair_id for pair_id, _ in replies})
     rows, judged = [], []
-    for number, (pair_id, words) in enumerate(replies[:sample]):
+    for number, (pair_id, words) in enumerate(replies):
         name = f"reply-{number:05d}"
         names = images[pair_id]
         question = problem_text(len(names) - 1, _QUESTION)
@@ -68,7 +85,7 @@ def write_blind(predictions: Sequence[Path], out: Path, *, data: Path | None, sa
             "images": names,
             "question": question,
             "answer": words,
-            "dataset": "blind",
+            "dataset": BLIND,
             "category": "all",
         }
         rows.append(json.dumps(row, ensure_ascii=False))
@@ -81,13 +98,13 @@ def write_blind(predictions: Sequence[Path], out: Path, *, data: Path | None, sa
 def _write_images(source: Path, out: Path, wanted: set[str]) -> dict[str, list[str]]:
     """Write the images of pairs under numbers, since paths tell the truth; return their names by pair."""
     root = parquet_files(source)[0].parent
-    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / _IMAGES).mkdir(parents=True, exist_ok=True)
     names: dict[str, list[str]] = {}
     for pair in iter_pairs(source):
         if pair.pair_id in wanted:
             names[pair.pair_id] = []
             for index, image in enumerate(pair.images):
-                name = f"images/{len(names):05d}_{index}.png"
+                name = f"{_IMAGES}/{len(names):05d}_{index}.png"
                 write_bytes(out / name, read_image(image, root), durable=False)
                 names[pair.pair_id].append(name)
     if missing := wanted - set(names):

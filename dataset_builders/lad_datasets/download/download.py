@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from lad_datasets.download.datasets import Published
 from lad_datasets.download.fetch import fetch
 from lad_datasets.download.unpack import move_root, unpack
-from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors, require_absent
 
 __all__ = ["download"]
 
@@ -29,10 +28,10 @@ def download(dataset: Published, out: Path, *, url: str | None = None, sha256: s
         RunError: The download stopped, or another process makes ``out``.
         DataError: Checksum, archive or layout is wrong, or the disk is full. A sound archive is kept.
     """
-    if os.path.lexists(out):  # a link to nothing too
-        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
+    require_absent(out)
     archive, contents = hidden_sibling(out, "archive"), hidden_sibling(out, "unpacked")
     with locked(out), name_write_errors(contents):
+        require_absent(out)  # another process may have made it meanwhile
         if not archive.exists():
             if url is None:
                 _refuse_small_disk(dataset, out)

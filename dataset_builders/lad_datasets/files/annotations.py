@@ -12,12 +12,15 @@ from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.control_text import find_control_text
 
-__all__ = ["ANNOTATIONS", "DECISIONS", "SUMMARY", "Annotation", "Decision", "read_annotations", "read_lines"]
+__all__ = ["ANNOTATIONS", "BLIND", "DECISIONS", "SUMMARY", "Annotation", "Decision", "read_annotations", "read_lines"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 ANNOTATIONS: Final = "annotations.jsonl"
 DECISIONS: Final = "decisions.jsonl"
+
+#: The dataset of model replies that people judge blindly; they are never trained on.
+BLIND: Final = "blind"
 
 #: What `lad annotate` leaves beside its annotations: how many, and what became of the rest.
 SUMMARY: Final = "annotate.json"
@@ -61,12 +64,16 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
         The folder that image paths are relative to, and the annotations to keep, in file order.
 
     Raises:
-        DataError: The file is absent or empty, a line does not fit, an id recurs, or markers and images differ.
+        DataError: The file is absent or empty, or holds replies for a blind review, a line does not fit, an id recurs,
+            or markers and images differ.
     """
     file = path / ANNOTATIONS if path.is_dir() else path
     annotations = list(read_lines(file, Annotation))
     if not annotations:
         raise DataError("the file has no annotations", where=file, remedy="Write some with `lad annotate`")
+    if any(annotation.dataset == BLIND for annotation in annotations):
+        problem = "these are replies of models for a blind review, about images that may be test images"
+        raise DataError(problem, where=file, remedy="Train on what `lad annotate` writes")
     ids = [annotation.id for annotation in annotations]
     if len(set(ids)) != len(ids):
         twice = next(name for i, name in enumerate(ids) if name in ids[:i])

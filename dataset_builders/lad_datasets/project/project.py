@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 import shutil
@@ -32,7 +31,7 @@ from lad_datasets.sources import folder
 from lad_datasets.sources.folder_names import COMMON, FolderNames
 from lad_datasets.sources.samples import Tree
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors
+from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors, require_absent
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.task import LABELS, Label
 from lad_reasoner.training.easyr1.config import resolve_path
@@ -97,8 +96,7 @@ def create_project(
     """
     if not 0 < evaluation < 1:
         raise UsageError(f"{evaluation} is not above 0 and below 1", where="--evaluation")
-    if os.path.lexists(out):  # a link to nothing too
-        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
+    require_absent(out)
     if out.resolve().is_relative_to(photos.resolve()):
         raise UsageError("it lies inside the photos", where=f"--out {out}", remedy="Choose another place")
     if not str(out).isprintable():  # it becomes a part of commands and of configs in UTF-8
@@ -114,6 +112,7 @@ def create_project(
     values |= _schedule(parts["train"]) | _paths(out) | _folder_options(names)
     draft = hidden_sibling(out, "draft")
     with locked(out), name_write_errors(out):
+        require_absent(out)  # another process may have made it meanwhile
         shutil.rmtree(draft, ignore_errors=True)  # of a killed process
         for part, queries in parts.items():
             _link(tree, queries, draft / part)

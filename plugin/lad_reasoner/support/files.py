@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from lad_reasoner.support.errors import DataError, RunError
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 __all__ = [
     "hidden_sibling",
@@ -27,6 +27,7 @@ __all__ = [
     "locked",
     "name_write_errors",
     "replace_when_done",
+    "require_absent",
     "try_lock",
     "unchanged",
     "write_bytes",
@@ -90,6 +91,12 @@ def hidden_sibling(path: Path, suffix: str) -> Path:
     if len(os.fsencode(name)) > _NAME_BYTES:
         name = f".lad-{_digest(path)}.{suffix}"
     return path.with_name(name)
+
+
+def require_absent(out: Path) -> None:
+    """Raise a UsageError if a new output exists already; a link to nothing counts."""
+    if os.path.lexists(out):
+        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
 
 
 @contextmanager
