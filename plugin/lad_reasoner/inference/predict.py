@@ -7,11 +7,9 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -29,6 +27,7 @@ from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.reader import Truth, data_sha256, iter_pairs, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import unchanged
+from lad_reasoner.support.packages import installed_version
 from lad_reasoner.support.progress import report
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text, read_prompt_template
@@ -260,8 +259,8 @@ def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: in
 def _installed() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     for name in _VERSIONS:
-        with suppress(PackageNotFoundError):
-            yield name, version(name)
+        if (found := installed_version(name)) is not None:
+            yield name, found
 
 
 def _hardware() -> str:

@@ -9,12 +9,12 @@ import os
 import subprocess
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from lad_reasoner.support.errors import RunError, install_hint
+from lad_reasoner.support.packages import installed_version
 
 __all__ = [
     "Trainer",
@@ -51,10 +51,7 @@ def find_trainer() -> Trainer | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     package = Path(next(iter(spec.submodule_search_locations)))
-    try:
-        release = version("verl")
-    except PackageNotFoundError:
-        release = "unknown"
+    release = installed_version("verl") or "unknown"
     if (package / "trainer" / "main.py").is_file() and (package / "trainer" / "config.py").is_file():
         return Trainer("easyr1", release, package)
     if (package / "trainer" / "main_ppo.py").is_file():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any, Final
 
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.support.console import make_console
 from lad_reasoner.support.errors import DataError, UsageError, install_hint
+from lad_reasoner.support.packages import installed_version
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
 
@@ -124,9 +125,7 @@ def require_packages() -> None:
 
 
 def _fault(name: str, specifier: Any) -> str:
-    try:
-        installed = version(name)
-    except PackageNotFoundError:
+    if (installed := installed_version(name)) is None:
         return f"{name} is not installed"
     return "" if specifier.contains(installed, prereleases=True) else f"{name} is {installed}, not {specifier}"
 

@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import psutil
@@ -18,6 +17,7 @@ from lad_reasoner.evaluation.rationales import FIGURES, score_rationales
 from lad_reasoner.evaluation.score import RunScore, read_system, score_run
 from lad_reasoner.evaluation.statistics import Estimate
 from lad_reasoner.evaluation.table import with_interval
+from lad_reasoner.support.packages import installed_version
 from lad_reasoner.support.percent import percent
 from lad_reasoner.training.metrics import read_metrics
 from lad_rehearsal.demo.chain import VARIANTS, Chain
@@ -60,7 +60,7 @@ def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
         "seconds": sum(record.seconds for record in records),
         "peak_pss_bytes": max(record.peak_bytes for record in records),
         "seed": chain.seed,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "machine": {
             "platform": sys.platform,
             "processor": platform.machine(),
@@ -128,13 +128,6 @@ def _grpo(chain: Chain, name: str) -> dict[str, Any]:
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = ("reward", "structure", "accuracy", "response_length")
     return {name: sum(row[name] for row in rows) / len(rows) for name in names} if rows else {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:

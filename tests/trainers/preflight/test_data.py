@@ -186,10 +186,10 @@ def test_feature_types_of_a_later_datasets_are_found(tmp_path, good_words, monke
     table = pa.Table.from_pylist([pair(index).to_row() for index in range(40)], schema=pair_schema())
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "list.parquet")
     words = [*good_words, f"data.train_files={tmp_path}/list.parquet"]
-    monkeypatch.setattr(data_checks, "version", lambda _: "3.6.0")
+    monkeypatch.setattr(data_checks, "installed_version", lambda _: "3.6.0")
     (line,) = alarms(words)
     assert "datasets 3.6.0 cannot read" in line
-    monkeypatch.setattr(data_checks, "version", lambda _: "4.0.0")
+    monkeypatch.setattr(data_checks, "installed_version", lambda _: "4.0.0")
     assert alarms(words) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,12 +64,7 @@ FIT = {
 def test_easyr1_needs_what_it_does_not_declare(name, release, says, good_words, monkeypatch):
     releases = {**FIT, name: release}
 
-    def version(package):
-        if releases[package] is None:
-            raise PackageNotFoundError(package)
-        return releases[package]
-
-    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine, "installed_version", lambda package: releases[package])
     trainer = Trainer("easyr1", "0.3.3.dev0", Path())
     known = Known(config=load_config(good_words, KEYS), trainer=trainer, keys=KEYS, gpu=True)
     lines = [str(found) for found in machine.check_packages(known)]
@@ -175,7 +169,7 @@ def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):
 
 
 def test_qwen3_vl_needs_later_releases(good_words, monkeypatch):
-    monkeypatch.setattr(machine, "version", {"transformers": "4.56.0", "vllm": "0.10.0"}.get)
+    monkeypatch.setattr(machine, "installed_version", {"transformers": "4.56.0", "vllm": "0.10.0"}.get)
     monkeypatch.setattr(machine, "EASYR1_NEEDS", ())
     words = [*good_words, "worker.actor.model.model_path=Qwen/Qwen3-VL-4B-Instruct"]
     known = Known(config=load_config(words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from math import exp
 from pathlib import Path
@@ -27,6 +26,7 @@ from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.weights import model_digest
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.packages import installed_version
 from lad_reasoner.task.response import template_regex
 from lad_reasoner.task.task import ANOMALOUS, NORMAL
 
@@ -116,10 +116,8 @@ class VllmBackend:
 
 def is_cpu_build() -> bool:
     """Return whether the installed vLLM runs on a CPU; importing vLLM would take seconds."""
-    try:
-        return "cpu" in version("vllm")
-    except PackageNotFoundError:
-        return importlib.util.find_spec("vllm") is not None
+    installed = installed_version("vllm")
+    return importlib.util.find_spec("vllm") is not None if installed is None else "cpu" in installed
 
 
 def gpu_groups(options: BackendOptions) -> list[str]:

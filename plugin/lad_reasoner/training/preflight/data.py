@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from packaging.version import Version
@@ -13,6 +12,7 @@ from lad_reasoner.pairs.prompt_length import PromptRuler, round_up
 from lad_reasoner.pairs.reader import shared_queries
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, TrainerPixels
 from lad_reasoner.support.findings import Finding, error, note, warning
+from lad_reasoner.support.packages import installed_version
 from lad_reasoner.training.preflight.context import Known
 from lad_reasoner.training.preflight.pair_file import PairFile, SampledPair
 from lad_reasoner.training.preflight.reward import is_ours
@@ -123,12 +123,10 @@ def check_image_storage(known: Known) -> Iterator[Finding]:
 
 def check_features(known: Known) -> Iterator[Finding]:
     """The installed datasets library supports the feature types of the file."""
-    try:
-        installed = Version(version("datasets"))
-    except PackageNotFoundError:
+    if (installed := installed_version("datasets")) is None:
         return
     for key, file in _files(known):
-        if "List" in file.features and installed < Version("4.0"):
+        if "List" in file.features and Version(installed) < Version("4.0"):
             yield error(
                 key,
                 f"datasets {installed} cannot read {file.path}, which datasets 4 or later wrote",

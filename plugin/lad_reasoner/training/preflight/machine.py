@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from packaging.requirements import Requirement
 
 from lad_reasoner.support.errors import UsageError, install_hint
 from lad_reasoner.support.findings import Finding, error, note, warning
+from lad_reasoner.support.packages import installed_version
 from lad_reasoner.task.task import LABELS
 from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
 from lad_reasoner.training.preflight.algorithm import CHOICES
@@ -93,9 +93,7 @@ def check_packages(known: Known) -> Iterator[Finding]:
     if known.trainer.name == "easyr1" and known.family is not None:
         needs += known.family.easyr1_needs
     for need in map(Requirement, needs):
-        try:
-            found = version(need.name)
-        except PackageNotFoundError:
+        if (found := installed_version(need.name)) is None:
             yield error(need.name, "it is not installed", remedy=f"Run: pip install '{need}'")
             continue
         if not need.specifier.contains(found, prereleases=True):
