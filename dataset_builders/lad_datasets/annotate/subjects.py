@@ -21,9 +21,6 @@ __all__ = ["Subject", "find_subjects"]
 
 _SCANS: Final = {"mvtec_ad": mvtec_ad.scan, "visa": visa.scan, "folder": folder.scan}
 
-#: Bytes read at a time for a digest, so that memory does not grow with the image.
-_CHUNK: Final = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -195,12 +192,9 @@ def _drop_duplicates(subjects: Iterable[Subject], findings: Findings) -> list[Su
 def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"the image cannot be read ({error.strerror})", where=path) from error
-    return digest.hexdigest()
 
 
 def _spread(subjects: list[Subject], limit: int) -> list[Subject]:

@@ -15,24 +15,28 @@ import base64
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from lad_reasoner.support.chat_reply import (
+    BadReplyError,
+    NoReplyError,
+    RejectedError,
+    Reply,
+    read_error,
+    read_reply,
+)
 from lad_reasoner.support.errors import RunError, UsageError
 
-__all__ = ["Alternative", "BadReplyError", "ChatServer", "NoReplyError", "Pace", "RejectedError", "Reply"]
+__all__ = ["BadReplyError", "ChatServer", "NoReplyError", "Pace", "RejectedError", "Reply"]
 
 #: Default limit of a decompressed reply: 4,096 tokens with 20 alternatives each are about 8 MB.
 MAX_REPLY_BYTES: Final = 16 << 20
-
-#: Error bodies and the beginnings of malformed replies are kept up to this length.
-_KEPT_CHARACTERS: Final = 4096
 
 #: Longest wait for a server, whatever its Retry-After asks for.
 _MAX_WAIT_SECONDS: Final = 300.0
@@ -46,112 +50,6 @@ _MISCONFIGURED: Final = {
     403: "The API key does not give access to this model or from here",
     404: "There is no such model or path: check the address up to and including /v1",
 }
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Alternative(_Part):
-    """A token that the server considered; ``logprob`` may be -inf."""
-
-    token: str
-    logprob: Annotated[float, Field(le=0.1)]
-
-
-class _Token(_Part):
-    token: str
-    top_logprobs: tuple[Alternative, ...] = ()
-
-
-class _Logs(_Part):
-    content: tuple[_Token, ...] | None = None
-
-
-class _Message(_Part):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(_Part):
-    message: _Message
-    finish_reason: str | None = None
-    logprobs: _Logs | None = None
-
-
-_Count = Annotated[int, Field(ge=0, le=10**9)]
-
-
-class _Usage(_Part):
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-
-
-class _Completion(_Part):
-    choices: Annotated[tuple[_Choice, ...], Field(min_length=1)]
-    usage: _Usage | None = None
-
-
-class _ErrorDetail(_Part):
-    message: str = ""
-    code: str | int | None = None
-
-
-class _ErrorBody(_Part):
-    error: _ErrorDetail | str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A valid reply.
-
-    Attributes:
-        text: What the model wrote; empty if it wrote nothing.
-        finish_reason: The server's own word.
-        refusal: The model's words of refusal, or None.
-        prompt_tokens: As the server counts; None if it does not.
-        completion_tokens: As the server counts; None if it does not.
-        tokens: Each token of the text with the alternatives to it; empty without log-probabilities.
-        unsure: Earlier tries that the server may have worked on, and charged.
-    """
-
-    text: str
-    finish_reason: str | None = None
-    refusal: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    tokens: tuple[tuple[str, tuple[Alternative, ...]], ...] = ()
-    unsure: int = 0
-
-
-class NoReplyError(Exception):
-    """A request that ended without a reply.
-
-    Args:
-        reason: In words, without secrets.
-        unsure: Tries that the server may have worked on, and charged.
-        unreached: No connection could be made.
-    """
-
-    def __init__(self, reason: str, *, unsure: int = 0, unreached: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.unsure, self.unreached = reason, unsure, unreached
-
-
-class BadReplyError(NoReplyError):
-    """A reply that is not a chat completion; ``body`` is its beginning, as far as it was read as text."""
-
-    def __init__(self, reason: str, *, body: str = "", oversized: bool = False) -> None:
-        super().__init__(reason, unsure=1)
-        self.body, self.oversized = body, oversized
-
-
-class RejectedError(NoReplyError):
-    """The server rejects the request itself; ``code`` is its word for why."""
-
-    def __init__(self, reason: str, *, code: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 class _TransientError(NoReplyError):
@@ -322,7 +220,7 @@ class ChatServer:
             raise _TransientError(f"{words} ({reason})", unsure=not unreached, unreached=unreached) from None
         if status != 200:
             raise self._fault_of(status, answered, body)
-        return self._read(body)
+        return read_reply(body, self.redact)
 
     async def _exchange(
         self, method: str, path: str, payload: Mapping[str, Any] | None, headers: Mapping[str, str]
@@ -345,26 +243,6 @@ class ChatServer:
                     raise BadReplyError(f"a reply of more than {self._max_bytes:,} bytes", oversized=True)
             return response.status_code, response.headers, bytes(body)
 
-    def _read(self, body: bytes) -> Reply:
-        try:
-            completion = _Completion.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            reason = f"a reply that is not a chat completion ({place + ': ' if place else ''}{first['msg']})"
-            text = self.redact(body.decode("utf-8", errors="replace"))[:_KEPT_CHARACTERS]
-            raise BadReplyError(self.redact(reason)[:300], body=text) from None
-        choice, usage = completion.choices[0], completion.usage or _Usage()
-        logs = (choice.logprobs.content if choice.logprobs else None) or ()
-        return Reply(
-            text=self.redact(choice.message.content or ""),
-            finish_reason=None if choice.finish_reason is None else self.redact(choice.finish_reason)[:100],
-            refusal=None if choice.message.refusal is None else self.redact(choice.message.refusal),
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            tokens=tuple((token.token, token.top_logprobs) for token in logs),
-        )
-
     def _fault_of(self, status: int, headers: httpx.Headers, body: bytes) -> Exception:
         """Return what a status other than 200 means."""
         if status in _MISCONFIGURED:
@@ -372,7 +250,7 @@ class ChatServer:
             return RunError(f"status {status}", where=self.address, remedy=_MISCONFIGURED[status])
         if 300 <= status < 400:
             return self._redirects(_origin(headers.get("location", "")))
-        code, said = _read_error(body)
+        code, said = read_error(body)
         if code == "insufficient_quota":
             return RunError("the quota is used up", where=self.address, remedy="Pay, then run the same command again")
         if status in _TRANSIENT or status >= 500:
@@ -426,18 +304,6 @@ def _origin(location: str) -> str:
     except ValueError:
         return ""
     return f" to {target.scheme}://{target.hostname}" if target.scheme and target.hostname else ""
-
-
-def _read_error(body: bytes) -> tuple[str, str]:
-    """Return the code and the message of an error body, which may be anything."""
-    text = body[: 1 << 16].decode("utf-8", errors="replace")
-    try:
-        error = _ErrorBody.model_validate_json(text).error
-    except ValidationError:
-        return "", " ".join(text.split())
-    if isinstance(error, str):
-        return "", error
-    return str(error.code or ""), error.message
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
