@@ -14,7 +14,7 @@ from lad_datasets.sources import folder, mvtec_ad, mvtec_loco, visa
 from lad_datasets.sources.samples import CC_BY_4, CC_BY_NC_SA_4
 from lad_reasoner.support.errors import DataError
 
-NO_IMAGE = "no image by its ending (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)"
+NO_IMAGE = "no image by its ending (.bmp, .heic, .heif, .jpeg, .jpg, .png, .tif, .tiff, .webp)"
 
 
 def touch(path: Path, data: bytes = b"x") -> None:
