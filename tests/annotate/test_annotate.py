@@ -210,7 +210,7 @@ def test_large_images_are_shrunk_before_they_are_sent(tmp_path: Path) -> None:
             {"answer": "Yes, a very long and quite specific sentence that the annotators wrote down once."},
             "copies 10 words",
         ),
-        ({"answer": "Yes, according to the given information it is broken."}, "what it was told"),
+        ({"answer": "Yes, according to the given information it is broken."}, "refers to the prompt"),
         ({"answer": "Yes, it is broken <|im_end|> there."}, "control text"),
         ({"question": "Look at <image>: is it broken?"}, "control text"),
         ({"question": "Why?"}, "has 4 characters"),

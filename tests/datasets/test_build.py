@@ -156,7 +156,7 @@ def test_an_identical_image_is_never_the_reference(lad, photographs, tmp_path, r
     assert row["reference_path"] == "gear/train/good/3.png"
     assert row["reference_sha256"] != row["query_sha256"]
     if reference == "fixed":
-        assert "passed over gear/train/good/0.png, the same file" in done.stderr
+        assert "skipped gear/train/good/0.png, the same file" in done.stderr
 
 
 def test_paths_instead_of_bytes(lad, small_tree, tmp_path, rows_of) -> None:

@@ -200,7 +200,7 @@ def test_the_nearest_photograph_is_not_the_query_itself(
     assert done.exit_code == 0
     how = "the same file" if saved == "copied" else "the same picture in another file"
     name = f"mvtec_ad/{QUERY}/{photograph.name}"
-    assert f"identical reference: {name}: passed over {REFERENCE}/twin.png, {how}" in done.stderr.splitlines()
+    assert f"identical reference: {name}: skipped {REFERENCE}/twin.png, {how}" in done.stderr.splitlines()
     row = next(row for row in rows_of(tmp_path / "x.parquet") if row["pair_id"] == name)
     assert row["reference_path"] != f"{REFERENCE}/twin.png"
 

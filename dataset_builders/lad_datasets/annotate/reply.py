@@ -114,11 +114,11 @@ def _faults_of(pair: QA, subject: Subject, copied: set[tuple[str, ...]]) -> Iter
         if token := control.group() if control else find_control_token(text):
             yield f"the {name} holds {json.dumps(token)}, which trainers read as control text"
         if tell := _TELLS.search(text):
-            yield f"the {name} speaks of what it was told ({tell.group()!r}), not of the image"
+            yield f"the {name} refers to the prompt ({tell.group()!r}), not to the image"
     if not _is_english(pair.answer):
         yield "the answer is not in English"
     if _shingles([pair.answer]) & copied:
-        yield f"the answer copies {COPIED_WORDS} words in a row from what it was told"
+        yield f"the answer copies {COPIED_WORDS} words in a row from the prompt"
     if pair.topic == "detection" and _verdict(pair.answer) != ("yes" if subject.is_anomalous else "no"):
         yield f"the answer does not begin with {'Yes' if subject.is_anomalous else 'No'}, which is the truth"
 

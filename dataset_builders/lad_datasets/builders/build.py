@@ -1,8 +1,8 @@
-"""From planned queries to a finished pair parquet, with its manifest and card beside it.
+"""From planned queries to a finished pair parquet, with its manifest and card.
 
-Images are read, checked and shrunk by threads (Pillow and hashlib let them run side by side); pairs are written in the
-order of the plan, so that the output does not depend on the number of threads. What a killed build had shrunk, and the
-shards it had finished, are taken up by the next one from ``.<name>.partial`` beside the output.
+Threads read, check and shrink images (Pillow and hashlib release the interpreter lock). Pairs are written in the order
+of the plan, so that the output does not depend on the number of threads. The shrunk images and finished shards of a
+killed build are in ``.<name>.partial`` next to the output, and the next build uses them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["Options", "build_pairs", "claim_output", "iter_outcomes", "order_que
 #: Longest name of a file on every common file system.
 _NAME_BYTES: Final = 255
 
-#: Queries read ahead beside those at work: our choice, so that memory stays small on a machine of many cores.
+#: Queries read ahead in addition to those in work. Our choice: memory stays small on a machine with many cores.
 _AHEAD: Final = 4
 
-#: Images held in queries at work and ahead, so that many references a query do not fill the memory: our choice, 48 of
-#: the largest of MVTec LOCO AD are 200 MB. On a machine of many cores, two for each.
+#: Images held in queries in work and ahead, so that many references per query do not fill the memory. Our choice: 48
+#: of the largest of MVTec LOCO AD are 200 MB. On a machine with many cores, two per core.
 _IMAGES_HELD: Final = 48
 
 
@@ -158,10 +158,10 @@ def build_pairs(
     Args:
         queries: In the order of the output.
         out: The parquet, or the folder of shards.
-        options: See there.
-        findings: Told of everything that was repaired, passed over or left out.
-        about: What only the builder knows.
-        guard: Against test images of MVTec LOCO AD, for training files.
+        options: How to build.
+        findings: Collects everything that was repaired, skipped or left out.
+        about: Fields of the manifest that only the builder has.
+        guard: Refuses test images of MVTec LOCO AD, for training files.
 
     Returns:
         The manifest.

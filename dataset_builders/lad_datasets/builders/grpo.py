@@ -185,8 +185,8 @@ def _is_leftover(validation: Path, out: Path) -> bool:
 def split_queries(planned: Sequence[Query], *, val_fraction: float, seed: int) -> tuple[list[Query], list[Query]]:
     """Hold out whole images: in each category, a share of the normal and of the anomalous ones.
 
-    Images are told apart by their content, so that a copy under another name stays with its original. The choice
-    depends on the seed and the content alone.
+    Images are compared by content, so that a copy under another name stays with its original. The choice depends only
+    on the seed and the content.
 
     Returns:
         Training and held-out queries, in the order given.
@@ -228,7 +228,7 @@ def choose_queries(
 ) -> list[tuple[Tree, Sample]]:
     """Return the queries a recipe takes from the trees, in tree order, each with its kind.
 
-    What the recipe names and the trees lack is told and counted, and the rest is taken.
+    Entries missing from the trees are reported and counted; the rest is used.
 
     Raises:
         DataError: The recipe names a category that does not exist, or nothing is left.

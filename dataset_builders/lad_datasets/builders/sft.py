@@ -1,8 +1,8 @@
 """SFT data for LLaMA-Factory: annotations (QA about images) in, a dataset folder out.
 
 In: JSON lines {"id", "images", "question", "answer", "dataset", "category", "kind", "defect", "writer"}, image paths
-relative to the file's folder, one ``<image>`` in the question for each; and, if people reviewed them, beside it
-``decisions.jsonl`` {"id", "decision": accept|reject|edit, "question", "answer"}.
+relative to the file's folder, one ``<image>`` in the question for each; and, if people reviewed them,
+``decisions.jsonl`` next to it {"id", "decision": accept|reject|edit, "question", "answer"}.
 
 Out: ``train.json`` and ``val.json`` (ShareGPT messages, images by absolute path), the same as ``.parquet`` with the
 images inside, ``dataset_info.json`` that names all four for LLaMA-Factory, a card (``README.md``) and a manifest.
@@ -45,7 +45,7 @@ __all__ = ["Turn", "build_sft", "split_by_image"]
 DATASET_INFO: Final = "dataset_info.json"
 SUFFIXES: Final = ("json", "parquet")
 
-#: How LLaMA-Factory is told to read either file.
+#: How LLaMA-Factory reads both files.
 _LAYOUT: Final = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages", "images": "images"},

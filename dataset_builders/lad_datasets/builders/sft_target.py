@@ -47,7 +47,7 @@ def draw_rows(annotations: Sequence[Annotation], *, rows: int, seed: int) -> set
     """Choose which annotations to keep, by a hash of their id, so that their order does not matter.
 
     Args:
-        annotations: What could be kept.
+        annotations: All usable annotations.
         rows: How many of MVTec AD and VisA; those of other datasets, to which the paper's number does not
             apply, are all kept.
         seed: Of the draw.
@@ -65,13 +65,13 @@ def draw_rows(annotations: Sequence[Annotation], *, rows: int, seed: int) -> set
 def explain(
     annotations: Sequence[Annotation], *, rows: int, findings: Mapping[str, int], summary: Path
 ) -> Target | None:
-    """Say whether the target can be met, and why not.
+    """Explain whether the target can be met, and if not, why.
 
     Args:
-        annotations: What could be kept.
+        annotations: All usable annotations.
         rows: The target.
-        findings: What reading the annotations and images told, counted.
-        summary: What `lad annotate` left beside the annotations, if it did.
+        findings: Counts of the findings about annotations and images.
+        summary: The summary of `lad annotate`, which may be missing.
 
     Returns:
         None where no annotation is of MVTec AD or VisA.

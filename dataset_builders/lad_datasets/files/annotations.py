@@ -22,7 +22,7 @@ DECISIONS: Final = "decisions.jsonl"
 #: The dataset of model replies that people judge blindly; they are never trained on.
 BLIND: Final = "blind"
 
-#: What `lad annotate` leaves beside its annotations: how many, and what became of the rest.
+#: The summary of `lad annotate`: how many annotations, and the outcome of the other requests.
 SUMMARY: Final = "annotate.json"
 
 

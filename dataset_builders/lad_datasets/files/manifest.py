@@ -1,4 +1,4 @@
-"""What lies beside a built file: a manifest for programs, a dataset card for people and the Hub."""
+"""The files next to a built file: a manifest for programs, a dataset card for people and the Hub."""
 
 from __future__ import annotations
 

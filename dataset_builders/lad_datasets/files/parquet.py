@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROW_GROUP_BYTES", "PairWriter", "RowWriter", "path_schema"]
 
-#: Our choice: large beside the cost of a row group's metadata, and small enough that malloc gives the same memory
+#: Our choice: large compared with a row group's metadata, and small enough that malloc gives the same memory
 #: again (32 MiB and more is mapped anew each time, which costs a tenth of the CPU time of a build).
 ROW_GROUP_BYTES: Final = 16 * 1024 * 1024
 

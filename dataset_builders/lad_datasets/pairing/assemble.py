@@ -167,7 +167,7 @@ class Assembler:
             if reference is None:
                 continue
             if same := _sameness(query, sample, loaded, reference):
-                outcome.findings.append(("identical reference", f"{query.pair_id}: passed over {sample.path}, {same}"))
+                outcome.findings.append(("identical reference", f"{query.pair_id}: skipped {sample.path}, {same}"))
                 continue
             yield sample, reference
 

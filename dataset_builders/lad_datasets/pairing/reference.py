@@ -98,7 +98,7 @@ class ReferenceOrder:
             weights = _mix(words ^ np.uint64(key))
         elif query.path in self._looks:
             weights = np.bitwise_count(words ^ self._looks[query.path]).sum(axis=1)
-        else:  # its image could not be decoded, which has been told
+        else:  # its image could not be decoded, which has been reported
             return iter(())
         return iter(np.argsort(weights, kind="stable").tolist())
 

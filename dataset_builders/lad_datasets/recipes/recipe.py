@@ -82,7 +82,7 @@ class Recipe(BaseModel):
             seeded sample), or "none".
         balance: Then reduce the more frequent label of each category to the less frequent one.
         entries: The first that matches an image decides its kind.
-        expected: Queries by ``<dataset>/<category>`` in the full trees, if known: what is missing is told.
+        expected: Queries by ``<dataset>/<category>`` in the full trees, if known; missing ones are reported.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

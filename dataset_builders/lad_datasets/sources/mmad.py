@@ -1,15 +1,15 @@
-"""MMAD: statements about the test images of four datasets, which serve as priors for whoever writes SFT answers.
+"""MMAD: statements about the test images of four datasets, used as priors when SFT answers are written.
 
 Licence: the dataset card says CC BY-NC-SA 4.0; the images are those of their datasets.
 Reference: Jiang et al., "MMAD: A Comprehensive Benchmark for Multimodal Large Language Models in Industrial Anomaly
 Detection", ICLR 2025; https://github.com/jam-cc/MMAD
 
     mmad.json               image key -> image, mask, templates and multiple-choice questions with their right option
-    domain_knowledge.json   dataset -> class -> defect -> what experts say of it
-    <key>.txt               beside a normal image: a caption
+    domain_knowledge.json   dataset -> class -> defect -> a text by experts
+    <key>.txt               next to a normal image: a caption
 
 Keys are ``DS-MVTec/<class>/image/<defect>/NNN.png``, ``VisA/<class>/test/{good,bad}/NNN.JPG``, ``MVTec-LOCO/...`` and
-``GoodsAD/...``. Statements about MVTec LOCO AD are about its test images: they are never handed out for training.
+``GoodsAD/...``. Statements about MVTec LOCO AD are about its test images: they are never returned for training.
 ``read_questions`` gives all four datasets' questions, for evaluation alone. All paths come from a file that anyone may
 have written, so each is refused unless it stays inside the folder.
 """
@@ -123,12 +123,12 @@ class Mmad:
     Attributes:
         entries: By image.
         knowledge: dataset -> class -> defect -> text, dataset by MMAD's own name.
-        passed_over: Entries of MVTec LOCO AD, of other datasets and of broken ones, counted.
+        skipped: Entries of MVTec LOCO AD, of other datasets and of broken ones, counted.
     """
 
     entries: dict[ImageKey, Entry] = field(default_factory=dict)
     knowledge: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def knowledge_of(self, dataset: str, category: str, defect: str) -> str:
         """Return what experts say of a defect, or of the normal product; empty if nothing."""
@@ -170,8 +170,8 @@ def read(root: Path, findings: Findings) -> Mmad:
             _take(found, root, key, value, findings)
     elif not found.knowledge:
         raise DataError("it has neither mmad.json nor domain_knowledge.json", where=root, remedy="Name MMAD's folder")
-    for reason, count in sorted(found.passed_over.items()):
-        findings.add("MMAD", f"{root / 'mmad.json'}: {count} entries passed over: {reason}")
+    for reason, count in sorted(found.skipped.items()):
+        findings.add("MMAD", f"{root / 'mmad.json'}: {count} entries skipped: {reason}")
     return found
 
 
@@ -198,7 +198,7 @@ class Asked:
 
     @property
     def defect(self) -> str:
-        """The folder the image lies in: ``good`` for a normal one."""
+        """The folder of the image: ``good`` for a normal one."""
         return PurePosixPath(self.key).parts[3]
 
 
@@ -306,10 +306,10 @@ def _take(found: Mmad, root: Path, key: str, value: Any, findings: Findings) -> 
     """Add one entry of ``mmad.json``, or count why not."""
     parts = PurePosixPath(key).parts
     if parts[:1] == (REFUSED,):
-        found.passed_over["test images of MVTec LOCO AD, which are for evaluation alone"] += 1
+        found.skipped["test images of MVTec LOCO AD, which are for evaluation alone"] += 1
         return
     if parts[:1] and parts[0] not in DATASETS and ".." not in parts and not key.startswith("/"):
-        found.passed_over[f"images of {parts[0]}"] += 1
+        found.skipped[f"images of {parts[0]}"] += 1
         return
     try:
         entry = _parse_entry(root, key, value)
@@ -356,7 +356,7 @@ def _image_key(key: str) -> ImageKey:
 
 
 def _read_pairs(path: Path, findings: Findings) -> Iterator[tuple[str, Any]]:
-    """Yield key and value of each entry; a key that occurs twice, which JSON readers drop silently, is told."""
+    """Yield key and value of each entry; report a key that occurs twice, which JSON readers drop silently."""
     seen: set[str] = set()
     for raw, value in _read_json(path, object_pairs_hook=_Pairs):
         key = raw.replace("\\", "/")

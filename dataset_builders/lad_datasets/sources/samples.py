@@ -94,7 +94,7 @@ class Tree:
         root: The folder.
         licence: Terms of use.
         samples: In path order, train before test, category by category.
-        notes: What the user should know of the scan: what was passed over and why, one line each.
+        notes: What was skipped and why, one line each.
     """
 
     dataset: str

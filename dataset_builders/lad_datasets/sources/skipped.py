@@ -1,4 +1,4 @@
-"""What lies in a dataset folder and was not taken: nothing is left out without a line that says so."""
+"""Reports of the files in a dataset folder that are not used: none is left out silently."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def note_skipped(category: Path, taken: Collection[Path], *, aside: Collection[s
     """Say what of a category was not taken.
 
     Args:
-        category: Its folder. Files right in it that are no images (a licence, a table) are of no interest.
-        taken: The images that were taken.
+        category: Its folder. Files directly in it that are not images (a licence, a table) are ignored.
+        taken: The images that are used.
         aside: Names of folders in it that the layout has for another purpose.
 
     Returns:
         One line for each folder and reason. It gives names and, where they are many, their number; hidden files and
-        those of file managers are not told of.
+        those of file managers are not reported.
     """
     images = {os.fspath(path) for path in taken}
     notes: list[str] = []

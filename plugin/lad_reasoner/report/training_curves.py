@@ -166,7 +166,7 @@ def write_plots(runs: Sequence[Run], out: Path) -> list[Path]:
 
 
 def draw_overview(runs: Sequence[Run]) -> Figure:
-    """Draw reward, its parts, F1, response length and KL over the steps; what nobody logged is marked n/a."""
+    """Draw reward, its parts, F1, response length and KL over the steps; values that were not logged are n/a."""
     return draw_panels(runs, OVERVIEW)
 
 

@@ -234,7 +234,7 @@ def replace_when_done(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def _open_draft(path: Path) -> tuple[Path, int]:
-    """Open a new file under a name of its own, locked, so that it can be told from one of a killed process."""
+    """Open a new, locked file under a unique name; the lock shows that its process is alive."""
     while True:
         draft = path.with_name(f".lad-{_digest(path)}-{secrets.token_hex(6)}.tmp")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)

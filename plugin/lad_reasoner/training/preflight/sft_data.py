@@ -198,5 +198,5 @@ def _size(image: Any, media: Path) -> tuple[int, int]:
 
 def _find(name: str, media: Path) -> Path:
     """Return an image's path: as it is, or from the media folder, in LLaMA-Factory's order."""
-    beside: Sequence[Path] = (media / name, Path(name))
-    return next((path for path in beside if path.is_file()), Path(name))
+    places: Sequence[Path] = (media / name, Path(name))
+    return next((path for path in places if path.is_file()), Path(name))

@@ -31,7 +31,7 @@ PATIENCE: Final = 240
 #: Seconds in which the head node must take a connection.
 KNOCK: Final = 10
 
-#: Logical CPUs that a trainer reserves beside each GPU (its ResourcePoolManager); with fewer, it waits for ever.
+#: Logical CPUs that a trainer reserves per GPU (its ResourcePoolManager); with fewer, it waits for ever.
 CPUS_PER_GPU: Final[dict[TrainerName, int]] = {"verl": 3, "easyr1": 1}
 
 
@@ -61,7 +61,7 @@ class Node(Look):
     Attributes:
         name: Host name, address and the beginning of Ray's id.
         gpus: What Ray counts there, real or pretended.
-        free_gpus: Those that nobody uses.
+        free_gpus: GPUs that are not in use.
         cpus: Logical CPUs, as Ray counts them.
         fault: Why the node did not answer.
     """

@@ -300,7 +300,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule((f"{_OPTIM}.lr_warmup_ratio", f"{_OPTIM}.lr_warmup_steps"), _warmup),
     _to(f"{_OPTIM}.min_lr_ratio", f"{ACTOR}.optim.min_lr_ratio", by=lambda ratio: ratio or 0.0),
     _choice(f"{_OPTIM}.lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type", constant="constant", cosine="cosine"),
-    # Sharding. EasyR1 loads the actor in fp32 and the reference in bf16 unless told otherwise.
+    # Sharding. EasyR1 loads the actor in fp32 and the reference in bf16 by default.
     _fsdp("actor", ACTOR, "fp32"),
     _fsdp("ref", REF, "bf16"),
     Rule(("worker.actor.model.freeze_vision_tower",), _freeze),
@@ -396,7 +396,7 @@ HARMLESS: Final[Mapping[str, str]] = {
 
 #: Keys of which verl can only do EasyR1's default, each with what to do instead.
 REFUSED: Final[Mapping[str, str]] = {
-    "data.answer_key": "verl reads the gold answer from the column reward_model, which `lad build` writes beside it",
+    "data.answer_key": "verl reads the gold answer from the column reward_model, which `lad build` writes too",
     "data.video_key": "verl is given images only here",
     "data.video_fps": "verl is given images only here",
     "worker.hybrid_engine": "EasyR1 itself knows no other",
