@@ -71,7 +71,7 @@ def test_loco_entries_are_refused_and_counted(tmp_path: Path) -> None:
     keys = [f"MVTec-LOCO/screw_bag/test/good/{i:03d}.png" for i in range(3)]
     found, findings = read(tmp_path, {key: {"conversation": [ASKED]} for key in [*keys, KEY, "GoodsAD/a/b/c/d.png"]})
     assert list(found.entries) == [("mvtec_ad", "bottle", "broken_large", "000")]
-    assert sorted(found.passed_over.values()) == [1, 3]
+    assert sorted(found.skipped.values()) == [1, 3]
     assert any("3 entries" in line and "MVTec LOCO AD" in line for line in findings.lines)
 
 
@@ -91,7 +91,7 @@ def test_loco_entries_are_refused_and_counted(tmp_path: Path) -> None:
 def test_hostile_keys_are_refused(tmp_path: Path, key: str) -> None:
     found, findings = read(tmp_path, {key: {"conversation": [ASKED]}, KEY: {"conversation": [ASKED]}})
     assert len(found.entries) == 1
-    assert findings.counts["refused"] + sum(found.passed_over.values()) == 1
+    assert findings.counts["refused"] + sum(found.skipped.values()) == 1
 
 
 @pytest.mark.parametrize(

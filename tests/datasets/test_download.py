@@ -176,7 +176,7 @@ def test_a_disk_that_fills_up_while_unpacking_costs_no_second_download(
 ) -> None:
     server.body = tar(tree())
     with monkeypatch.context() as patch:
-        patch.setattr(unpack, "_copy", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        patch.setattr(unpack, "copy_bounded", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
         with pytest.raises(DataError, match=r"no space left on device\. Free some space"):
             fetch_set(server, tmp_path / "set")
     assert [path.name for path in tmp_path.iterdir()] == [".set.archive"]

@@ -44,6 +44,7 @@ from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs.prompt_length import read_tokenizer
 from lad_reasoner.pairs.schema import pair_schema
 from lad_reasoner.report.training_curves import last_values, read_runs
+from lad_reasoner.support.chat_reply import read_reply
 from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.openai_client import ChatServer, NoReplyError
@@ -341,7 +342,7 @@ def text_of(folder: Path) -> str:
 
 def read_server_reply(folder: Path) -> None:
     server = ChatServer("http://x/v1", api_key="", timeout=1, tries=1)
-    reply = server._read((folder / "x").read_bytes())
+    reply = read_reply((folder / "x").read_bytes(), server.redact)
     score_reply(reply.text, reply)
 
 

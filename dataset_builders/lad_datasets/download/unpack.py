@@ -14,7 +14,7 @@ from typing import IO, Final
 
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["MAX_FILES", "MAX_RATIO", "move_root", "unpack"]
+__all__ = ["MAX_FILES", "MAX_RATIO", "copy_bounded", "move_root", "unpack"]
 
 #: Bounds of what an archive may hold. Our choice: MMAD, the largest, has about 40,000 files; photos hardly shrink.
 MAX_FILES: Final = 200_000
@@ -44,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> None:
             target = folder / _safe(name, archive)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as file:
-                left -= _copy(source, file, left, archive)
+                left -= copy_bounded(source, file, left, archive)
     except (*_BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _BAD_NAMES:
             raise
@@ -80,7 +80,8 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     return path
 
 
-def _copy(source: IO[bytes], target: IO[bytes], left: int, archive: Path) -> int:
+def copy_bounded(source: IO[bytes], target: IO[bytes], left: int, archive: Path) -> int:
+    """Copy an entry and return its size; it may have at most ``left`` bytes."""
     written = 0
     while chunk := source.read(1 << 20):
         written += len(chunk)
