@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +46,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     for path in paths:
         kind = path.suffix[1:]
         # A fixed salt: by default the ids inside an SVG are random.
-        with replace_when_done(path) as draft, rc_context({"svg.hashsalt": name}):
+        with replace_when_done(path) as draft, rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph ")  # a character that the font lacks is a box
             figure.savefig(draft, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {})
     return paths
