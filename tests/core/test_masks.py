@@ -108,3 +108,12 @@ def test_without_its_photo_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     area = read_area([tmp_path / "part/ground_truth/dent/0_mask.png"], photo)
     assert area is not None
     assert area.shape == (HEIGHT, WIDTH)
+
+
+def test_an_anomalous_query_with_a_blank_mask_is_left_out(tmp_path: Path, caplog) -> None:
+    """Without a box it would count as normal: the reward would pay for stating none."""
+    rotated(tmp_path / "own", 1)
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "own/part/ground_truth/dent/0_mask.png")
+    build_grpo({"folder": tmp_path / "own"}, tmp_path / "pairs.parquet", Options(masks=tmp_path / "own"), recipe="all")
+    assert [pair.truth.gold.label for pair in iter_pairs(tmp_path / "pairs.parquet")] == ["no"]
+    assert "dent/0.jpg: its mask marks nothing" in caplog.text

@@ -132,9 +132,8 @@ class Assembler:
         ]
         if self._masks is not None:
             boxes = self._boxes(self._masks, query)
-            if boxes is None:
-                reason = "a photo rotated by EXIF, whose mask may be rotated or not. Save the photo upright"
-                return Outcome(findings=[*outcome.findings, ("left out", f"{query.pair_id}: {reason}")])
+            if isinstance(boxes, str):
+                return Outcome(findings=[*outcome.findings, ("left out", f"{query.pair_id}: {boxes}")])
             size = image_size(loaded.data, query.pair_id)
             outcome.pairs = [replace(pair, boxes=boxes, size=size) for pair in outcome.pairs]
         if query.choices:
@@ -154,12 +153,14 @@ class Assembler:
         return ""
 
     @staticmethod
-    def _boxes(masks: Path, query: Query) -> tuple[Box, ...] | None:
-        """Return the right boxes of a query; None if its mask's rotation is not known."""
+    def _boxes(masks: Path, query: Query) -> tuple[Box, ...] | str:
+        """Return the right boxes of a query, or why they are not known: none at all would mean a normal query."""
         if query.sample.label == NORMAL:
             return ()
         area = read_area(mask_files(masks, query.sample.path), query.tree.file(query.sample))
-        return None if area is None else mask_boxes(area)
+        if area is None:
+            return "a photo rotated by EXIF, whose mask may be rotated or not. Save the photo upright"
+        return mask_boxes(area) or "its mask marks nothing"
 
     def _iter_references(self, query: Query, loaded: Loaded, outcome: Outcome) -> Iterator[tuple[Sample, Loaded]]:
         for sample in query.order.iter_candidates(query.sample):
