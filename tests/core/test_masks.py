@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lad_datasets.builders.options import Options
 from lad_reasoner.pairs.masks import mask_boxes, query_area, read_area
 from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.report.pictures import FolderStore, draw_pictures
+from lad_reasoner.support.errors import DataError
 
 WIDTH, HEIGHT = 60, 40
 SPOT = (slice(2, 8), slice(30, 50))  # rows and columns, as stored
@@ -117,3 +119,13 @@ def test_an_anomalous_query_with_a_blank_mask_is_left_out(tmp_path: Path, caplog
     build_grpo({"folder": tmp_path / "own"}, tmp_path / "pairs.parquet", Options(masks=tmp_path / "own"), recipe="all")
     assert [pair.truth.gold.label for pair in iter_pairs(tmp_path / "pairs.parquet")] == ["no"]
     assert "dent/0.jpg: its mask marks nothing" in caplog.text
+
+
+def test_a_corrupt_mask_ends_the_build_with_its_name_or_is_skipped(tmp_path: Path) -> None:
+    rotated(tmp_path / "own", 1)
+    (tmp_path / "own/part/ground_truth/dent/0_mask.png").write_bytes(b"no image")
+    options, data = Options(masks=tmp_path / "own"), tmp_path / "pairs.parquet"
+    with pytest.raises(DataError, match=r"0_mask\.png|unreadable"):
+        build_grpo({"folder": tmp_path / "own"}, data, options, recipe="all")
+    build_grpo({"folder": tmp_path / "own"}, data, replace(options, skip_bad=True), recipe="all")
+    assert [pair.truth.gold.label for pair in iter_pairs(data)] == ["no"]

@@ -131,7 +131,10 @@ class Assembler:
             for vote in range(self._votes)
         ]
         if self._masks is not None:
-            boxes = self._boxes(self._masks, query)
+            try:
+                boxes = self._boxes(self._masks, query)
+            except DataError as fault:
+                return Outcome(findings=[*outcome.findings, (UNREADABLE, str(fault))])
             if isinstance(boxes, str):
                 return Outcome(findings=[*outcome.findings, ("left out", f"{query.pair_id}: {boxes}")])
             size = image_size(loaded.data, query.pair_id)
