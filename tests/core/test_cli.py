@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import typer
 
 from lad_reasoner.commands.lad import build_app, run_app, run_words
 from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_rehearsal.demo import run
 
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "ray", "verl", "sklearn", "matplotlib", "numpy")
 
@@ -56,7 +58,7 @@ def test_an_error_is_one_line(capsys) -> None:
 
 
 def test_the_demo_names_the_extra_of_a_missing_package_before_it_starts(capsys, monkeypatch, tmp_path) -> None:
-    monkeypatch.setitem(sys.modules, "llamafactory", None)
+    monkeypatch.setattr(run, "installed_version", lambda name: None if name == "llamafactory" else version(name))
     assert run_app(lambda: build_app()(["demo", "--out", str(tmp_path / "demo")]), debug=False) == 2
     assert "llamafactory" in (said := capsys.readouterr().err)
     assert said.endswith("In the checkout, run: pip install '.[cpu]'.\n")
