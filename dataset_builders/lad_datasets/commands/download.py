@@ -42,19 +42,21 @@ def download_command(
     """
     from lad_datasets.download.datasets import DATASETS
     from lad_datasets.download.download import download
+    from lad_reasoner.support.console import echo
     from lad_reasoner.support.errors import UsageError
 
     dataset = DATASETS[name.value]
-    typer.echo(f"{dataset.title}, {dataset.gigabytes} GB: {dataset.page}", err=True)
+    echo(f"{dataset.title}, {dataset.gigabytes} GB: {dataset.page}", err=True)
     use = "also for commercial use" if dataset.licence.commercial else "not for commercial use"
-    typer.echo(f"Licence: {dataset.licence.name}, {use}: {dataset.licence.url}", err=True)
+    echo(f"Licence: {dataset.licence.name}, {use}: {dataset.licence.url}", err=True)
     if not (sha256 or dataset.sha256):
-        typer.echo("No source states a checksum of this archive: only its length is verified.", err=True)
+        echo("No source states a checksum of this archive: only its length is verified.", err=True)
     if not yes:
-        typer.echo("Do you accept the licence? [y/N] ", nl=False, err=True)
+        sys.stderr.write("Do you accept the licence? [y/N] ")
+        sys.stderr.flush()
         answer = sys.stdin.readline() if sys.stdin else ""  # None where the caller closed it
         if answer.strip().lower() not in {"y", "yes"}:
             raise UsageError("the licence was not accepted", remedy="Answer y, or pass --yes")
     download(dataset, out, url=url, sha256=sha256)
-    typer.echo(out)
-    typer.echo(f"Next: {dataset.used_by} {out}", err=True)
+    echo(out)
+    echo(f"Next: {dataset.used_by} {out}", err=True)

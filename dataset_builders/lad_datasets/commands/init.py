@@ -37,10 +37,11 @@ def init_command(
     """
     from lad_datasets.project.project import create_project
     from lad_datasets.sources.folder_names import FolderNames
+    from lad_reasoner.support.console import echo
 
     names = FolderNames(normal or (), defect or ())
     project = create_project(photos, out, evaluation=evaluation, seed=seed, names=names)
     for part, counts in project.counts.items():
-        typer.echo(f"{part}\t{counts['no']} normal and {counts['yes']} anomalous test images", err=True)
-    typer.echo(f"{project.plan}: the next commands", err=True)
-    typer.echo(project.plan)
+        echo(f"{part}\t{counts['no']} normal and {counts['yes']} anomalous test images", err=True)
+    echo(f"{project.plan}: the next commands", err=True)
+    echo(project.plan)
