@@ -120,7 +120,14 @@ def test_an_image_is_its_bytes_or_the_file_at_its_path(tmp_path) -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path) -> None:
     row = dict.fromkeys(pair_schema().names, "x")
-    row |= {"label": "no", "problem": "<image><image>", "prompt": [], "reward_model": None, "extra_info": None}
+    row |= {
+        "label": "no",
+        "answer": "no",
+        "problem": "<image><image>",
+        "prompt": [],
+        "reward_model": None,
+        "extra_info": None,
+    }
     path = tmp_path / "big.parquet"
     with pq.ParquetWriter(path, pair_schema(), compression="none") as writer:
         for index in range(40):
