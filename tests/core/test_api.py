@@ -170,7 +170,7 @@ MISUSES = [
     (lambda: api.ask(None, "a.png", "b.png"), TypeError, "of type NoneType; load one with load_backend"),
     (lambda: api.load_backend("m", "tgi"), UsageError, "there is no backend 'tgi'. Use transformers, openai, vllm"),
     (lambda: api.load_backend(3), TypeError, "of type int, not BackendOptions or the name of a model"),
-    (lambda: api.score(3), TypeError, "not int"),
+    (lambda: api.score(3), TypeError, "not '?int"),
     (lambda: api.score_responses([], protocol="papr"), UsageError, "'papr' is not a protocol. Use paper or all"),
     (lambda: lad_reasoner.parse(None), TypeError, "a response is text, not NoneType"),
     (lambda: lad_reasoner.parse(b"x"), TypeError, "a response is text, not bytes"),

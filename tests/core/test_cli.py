@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 
 import pytest
 import typer
@@ -58,7 +57,8 @@ def test_an_error_is_one_line(capsys) -> None:
 
 
 def test_the_demo_names_the_extra_of_a_missing_package_before_it_starts(capsys, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(run, "installed_version", lambda name: None if name == "llamafactory" else version(name))
+    installed = run.installed_version
+    monkeypatch.setattr(run, "installed_version", lambda name: None if name == "llamafactory" else installed(name))
     assert run_app(lambda: build_app()(["demo", "--out", str(tmp_path / "demo")]), debug=False) == 2
     assert "llamafactory" in (said := capsys.readouterr().err)
     assert said.endswith("In the checkout, run: pip install '.[cpu]'.\n")
