@@ -12,9 +12,9 @@ from lad_reasoner.inference.predictions import Prediction
 from lad_reasoner.pairs.frames import SEEN_PIXELS, Frame
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.errors import UsageError
-from lad_reasoner.task.classes import class_label, read_class
+from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.gold import CLASSES
-from lad_reasoner.task.response import answer_text, parse
+from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = [
@@ -168,8 +168,7 @@ def join(
 def _judge(truth: Truth, replies: tuple[ScoredReply, ...]) -> JudgedPair:
     """Join replies with a truth, which tells in what form they answer."""
     if truth.gold.answers == CLASSES:
-        answers = (class_label(read_class(answer_text(reply.response))) for reply in replies)
-        replies = tuple(replace(reply, answer=answer) for reply, answer in zip(replies, answers, strict=True))
+        replies = tuple(replace(reply, answer=read_response(reply.response, truth.gold).answer) for reply in replies)
     return JudgedPair(truth, replies)
 
 
