@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from lad_reasoner.evaluation.outcomes import System
+from lad_reasoner.evaluation.statistics import kappa
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.openai_client import ChatServer, NoReplyError
 from lad_reasoner.support.progress import report
@@ -163,12 +164,9 @@ async def _ask_all(
 
 
 def _count(cases: Sequence[_Case], verdicts: Sequence[tuple[bool | None, bool | None]]) -> Judgement:
-    from sklearn.metrics import cohen_kappa_score
-
     read = [(case, both) for case, both in zip(cases, verdicts, strict=False) if None not in both]
-    pairs = [(both[0], case.extractor) for case, both in read if both[0] == both[1]]
+    pairs = [(bool(both[0]), case.extractor) for case, both in read if both[0] == both[1]]
     said, extractor = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    varied = len(set(said)) == len(set(extractor)) == 2
     return Judgement(
         asked=len(cases),
         unread=len(cases) - len(read),
@@ -176,9 +174,9 @@ def _count(cases: Sequence[_Case], verdicts: Sequence[tuple[bool | None, bool | 
         yes=_share(said),
         extractor_yes=_share(extractor),
         agreement=_share([a == b for a, b in pairs]),
-        kappa=float(cohen_kappa_score(said, extractor)) if varied else None,
+        kappa=kappa(said, extractor),
     )
 
 
-def _share(values: Sequence[bool | None]) -> float | None:
-    return sum(map(bool, values)) / len(values) if values else None
+def _share(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

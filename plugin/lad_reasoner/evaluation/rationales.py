@@ -17,7 +17,7 @@ import numpy as np
 
 from lad_reasoner.evaluation.outcomes import JudgedPair, Query, ScoredReply, System, query_of
 from lad_reasoner.evaluation.places import anomaly_centre, check_places
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, kappa, proportion, resample_counts
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.confusion import Floats
 from lad_reasoner.support.errors import DataError
@@ -262,12 +262,10 @@ def score_rationales(
 
 
 def _kappa(readings: Sequence[_Reading]) -> float | None:
-    from sklearn.metrics import cohen_kappa_score
-
     answered = [reading for reading in readings if reading.reply.answer is not None]
     asserted = [bool(reading.sentences) for reading in answered]
     said = [reading.reply.answer == ANOMALOUS for reading in answered]
-    return float(cohen_kappa_score(asserted, said)) if len(set(asserted)) == len(set(said)) == 2 else None
+    return kappa(asserted, said)
 
 
 def _constant(known: Sequence[_Reading]) -> Baseline:

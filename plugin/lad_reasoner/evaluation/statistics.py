@@ -22,6 +22,7 @@ __all__ = [
     "exact_interval",
     "holm",
     "interval",
+    "kappa",
     "mcnemar",
     "proportion",
     "resample_counts",
@@ -177,6 +178,18 @@ def exact_interval(trials: float, *, right: bool) -> tuple[float, float]:
     """
     bound = ((1 - LEVEL) / 2) ** (1 / trials)
     return (bound, 1.0) if right else (0.0, 1 - bound)
+
+
+def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
+    """Return Cohen's kappa of two judgements of the same cases; None if either is constant.
+
+    Example:
+        >>> kappa([True, True, False, False], [True, True, False, True]), kappa([True], [True])
+        (0.5, None)
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    return float(cohen_kappa_score(first, second)) if len(set(first)) == len(set(second)) == 2 else None
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
