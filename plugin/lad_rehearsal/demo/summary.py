@@ -13,8 +13,9 @@ from rich import box
 from rich.table import Table
 
 from lad_reasoner.evaluation.compare import compare_systems
+from lad_reasoner.evaluation.outcomes import System
 from lad_reasoner.evaluation.rationales import FIGURES, score_rationales
-from lad_reasoner.evaluation.score import RunScore, read_system, score_run
+from lad_reasoner.evaluation.score import RunScore, read_system, score_run, score_system
 from lad_reasoner.evaluation.statistics import Estimate
 from lad_reasoner.evaluation.table import with_interval
 from lad_reasoner.support.packages import installed_version
@@ -44,9 +45,10 @@ COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("grpo", "sft-grpo"), 
 
 def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
     """Return all measurements as plain JSON values."""
+    systems = {name: read_system(chain.predictions(name), chain.loco, "paper") for name in VARIANTS}
     return {
-        "variants": {name: _variant(chain, name) for name in VARIANTS},
-        "differences": [_difference(chain, first, second) for first, second in COMPARED],
+        "variants": {name: _variant(chain, name, systems[name]) for name in VARIANTS},
+        "differences": [_difference(systems, first, second) for first, second in COMPARED],
         "grpo": {name: _grpo(chain, name) for name in ("grpo", "sft-grpo")},
         "stages": [
             {
@@ -70,9 +72,9 @@ def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
     }
 
 
-def _variant(chain: Chain, name: str) -> dict[str, Any]:
-    greedy = score_run(chain.predictions(name), chain.loco, name=VARIANTS[name])
-    reasoning = score_rationales(read_system(chain.predictions(name), chain.loco, "paper"))
+def _variant(chain: Chain, name: str, system: System) -> dict[str, Any]:
+    greedy = score_system(system, "paper")
+    reasoning = score_rationales(system)
     sampled = score_run(chain.predictions(name, sampled=True), chain.loco, name=VARIANTS[name])
     return {
         "name": VARIANTS[name],
@@ -102,10 +104,9 @@ def _estimate(estimate: Estimate) -> dict[str, float | None]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def _difference(chain: Chain, first: str, second: str) -> dict[str, Any]:
+def _difference(systems: Mapping[str, System], first: str, second: str) -> dict[str, Any]:
     """Return the difference in greedy accuracy between the second and the first variant on the same pairs."""
-    later, earlier = (read_system(chain.predictions(name), chain.loco, "paper") for name in (second, first))
-    (comparison,) = compare_systems([later, earlier])
+    (comparison,) = compare_systems([systems[second], systems[first]])
     return {
         "from": first,
         "to": second,
