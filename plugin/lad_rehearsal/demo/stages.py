@@ -24,6 +24,8 @@ __all__ = ["Stage", "StageRecord", "read_record", "run_stages"]
 
 #: Seconds between two status lines of a running stage if stderr is not a terminal.
 QUIET_INTERVAL = 20.0
+#: The same on a terminal. Counting reads folders and files, while the stage needs the processor.
+SHOWN_INTERVAL = 1.0
 #: Seconds that a stage has to end its own processes.
 GRACE = 30.0
 
@@ -148,13 +150,14 @@ def _run_stage(stage: Stage, folder: Path, console: Console, prefix: str) -> Sta
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], console: Console, title: str, timer: Timer) -> None:
     """Wait until every command has ended or one has failed; show the progress meanwhile."""
+    interval = SHOWN_INTERVAL if console.is_terminal else QUIET_INTERVAL
     shown = time.monotonic()
     with console.status(title) as status:
         while any(process.poll() is None for process in processes):
             if any(process.poll() for process in processes):
                 return
             time.sleep(0.2)
-            if not console.is_terminal and time.monotonic() - shown < QUIET_INTERVAL:
+            if time.monotonic() - shown < interval:
                 continue
             shown = time.monotonic()
             if console.is_terminal:
