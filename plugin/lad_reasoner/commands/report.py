@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from lad_reasoner.commands.systems import require_masks
 from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import UsageError
 
@@ -61,8 +62,7 @@ def report_command(
 
     Example: lad report base.jsonl grpo.jsonl --masks mvtec_loco --out report
     """
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
+    require_masks(masks)
     runs = [_training(text) for text in training or ()]
 
     from lad_reasoner.api import write_report

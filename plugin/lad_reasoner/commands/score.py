@@ -18,6 +18,7 @@ from lad_reasoner.commands.systems import (
     Threshold,
     note_ids,
     read_systems,
+    require_masks,
 )
 from lad_reasoner.support.console import echo, print_all, print_json
 from lad_reasoner.support.errors import UsageError, install_hint
@@ -94,6 +95,9 @@ def score_command(
 
     if (again or judge) and not rationales:
         raise UsageError(f"{'--again' if again else '--judge'} needs --rationales")
+    if judge and not judge_model:
+        raise UsageError("--judge needs --judge-model, the judge's name on the server")
+    require_masks(masks)
     systems = read_systems(predictions or [], external or [], data, protocol, threshold or [])
     systems = _add_again(systems, predictions or [], again or [])
     if not systems:
@@ -102,8 +106,6 @@ def score_command(
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
     reasons = _score_reasons(systems, masks, resamples=resamples, seed=seed) if rationales else []
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
     classes = _score_classes(systems, resamples=resamples, seed=seed)
     boxes = _score_boxes(systems, masks, resamples=resamples, seed=seed)
     judges = _ask_judge(systems, judge, judge_model, judge_limit, seed=seed) if rationales else []
@@ -150,10 +152,8 @@ def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequen
 def _ask_judge(
     systems: Sequence[System], url: str | None, model: str | None, limit: int, *, seed: int
 ) -> list[JudgeScore]:
-    if url is None:
+    if not (url and model):
         return []
-    if not model:
-        raise UsageError("--judge needs --judge-model, the judge's name on the server")
     try:
         from lad_reasoner.evaluation.judge import judge
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What `lad score` and `lad compare` share: their options, how they read systems, and how they print."""
+"""What the verbs on predictions share: their options, how they read systems, and how they print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lad_reasoner.support.visible import visible
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.outcomes import System
 
-__all__ = ["note_ids", "read_systems"]
+__all__ = ["note_ids", "read_systems", "require_masks"]
 
 Predictions = Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")]
 External = Annotated[
@@ -33,6 +33,12 @@ Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: the 
 Resamples = Annotated[int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def require_masks(masks: Path | None) -> None:
+    """Raise if a root of masks is given and absent, before any work."""
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"there is no folder {masks}", where="--masks", remedy="Give the dataset's root")
 
 
 def read_systems(
