@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from lad_reasoner.inference.predictions import RunKey, Sampling
 from lad_reasoner.pairs.schema import Choice, Image, Pair, pair_schema
 
-__all__ = ["image", "make_pair", "png_of_squares", "write_pairs", "write_rows"]
+__all__ = ["image", "make_pair", "make_run_key", "png_of_squares", "write_pairs", "write_rows"]
 
 
 def png_of_squares(
@@ -55,6 +56,13 @@ def make_pair(
         query=query,
         choice=choice,
     )
+
+
+def make_run_key(data_sha256: str, **changes: Any) -> RunKey:
+    """Return the key of a greedy run of a model "m" on some data."""
+    sampling = Sampling(temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None)
+    fields = {"model": "m", "model_digest": None, "backend": "transformers", "dtype": None, "prompt_sha256": "p"}
+    return RunKey(**(fields | {"data_sha256": data_sha256, "sampling": sampling} | changes))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], **options: Any) -> Path:

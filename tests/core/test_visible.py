@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pair_files import image, make_pair, write_pairs
+from tests.pair_files import image, make_pair, make_run_key, write_pairs
 
 from lad_reasoner.commands.lad import main
-from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, Sampling
+from lad_reasoner.inference.predictions import Prediction, PredictionStore
 from lad_reasoner.pairs.reader import data_sha256
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings, warning
@@ -72,16 +72,7 @@ def write_hostile_run(folder: Path) -> tuple[Path, Path]:
         for kind in ("good", "logical")
     ]
     data = write_pairs(folder / f"{HOSTILE}.parquet", pairs)
-    sampling = Sampling(temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None)
-    key = RunKey(
-        model="m",
-        model_digest=None,
-        backend="openai",
-        dtype=None,
-        prompt_sha256="p",
-        data_sha256=data_sha256(data),
-        sampling=sampling,
-    )
+    key = make_run_key(data_sha256(data), backend="openai")
     out = folder / f"{HOSTILE}.jsonl"
     with PredictionStore(out, key) as store:
         for pair in pairs:

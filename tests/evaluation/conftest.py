@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from tests.pair_files import make_pair, write_pairs
+from tests.pair_files import make_pair, make_run_key, write_pairs
 
 from lad_reasoner.pairs.schema import Image, Pair
 from lad_reasoner.support.confusion import Confusion
@@ -38,7 +38,7 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         data, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.jsonl"
         pairs = [_pair(category, kind, number) for number, (category, kind, _, _) in enumerate(rows)]
         write_pairs(data, pairs)
-        key = _key(name, data_sha256(data))
+        key = make_run_key(data_sha256(data), model=name)
         with PredictionStore(out, key) as store:
             for pair, (_, _, _, text) in zip(pairs, rows, strict=True):
                 store.append(Prediction(**dict(key), pair_id=pair.pair_id, response=text))
@@ -50,18 +50,3 @@ def write_run(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 def _pair(category: str, kind: str, number: int) -> Pair:
     picture = Image(data=b"", path=f"{category}/{kind}/{number}.png", sha256="")
     return make_pair(category, kind, [picture], picture, defect=f"{kind}_defect")
-
-
-def _key(model: str, digest: str):
-    from lad_reasoner.inference.predictions import RunKey, Sampling
-
-    sampling = Sampling(temperature=0, max_new_tokens=64, seed=0, structured=False, min_pixels=None, max_pixels=None)
-    return RunKey(
-        model=model,
-        model_digest=None,
-        backend="transformers",
-        dtype=None,
-        prompt_sha256="p",
-        data_sha256=digest,
-        sampling=sampling,
-    )

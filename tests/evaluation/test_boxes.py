@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.evaluation.conftest import _key
+from tests.pair_files import make_run_key
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.inference.predict import default_template
@@ -46,7 +46,7 @@ def made(tmp_path_factory) -> tuple[Path, Path, dict[str, np.ndarray], dict[str,
     data, out = folder / "boxes.parquet", folder / "model.jsonl"
     run("build", "grpo", "--folder", root, "--boxes", root, "--out", data)
     said: dict[str, tuple[int, ...] | None] = {}
-    key = _key("Qwen2.5-VL-3B", data_sha256(data))
+    key = make_run_key(data_sha256(data), model="Qwen2.5-VL-3B")
     with PredictionStore(out, key) as store:
         for truth in read_truths(data):
             box = None

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
-from tests.evaluation.conftest import _key
-from tests.pair_files import image, png_of_squares, write_rows
+from tests.pair_files import image, make_run_key, png_of_squares, write_rows
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.classes import UNREAD, score_classes
@@ -49,7 +48,7 @@ def truth_and_replies(tmp_path_factory) -> tuple[Path, Path, list[str], list[str
     data, out = folder / "data.parquet", folder / "model.jsonl"
     pairs = [pair(number, defect) for number, defect in enumerate(defects)]
     write_rows(data, [each.to_row() for each in pairs])
-    key = _key("model", data_sha256(data))
+    key = make_run_key(data_sha256(data), model="model")
     with PredictionStore(out, key) as store:
         for each, words in zip(pairs, said, strict=True):
             text = f"<think> compared </think><answer> {words} </answer>"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pair_files import write_pairs
+from tests.pair_files import make_run_key, write_pairs
 
 from lad_reasoner.commands.lad import main
 from lad_reasoner.evaluation.mmad import DETECTION, TYPES, read_letter, score_choices
@@ -66,7 +66,7 @@ def write_answers(tmp_path: Path) -> Callable[[Iterable[Asked]], tuple[Path, Pat
 
     def write(asked: Iterable[Asked], *, samples: int = 1) -> tuple[Path, Path]:
 
-        from lad_reasoner.inference.predictions import Prediction, PredictionStore, RunKey, Sampling
+        from lad_reasoner.inference.predictions import Prediction, PredictionStore
         from lad_reasoner.pairs.reader import data_sha256
 
         questions = list(asked)
@@ -74,18 +74,7 @@ def write_answers(tmp_path: Path) -> Callable[[Iterable[Asked]], tuple[Path, Pat
         data, out = tmp_path / "mmad.parquet", tmp_path / "model.jsonl"
         out.unlink(missing_ok=True)
         write_pairs(data, pairs)
-        sampling = Sampling(
-            temperature=0, max_new_tokens=8, seed=0, structured=False, min_pixels=None, max_pixels=None
-        )
-        key = RunKey(
-            model="m",
-            model_digest=None,
-            backend="transformers",
-            dtype=None,
-            prompt_sha256="p",
-            data_sha256=data_sha256(data),
-            sampling=sampling,
-        )
+        key = make_run_key(data_sha256(data))
         with PredictionStore(out, key) as store:
             for pair, question in zip(pairs, questions, strict=True):
                 for sample in range(samples):
