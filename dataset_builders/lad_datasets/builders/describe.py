@@ -143,10 +143,8 @@ def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings
         labels = {"the whole file": every}
     for where, found in labels.items():
         if len(found) == 1:
-            findings.add(
-                "one label",
-                f"{where}: every answer is {(answer := found.pop())!r}, so always answering {answer!r} is right",
-            )
+            (answer,) = found
+            findings.add("one label", f"{where}: every answer is {answer!r}, so always answering {answer!r} is right")
     totals: Counter[str] = Counter()
     for (*_, label), rows in counts.items():
         totals[label] += rows
