@@ -87,10 +87,10 @@ def draw_pairs(folder: Path) -> Path:
     return pairs
 
 
-def measure_ours(pairs: Path, folder: Path, steps: int) -> Measured:
-    """Train by the `easyr1` command."""
-    run = folder / "run"
+def config_words(pairs: Path, run: Path, steps: int) -> list[str]:
+    """Return the config of a measured run as words of the `easyr1` command."""
     words = {
+        "config": REPOSITORY / "examples/demo/grpo.yaml",
         "data.train_files": pairs,
         "data.val_files": pairs,
         "data.rollout_batch_size": PROMPTS,
@@ -101,27 +101,33 @@ def measure_ours(pairs: Path, folder: Path, steps: int) -> Measured:
         "trainer.save_freq": -1,
         "trainer.save_checkpoint_path": run,
     }
-    command = [
-        sys.executable,
-        "-m",
-        "lad_reasoner.commands.easyr1",
-        f"config={REPOSITORY / 'examples/demo/grpo.yaml'}",
-    ]
+    return [f"{key}={value}" for key, value in words.items()]
+
+
+def read_steps(attempt: Path) -> tuple[list[dict[str, float]], list[float]]:
+    """Return verl's metrics of each step of an attempt, and its seconds without saving."""
+    rows = [json.loads(line)["data"] for line in (attempt / "verl.jsonl").read_text().splitlines()]
+    return rows, [row["timing_s/step"] - row.get("timing_s/save_checkpoint", 0) for row in rows]
+
+
+def measure_ours(pairs: Path, folder: Path, steps: int) -> Measured:
+    """Train by the `easyr1` command."""
+    run = folder / "run"
+    attempt = run / "attempts" / "001"
     began = time.time()
     process = subprocess.Popen(
-        [*command, *(f"{key}={value}" for key, value in words.items())],
+        [sys.executable, "-m", "lad_reasoner.commands.easyr1", *config_words(pairs, run, steps)],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    seen = dict(watch(run / "attempts" / "001" / "trainer.log", process, began))
+    seen = dict(watch(attempt / "trainer.log", process, began))
     if process.wait():
         assert process.stderr is not None
         raise SystemExit(f"easyr1 failed: {process.stderr.read()[-2000:]}")
-    rows = [json.loads(line)["data"] for line in (run / "attempts" / "001" / "verl.jsonl").read_text().splitlines()]
+    rows, took = read_steps(attempt)
     lengths = [row["response_length/mean"] for row in rows]
-    took = [row["timing_s/step"] - row.get("timing_s/save_checkpoint", 0) for row in rows]
     later = rows[1:]
     parts = {
         name: statistics.mean(row.get(f"timing_s/{part}", 0) for row in later)

@@ -8,7 +8,6 @@ seconds per step (median, without the first), seconds from the command to the fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
-from bench_grpo import PROMPTS, REPOSITORY, draw_pairs, watch
+from bench_grpo import config_words, draw_pairs, read_steps, watch
 
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
@@ -27,7 +26,6 @@ from lad_reasoner.training.run.plan import build_command, next_attempt
 from lad_reasoner.training.run.start import run_attempt
 from lad_reasoner.training.runtimes import RolloutEngine
 from lad_rehearsal.demo.memory import PeakMemory
-from lad_rehearsal.demo.tiny import BASE
 from lad_rehearsal.verl_cpu.runtime import cpu_environment
 
 
@@ -42,20 +40,8 @@ class Measured:
 
 def measure(engine: RolloutEngine, pairs: Path, folder: Path, steps: int) -> Measured:
     """Train, sampling with vLLM or with the project's own rollout ("transformers")."""
-    words = {
-        "data.train_files": pairs,
-        "data.val_files": pairs,
-        "data.rollout_batch_size": PROMPTS,
-        "worker.actor.global_batch_size": PROMPTS,
-        "worker.rollout.temperature": 1.0,
-        "worker.actor.model.model_path": BASE,
-        "trainer.max_steps": steps,
-        "trainer.save_freq": -1,
-        "trainer.save_checkpoint_path": folder / engine,
-    }
     keys, trainer = read_snapshot(), require_trainer()
-    example = f"config={REPOSITORY / 'examples/demo/grpo.yaml'}"
-    config = load_config([example, *(f"{key}={value}" for key, value in words.items())], keys)
+    config = load_config(config_words(pairs, folder / engine, steps), keys)
     attempt = next_attempt(config.run_dir)
     command = build_command(config, trainer, keys, attempt, gpu=False, engine=engine)
     began, ended, seen = time.time(), threading.Event(), dict[str, float]()
@@ -78,8 +64,7 @@ def measure(engine: RolloutEngine, pairs: Path, folder: Path, steps: int) -> Mea
         watcher.join()
     if code:
         raise SystemExit(f"{engine}: exit code {code}: {(attempt / 'trainer.log').read_text()[-2000:]}")
-    rows = [json.loads(line)["data"] for line in (attempt / "verl.jsonl").read_text().splitlines()]
-    took = [row["timing_s/step"] - row.get("timing_s/save_checkpoint", 0) for row in rows]
+    _, took = read_steps(attempt)
     return Measured(median(took[1:]), list(seen.values())[-1], memory.bytes / 1e9)
 
 
