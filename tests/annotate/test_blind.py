@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
-from tests.evaluation.conftest import _key
-from tests.pair_files import image, make_pair, png_of_squares, write_pairs
+from tests.pair_files import image, make_pair, make_run_key, png_of_squares, write_pairs
 
 from lad_datasets.annotate import blind as writer
 from lad_reasoner.commands.lad import main
@@ -33,7 +32,7 @@ def predicted(tmp_path: Path) -> tuple[Path, Path]:
         )
         pairs.append(make_pair("pushpins", kind, [reference], query, defect="missing_pushpin"))
     data, out = write_pairs(tmp_path / "loco.parquet", pairs), tmp_path / "secretmodel.jsonl"
-    key = _key("secretmodel", data_sha256(data))
+    key = make_run_key(data_sha256(data), model="secretmodel")
     with PredictionStore(out, key) as store:
         for number, pair in enumerate(pairs):
             text = f"<think> {TEXTS[number % 5]} </think><answer> yes </answer>" if number else "yes"
