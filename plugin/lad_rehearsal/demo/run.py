@@ -49,7 +49,7 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
         "SFT and GRPO of a tiny model on synthetic images, with LLaMA-Factory and verl, and the answers of",
         f"four variants: {', '.join(VARIANTS.values())}.",
         f"{len(stages)} stages, about {expected} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
-        "The KL penalty is in the loss; in the reward, as in the paper, GRPO teaches this model nothing.",
+        "The KL penalty is in the loss, not in the reward as in the paper; docs/demo.md explains why.",
         "Ctrl-C stops; the same command continues.",
     ):
         console.print(line, soft_wrap=True)
