@@ -42,7 +42,7 @@ demo: $(STAMP) ## Run the whole chain on the CPU with the embedded tiny model, i
 
 test: $(STAMP) ## Run every test, on two workers: first the fast ones, then the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 5
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
 
 test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
 	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
