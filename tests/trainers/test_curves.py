@@ -99,6 +99,19 @@ def test_the_panels_show_what_was_logged(tmp_path):
     assert [text.get_text() for text in figure.legends[0].texts] == ["run", "validation"]
 
 
+@pytest.mark.parametrize(
+    ("values", "from_zero"),
+    [((0.0, 0.0), True), ((0.3, 1.0), True), ((0.8, 1.0), False), ((-0.1, 0.5), False)],
+)
+def test_a_panel_starts_at_zero_where_that_hides_little(values, from_zero):
+    rows = [{"step": float(step), "reward": value} for step, value in enumerate(values, 1)]
+    panels = {axes.get_title(loc="left"): axes for axes in draw_overview([Run("run", Path(), rows)]).axes}
+    axes = panels["mean reward"]
+    low, high = axes.get_ylim()
+    assert (low == pytest.approx(-0.02 * high)) == from_zero
+    assert high > max(values)
+
+
 def test_figure_5_has_a_line_a_run(tmp_path):
     runs = read_runs(
         [f"without SFT={easyr1_run(tmp_path / 'a')}", f"with SFT={easyr1_run(tmp_path / 'b', length=80.0)}"]

@@ -19,7 +19,7 @@ from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.page import PlottedFigure, ReportPictures
-from lad_reasoner.report.plotting import ACCENT, GREY, WRONG, finish_axes, mark_cut, save_figure
+from lad_reasoner.report.plotting import ACCENT, DOUBT, GREY, WRONG, finish_axes, mark_cut, save_figure
 from lad_reasoner.report.sft_samples import read_sft_samples
 from lad_reasoner.report.training_curves import Run
 from lad_reasoner.report.training_curves import draw_lengths as plot_lengths
@@ -286,14 +286,14 @@ def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | Non
     """Draw figure 7: what every run answers about one pair."""
     if truth is None:
         return "there is no pair to show"
-    texts = [_response_text(run, truth, width=96) for run in content.runs]
+    texts = [_response_text(run, truth, width=62) for run in content.runs]
     lines = sum(text.count("\n") + 3 for text in texts)
-    figure = Figure(figsize=(11, max(5.4, lines * _LINE_POINTS / 72)), layout="constrained")
-    axes = figure.subplot_mosaic([["reference", "said"], ["query", "said"]], width_ratios=(1, 2.2))
-    _draw_pair((axes["reference"], axes["query"]), truth, pictures)
+    figure = Figure(figsize=(11, max(2.8, (lines + 1) * _LINE_POINTS / 72)), layout="constrained")
+    *pair, said = figure.subplots(1, 3, width_ratios=(1, 1, 1.9))
+    _draw_pair(pair, truth, pictures)
     line = 0
     for run, text in zip(content.runs, texts, strict=True):
-        _write_response(axes["said"], run, truth, text, line=line)
+        _write_response(said, run, truth, text, line=line)
         line += text.count("\n") + 3
     return figure
 
@@ -335,6 +335,7 @@ def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: ReportPictures) -> 
     for axis, name, title in zip(axes, (shown.references[0], shown.query), ("reference", query), strict=True):
         axis.imshow(Image.open(BytesIO(pictures.read(name))))
         axis.set_title(title, fontsize=9, loc="left", parse_math=False)
+        axis.set_anchor("NW")
         axis.set_axis_off()
 
 
@@ -344,11 +345,13 @@ def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, lin
     row = run.judged.get(truth.pair_id)
     answer = row.replies[0].answer if row else None
     score = "" if row is None or row.replies[0].score is None else f", P(yes) {row.replies[0].score:.2f}"
-    judgement = (
-        "wrong" if answer != truth.label else "verdict right, reason wrong" if run.wrong_reason(truth) else "right"
-    )
+    if answer != truth.label:
+        judgement, colour = "wrong", WRONG
+    elif run.wrong_reason(truth):
+        judgement, colour = "verdict right, reason wrong", DOUBT
+    else:
+        judgement, colour = "right", ACCENT
     verdict = f"{run.name}: {answer or 'no readable answer'} ({judgement}{score})"
-    colour = ACCENT if answer == truth.label else WRONG
     styles: tuple[tuple[int, str, dict[str, Any]], ...] = (
         (line, verdict, {"weight": "bold", "color": colour}),
         (line + 1, text, {"color": "black"}),

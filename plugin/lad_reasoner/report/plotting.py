@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "GREY", "LINE_COLOURS", "WRONG", "finish_axes", "mark_cut", "save_figure"]
+__all__ = ["ACCENT", "DOUBT", "GREY", "LINE_COLOURS", "WRONG", "finish_axes", "mark_cut", "save_figure"]
 
 ACCENT: Final = "#0d6a78"
 GREY: Final = "#8b9399"
 WRONG: Final = "#b3261e"
+DOUBT: Final = "#8a5300"
 
 #: One a run, in this order; then again from the first.
 LINE_COLOURS: Final = (ACCENT, "#c8701e", "#6b5b95", "#7a7a2e", GREY)

@@ -269,6 +269,8 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], name: str, title: str, *, by_ca
         axes.set_ylim(-0.02, 1.02)
     elif name == "response_length":
         _widen(axes)
+    else:
+        _start_at_zero(axes)
     mark_cut(axes)
     if not drawn:
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color="grey")
@@ -310,6 +312,14 @@ def _widen(axes: Axes) -> None:
     if high - low < LENGTH_SPAN:
         middle = max((low + high) / 2, LENGTH_SPAN / 2)
         axes.set_ylim(middle - LENGTH_SPAN / 2, middle + LENGTH_SPAN / 2)
+
+
+def _start_at_zero(axes: Axes) -> None:
+    """Let an axis of values of zero or more start at zero, if that hides little of how they change."""
+    lowest = axes.dataLim.ymin
+    low, high = axes.get_ylim()
+    if lowest >= 0 and (low < 0 or lowest < high / 2):
+        axes.set_ylim(-0.02 * high, high)
 
 
 def _add_legend(figure: Figure, runs: Sequence[Run], *, columns: int = 3) -> None:
