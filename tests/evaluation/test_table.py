@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
 from lad_reasoner.commands.lad import main
@@ -92,6 +93,22 @@ def test_lengths_and_shares_are_those_of_the_replies(write_run, capsys) -> None:
     assert pooled["cut_share"] == 3 / 20
     assert pooled["yes_share"]["value"] == 7 / 20
     assert pooled["yes_share"]["low"] < 7 / 20 < pooled["yes_share"]["high"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lengths_and_shares_of_random_replies_are_those_of_numpy(write_run, capsys, seed: int) -> None:
+    predictions, data = write_run({"screw_bag": Confusion(tp=16, fp=7, tn=19, fn=11)})
+    rng = np.random.default_rng(seed)
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    tokens, cut = rng.integers(1, 500, len(lines)), rng.random(len(lines)) < 0.3
+    for line, length, ended in zip(lines, tokens, cut, strict=True):
+        line |= {"response_tokens": int(length), "finish_reason": "length" if ended else "stop"}
+    predictions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(SystemExit):
+        main(["score", str(predictions), "--data", str(data), "--resamples", "20", "--json"])
+    pooled = json.loads(capsys.readouterr().out)["runs"][0]["pooled"]
+    assert pooled["tokens"] == pytest.approx(np.mean(tokens), abs=1e-12)
+    assert pooled["cut_share"] == pytest.approx(np.mean(cut), abs=1e-12)
 
 
 def test_a_comparison_shows_both_systems_and_the_constant_answers(write_run, tmp_path, capsys) -> None:

@@ -218,3 +218,24 @@ def test_verls_groups_are_those_of_its_prompts():
     buffer.add_group_keys(names, [*scores, third := {"overall": 0.0, "accuracy": 0.0}])
     assert [score["unanimous_right"] for score in scores] == [1.0, 0.0, 1.0]
     assert (third["unanimous_wrong"], third["reward_spread"]) == (1.0, 0.25)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("seed", range(10))
+def test_verls_group_figures_are_those_of_plain_numpy(seed):
+    buffer = pytest.importorskip("lad_reasoner.training.verl.replay_buffer")
+    rng = np.random.default_rng(seed)
+    prompts, size = 9, int(rng.integers(2, 9))
+    accuracy = (rng.random((prompts, size)) < rng.random((prompts, 1))).astype(float)
+    overall = 0.5 * accuracy + rng.random((prompts, size))
+    order = rng.permutation(prompts * size)  # verl's samples arrive in the order in which they end
+    names = [f"prompt{place // size}_{place % size}_0" for place in order]
+    scores = [{"overall": overall.flat[place], "accuracy": accuracy.flat[place]} for place in order]
+    buffer.add_group_keys(names, scores)
+    wanted = {
+        "unanimous_right": accuracy.min(axis=1),
+        "unanimous_wrong": 1 - accuracy.max(axis=1),
+        "reward_spread": overall.std(axis=1),
+    }
+    for name, values in wanted.items():
+        assert [score[name] for score in scores] == pytest.approx(values[order // size], abs=1e-12), name
