@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.inference.tiny_llava import save_tiny_llava
+from tests.inference.tiny_llava import generate, save_tiny_llava
 
 from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.predictions import Failure, read_predictions, read_run_card
@@ -37,7 +37,7 @@ PAIRS = int(os.environ.get("LAD_VLLM_PAIRS", "100"))
 
 
 def options(**changes: object) -> BackendOptions:
-    return replace(BackendOptions(model=MODEL, max_new_tokens=64, batch_size=32), **changes)
+    return replace(BackendOptions(model=MODEL, max_new_tokens=64, batch_size=128), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,11 @@ def assert_same(one: dict[tuple[str, int], Answer], other: dict[tuple[str, int],
         assert answer.prompt_tokens == other[key].prompt_tokens
 
 
-@pytest.mark.parametrize("references", [1, 4])
-def test_vllm_gives_the_text_and_the_score_of_transformers(engine, make_pairs, references) -> None:
+@pytest.mark.parametrize(("references", "samples"), [(1, (0,)), (4, (0,)), (1, (0, 1, 2, 3))])
+def test_vllm_gives_the_text_and_the_score_of_transformers(engine, make_pairs, references, samples) -> None:
     data = make_pairs(PAIRS, references=references, sizes=((84, 84), (120, 60), (56, 168)))
-    one, other = ask_both(engine, questions_of(data))
+    one, other = ask_both(engine, questions_of(data, samples))
+    assert len(one) == PAIRS * len(samples)
     assert_same(one, other)
     assert len({answer.response for answer in one.values()}) > 5
 
@@ -121,8 +122,8 @@ def test_what_vllm_cannot_answer_costs_only_its_pair(engine, make_pairs) -> None
     assert {result.pair_id for result in results} - failures.keys() == {question.pair_id for question in sound}
 
 
-def predict(data: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "predict", "--data", str(data), "--model", MODEL]
+def predict(data: Path, out: Path, *words: str, model: str = MODEL) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "predict", "--data", str(data), "--model", model]
     command += ["--out", str(out), "--backend", "vllm", "--max-new-tokens", "48", *words]
     return subprocess.Popen(command, start_new_session=True, env=os.environ | {"LAD_TEST_MARK": str(out)})
 
@@ -149,7 +150,7 @@ def assert_nothing_left(out: Path) -> None:
 def test_pixel_limits_beyond_the_processor_are_in_force_and_recorded_and_the_command_ends(
     make_pairs, tmp_path
 ) -> None:
-    data, out = make_pairs(20, sizes=((168, 168), (28, 28))), tmp_path / "vllm.jsonl"
+    data, out = make_pairs(PAIRS, sizes=((168, 168), (28, 28))), tmp_path / "vllm.jsonl"
     run = predict(data, out, "--min-pixels", "12544", "--max-pixels", "25088", "--device", "cpu")
     assert run.wait(timeout=600) == 0
     assert_nothing_left(out)
@@ -181,6 +182,18 @@ def test_a_killed_command_leaves_no_process(make_pairs, tmp_path) -> None:
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("llava"))
+
+
+def test_another_architecture_is_asked_through_vllm(llava, make_pairs, tmp_path) -> None:
+    data, out = make_pairs(12), tmp_path / "llava.jsonl"
+    assert predict(data, out, model=str(llava)).wait(timeout=600) == 0
+    lines = {line.pair_id: line for line in read_predictions(out)}
+    questions = questions_of(data)
+    assert [lines[question.pair_id].response for question in questions] == generate(llava, questions, 48)
+    assert len({line.response for line in lines.values()}) > 5
+    assert all(0 <= line.score <= 1 for line in lines.values())
+    # CLIP's processor resizes to a length, which is no limit of an area.
+    assert {(line.sampling.min_pixels, line.sampling.max_pixels) for line in lines.values()} == {(None, None)}
 
 
 def test_only_vllm_and_servers_ask_another_architecture(llava) -> None:

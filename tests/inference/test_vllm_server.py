@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from lad_reasoner.inference.backends.load import load_backend
+from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.inference.protocol import Answer, BackendOptions, Question
 from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.support.processes import started
@@ -77,6 +79,14 @@ def healthy(address: str) -> bool:
         return False
 
 
+def predict(data: Path, out: Path, model: Path, address: str) -> dict[str, str]:
+    """Run the command; return the response to each pair."""
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", "predict", "--backend", "openai"]
+    command += ["--data", str(data), "--out", str(out), "--model", str(model), "--base-url", address]
+    subprocess.run([*command, "--max-new-tokens", "48"], check=True, timeout=300)
+    return {line.pair_id: line.response for line in read_predictions(out)}
+
+
 def questions_of(data: Path, samples: tuple[int, ...] = (0,)) -> list[Question]:
     return [Question(pair.pair_id, prompt_text(pair.problem), pair.images, samples) for pair in iter_pairs(data)]
 
@@ -123,3 +133,27 @@ def test_sampled_responses_ignore_the_servers_generation_config(ask) -> None:
     texts = {key: answer.response for key, answer in sampled.items()}
     assert texts == {key: answer.response for key, answer in again.items()}
     assert len({texts[pair, sample] for pair, sample in texts}) > len(texts) / 4  # top_k 1 would give one per pair
+
+
+def test_structured_responses_are_those_of_transformers(ask) -> None:
+    one, other = ask(structured=True)
+    assert_same(one, other)
+    assert all(parse(answer.response).well_formed for answer in one.values())
+
+
+@pytest.mark.parametrize("limits", [{"min_pixels": 12544, "max_pixels": 25088}, {"max_pixels": 3136}])
+def test_pixel_limits_on_both_sides_of_the_processors_own_are_in_force(ask, limits) -> None:
+    one, other = ask(**limits)
+    unlimited, _ = ask()
+    assert_same(one, other)
+    assert {key: answer.prompt_tokens for key, answer in one.items()} != {
+        key: answer.prompt_tokens for key, answer in unlimited.items()
+    }
+
+
+def test_the_command_writes_the_same_responses(server, make_pairs, tmp_path) -> None:
+    address, model = server
+    data = make_pairs(12)
+    local = load_backend("transformers", BackendOptions(model=str(BASE), device="cpu", max_new_tokens=48))
+    expected = {answer.pair_id: answer.response for answer in local.answer(questions_of(data))}
+    assert predict(data, tmp_path / "served.jsonl", model, address) == expected
