@@ -1,6 +1,6 @@
 """Answers by class and boxes, trained on the CPU: does GRPO raise their rewards?
 
-Run: python tests/bench/bench_tasks.py classes|boxes --out FOLDER [--warm-steps 120] [--steps 12]
+Run: python tests/bench/bench_tasks.py [classes] [boxes] [--out FOLDER] [--warm-steps 120] [--steps 12]
 
 The demo's base answers yes or no only. It is first shown the new form on synthetic pairs (plain cross-entropy, stopped
 early), then trained by `easyr1` with the demo's config. Prints the reward of the first and the last steps, and the
@@ -10,11 +10,12 @@ scores on held-out layouts before and after.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,30 +25,23 @@ import torch
 from lad_reasoner.pairs.masks import mask_boxes
 from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.gold import CLASSES, Gold
-from lad_reasoner.task.task import problem_text, prompt_text, read_prompt_template
+from lad_reasoner.task.task import IMAGE_MARKER, problem_text, prompt_text, read_prompt_template
 from lad_reasoner.training.metrics import read_metrics
 from lad_rehearsal.demo.tiny import BASE, IMAGE_SIZE, save_tiny
 from lad_rehearsal.synthetic import qa
 from lad_rehearsal.synthetic.annotations import QuestionSample
+from lad_rehearsal.synthetic.render import render
 from lad_rehearsal.synthetic.scenes import DEFECT_KINDS, LOGICAL, STRUCTURAL, Scene, break_scene, compare, draw_layout
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 LAD: Final = (sys.executable, "-m", "lad_reasoner.commands.lad")
 EASYR1: Final = (sys.executable, "-m", "lad_reasoner.commands.easyr1")
 
+#: What a Qwen-VL chat template writes for an image.
+VISION_TOKENS: Final = "<|vision_start|><|image_pad|><|vision_end|>"
+
 #: Parts of the reward whose rise is shown, by task.
 PARTS: Final = {"classes": ("reward", "accuracy", "credit"), "boxes": ("reward", "accuracy", "box")}
-
-
-def read_pretraining() -> Any:
-    """Return the demo's pretraining script as a module: its encoder is used here."""
-    spec = importlib.util.spec_from_file_location("pretrain", REPOSITORY / "examples" / "demo" / "pretrain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def draw_sample(task: str, rng: np.random.Generator) -> QuestionSample:
@@ -71,19 +65,34 @@ def draw_sample(task: str, rng: np.random.Generator) -> QuestionSample:
     return QuestionSample("pair", question, (reference, query), answer, defect)
 
 
+def encode(processor: Any, samples: Sequence[QuestionSample], rng: np.random.Generator) -> Any:
+    """Return the model's inputs of prompts, images and answers, with the loss on the answers alone."""
+    scenes = [scene for sample in samples for scene in sample.scenes]
+    images = list(torch.from_numpy(render(scenes, rng=rng, size=IMAGE_SIZE).images).permute(0, 3, 1, 2))
+    prompts, whole = [], []
+    for sample in samples:
+        turn = [{"role": "user", "content": sample.question}]
+        text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        prompts.append(text.replace(IMAGE_MARKER, VISION_TOKENS))
+        whole.append(prompts[-1] + sample.answer + processor.tokenizer.eos_token)
+    inputs = processor(text=whole, images=images, padding=True, padding_side="right", return_tensors="pt")
+    lengths = processor(text=prompts, images=images, padding=True, return_tensors="pt")["attention_mask"].sum(1)
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[torch.arange(labels.shape[1]) < lengths[:, None]] = -100
+    return inputs | {"labels": labels}
+
+
 def warm_up(task: str, out: Path, *, steps: int, seed: int) -> None:
     """Show the base the new form of answers, and save it."""
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    pretraining = read_pretraining()
     processor = AutoProcessor.from_pretrained(BASE)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(BASE, dtype=torch.float32)
-    encoder = pretraining.Encoder(processor)
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.98))
     rng = np.random.default_rng([seed, 7])
     model.train()
     for step in range(1, steps + 1):
-        loss = model(**encoder([draw_sample(task, rng) for _ in range(32)], rng)).loss
+        loss = model(**encode(processor, [draw_sample(task, rng) for _ in range(32)], rng)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -158,27 +167,36 @@ def score(task: str, folder: Path, data: Path, model: Path, name: str) -> str:
     return f"{name}: yes/no accuracy {accuracy:.3f}; {values}"
 
 
-def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=tuple(PARTS))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--warm-steps", type=int, default=120)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    folder = options.out.absolute()
+def measure(task: str, folder: Path, options: argparse.Namespace) -> None:
+    """Train one task, and print its rewards and its scores before and after."""
+    print(f"{task}: {options.warm_steps} warm-up steps, {options.steps} GRPO steps", flush=True)
     if not (folder / "warm").is_dir():
-        warm_up(options.task, folder / "warm", steps=options.warm_steps, seed=options.seed)
-    data, held_out = build(options.task, folder, seed=options.seed)
-    trained = train(options.task, folder, data, steps=options.steps, seed=options.seed)
+        warm_up(task, folder / "warm", steps=options.warm_steps, seed=options.seed)
+    data, held_out = build(task, folder, seed=options.seed)
+    trained = train(task, folder, data, steps=options.steps, seed=options.seed)
     rows = read_metrics(folder / "grpo")
-    for part in PARTS[options.task]:
+    for part in PARTS[task]:
         values = [row[part] for row in rows if part in row]
         first, last = statistics.mean(values[:3]), statistics.mean(values[-3:])
         print(f"{part}: {first:.3f} in the first three steps, {last:.3f} in the last three", flush=True)
     for name, model in (("warm", folder / "warm"), ("grpo", trained)):
-        print(score(options.task, folder, held_out, model, name), flush=True)
+        print(score(task, folder, held_out, model, name), flush=True)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="*", default=list(PARTS), help=f"{' or '.join(PARTS)}; by default both")
+    parser.add_argument("--out", type=Path, help="folder to keep; by default a temporary one")
+    parser.add_argument("--warm-steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if unknown := set(options.task) - set(PARTS):
+        parser.error(f"no task {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        for task in options.task:
+            measure(task, (options.out or Path(temporary)).absolute() / task, options)
 
 
 if __name__ == "__main__":
