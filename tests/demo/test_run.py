@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lad_reasoner.support.console import make_console
-from lad_reasoner.support.errors import LadError, UsageError
+from lad_reasoner.support.errors import LadError, RunError, UsageError
+from lad_reasoner.support.files import locked
 from lad_rehearsal.demo import run
 from lad_rehearsal.demo.chain import Chain
 from lad_rehearsal.demo.stages import run_stages
@@ -53,6 +54,15 @@ def test_the_plan_comes_first_with_time_and_memory(monkeypatch, tmp_path, capsys
         "the same command continues",
     ):
         assert words in text
+
+
+def test_a_second_demonstration_in_the_same_folder_is_refused(monkeypatch, tmp_path) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(run, "require_packages", lambda: None)
+    monkeypatch.setattr(run, "run_stages", lambda *_: pytest.fail("a stage ran"))
+    with locked(out), pytest.raises(RunError, match="is writing this output"):
+        run.run_demo(out, seed=1)
+    assert not out.exists()
 
 
 def test_every_stage_has_progress_and_an_estimate(tmp_path) -> None:

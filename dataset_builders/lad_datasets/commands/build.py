@@ -110,7 +110,7 @@ def grpo(
         val_fraction=val_fraction,
         balance=balance,
     )
-    _print(manifest, as_json=as_json)
+    _print(manifest, out, as_json=as_json)
 
 
 @build.command()
@@ -135,7 +135,7 @@ def loco(
     from lad_datasets.builders.loco import build_loco
 
     options = replace(options, shots=shots, votes=votes)
-    _print(build_loco(root, out, options, subset=subset.value, limit=limit), as_json=as_json)
+    _print(build_loco(root, out, options, subset=subset.value, limit=limit), out, as_json=as_json)
 
 
 @build.command()
@@ -167,7 +167,7 @@ def mmad(
 
     options = replace(options, shots=shots)
     manifest = build_mmad(root, out, options, limit=limit, training=training, val_fraction=val_fraction, loco=loco)
-    _print(manifest, as_json=as_json)
+    _print(manifest, out, as_json=as_json)
 
 
 @build.command()
@@ -213,18 +213,20 @@ def sft(
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
-    _print(manifest, as_json=as_json)
+    _print(manifest, out, as_json=as_json)
 
 
-def _print(manifest: dict[str, Any], *, as_json: bool) -> None:
-    """Print what was built: the manifest as JSON, or a table of the counts; the findings' counts as a note."""
+def _print(manifest: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    """Print what was built: the manifest as JSON, or a table of the counts; the path, rows and findings as a note."""
     if as_json:
         print_json(manifest)
         return
     print_counts(manifest["counts"])
     findings = ", ".join(f"{kind} {count}" for kind, count in manifest["findings"].items())
     rows = sum(count["rows"] for count in manifest["counts"])
-    echo(f"rows: {rows}" + (f"; findings: {findings}" if findings else ""), err=True)
+    echo(
+        f"{visible(str(out), one_line=True)}: {rows} rows" + (f"; findings: {findings}" if findings else ""), err=True
+    )
     target = manifest.get("target")
     if target and target["reason"]:
         found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"

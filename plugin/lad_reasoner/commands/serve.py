@@ -64,4 +64,5 @@ def serve_command(
         if host not in {"127.0.0.1", "localhost", "::1"}:
             echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
         echo(address)
+        echo("Ctrl-C stops the page.", err=True)
         threading.Event().wait()  # until Ctrl-C

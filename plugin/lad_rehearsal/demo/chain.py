@@ -128,7 +128,7 @@ class Chain:
         ]
         written = (sft / "dataset_info.json", grpo, self.loco)
         progress = Progress("files", len(written), lambda: sum(path.exists() for path in written))
-        return Stage("build", "build pairs and QA", commands, self.loco, progress, 12)
+        return Stage("build", "build pairs and QA", commands, self.loco, progress, 4)
 
     def _sft(self) -> Stage:
         out = self.model("sft")
@@ -146,7 +146,7 @@ class Chain:
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         weights = out / "model.safetensors"
         title = "SFT (LLaMA-Factory)"
-        return Stage("sft", title, [command], weights, progress, 60, starts_without=out, environment=alone)
+        return Stage("sft", title, [command], weights, progress, 50, starts_without=out, environment=alone)
 
     def _grpo(self, variant: str, *, start: str) -> Stage:
         pairs = self.folder / "grpo.parquet"
@@ -163,7 +163,7 @@ class Chain:
         command = (*_EASYR1, f"config={config}", *(f"{key}={value}" for key, value in words.items()))
         progress = Progress("steps", self.steps, count_lines(self.run_dir(variant) / "attempts" / "*" / VERL_LOG))
         title = f"GRPO from {VARIANTS[start]} (verl)"
-        return Stage(variant, title, [command], self.model(variant) / "model.safetensors", progress, 70)
+        return Stage(variant, title, [command], self.model(variant) / "model.safetensors", progress, 140)
 
     def _predict(self, variant: str) -> Stage:
         command = (*_LAD, "predict", "--data", str(self.loco), "--model", str(self.model(variant)))
@@ -176,7 +176,7 @@ class Chain:
         progress = Progress("answers", 2 * self.pairs, count_lines(greedy, sampled))
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         title = f"ask {VARIANTS[variant]}"
-        return Stage(f"predict-{variant}", title, commands, sampled, progress, 20, environment=alone)
+        return Stage(f"predict-{variant}", title, commands, sampled, progress, 22, environment=alone)
 
     def _report(self) -> Stage:
         words = ("--data", str(self.loco), "--masks", str(self.trees / "mvtec_loco"), "--out", str(self.report))
@@ -186,7 +186,7 @@ class Chain:
         page, images = self.report / "index.html", self.report / "images"
         progress = Progress("pictures", self.pairs, count_files(images, "*"))
         # An unfinished report has no page to recognise it by, and would not be replaced.
-        return Stage("report", "write the report", [command], page, progress, 20, starts_without=self.report)
+        return Stage("report", "write the report", [command], page, progress, 15, starts_without=self.report)
 
 
 def iter_examples() -> Iterator[Path]:

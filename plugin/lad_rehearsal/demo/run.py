@@ -11,6 +11,7 @@ from typing import Any, Final
 from lad_reasoner.pairs.reader import iter_pairs, read_image
 from lad_reasoner.support.console import make_console
 from lad_reasoner.support.errors import DataError, UsageError, install_hint
+from lad_reasoner.support.files import locked
 from lad_reasoner.support.packages import installed_version
 from lad_rehearsal.demo.chain import VARIANTS, Chain, iter_examples
 from lad_rehearsal.demo.stages import run_stages
@@ -37,11 +38,15 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
     Raises:
         UsageError: The folder contains something else, or a package is not installed.
         DataError: The example configs are not installed.
-        RunError: A stage failed.
+        RunError: A stage failed, or another process runs a demonstration in this folder.
     """
     require_packages()
+    with locked(out.resolve()):
+        return _run(_own_folder(out.resolve()), seed)
+
+
+def _run(folder: Path, seed: int) -> dict[str, Any]:
     console = make_console(err=True)
-    folder = _own_folder(out.resolve())
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
     stages = chain.stages()
     expected = round(sum(stage.expected for stage in stages) / 60)
