@@ -16,7 +16,7 @@ from tests.report.conftest import WriteRuns, draw_pairs, png, write_pairs, write
 
 from lad_reasoner.api import write_report as write_whole_report
 from lad_reasoner.report.content import read_content
-from lad_reasoner.report.figures import draw_sizes, find_disputed, spread, write_figures
+from lad_reasoner.report.figures import draw_sft_samples, draw_sizes, find_disputed, spread, write_figures
 from lad_reasoner.report.page import ReportOptions, write_report
 from lad_reasoner.report.plotting import mark_cut
 from lad_reasoner.support.errors import DataError, UsageError
@@ -123,6 +123,21 @@ def write_sft(folder: Path, rows: int) -> Path:
     row = {"messages": [{"role": role, "content": text} for role, text in said], "images": ["1.png"]}
     (folder / "train.json").write_text(json.dumps([row] * rows))
     return folder
+
+
+def test_figure_2_shows_both_images_of_a_pair(tmp_path: Path) -> None:
+    sft = write_sft(tmp_path / "sft", 1)
+    (row,) = json.loads((sft / "train.json").read_text())
+    row["messages"][0]["content"] = "Reference: <image>\nQuery: <image>\nIs it sound?"
+    (sft / "2.png").write_bytes(png(2))
+    pair = row | {"images": ["1.png", "2.png"]}
+    alone = row | {"messages": [{"role": "user", "content": "<image>\nIs it sound?"}, row["messages"][1]]}
+    (sft / "train.json").write_text(json.dumps([pair, alone]))
+    figure = draw_sft_samples(sft)
+    assert isinstance(figure, Figure)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 0, 1, 0, 0]
+    texts = [axes.texts[0].get_text() for axes in figure.axes if axes.texts]
+    assert texts == ["Q: Reference: [image] Query: [image] Is it sound?", "Q: Is it sound?"]
 
 
 @pytest.mark.parametrize("single", [False, True])

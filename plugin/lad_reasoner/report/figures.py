@@ -105,13 +105,19 @@ def draw_sft_samples(sft: Path | None) -> Figure | str:
     if sft is None:
         return "no SFT data was named; give --sft FOLDER"
     chosen = read_sft_samples(sft, _PANELS)
+    columns = min(2, max(1, *(len(sample.images) for sample in chosen)))
     figure = Figure(figsize=(11, 2.5 * len(chosen)), layout="constrained")
-    rows = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=(1, 2.6))
-    for (shown, said), sample in zip(rows, chosen, strict=True):
-        shown.imshow(decode(read_image_bytes(sample.image), sample.image))
-        shown.set_axis_off()
+    rows = figure.subplots(len(chosen), columns + 1, squeeze=False, width_ratios=(*(1,) * columns, 3.9 - columns))
+    for (*pictures, said), sample in zip(rows, chosen, strict=True):
+        for shown in pictures:
+            shown.set_anchor("NW")
+            shown.set_axis_off()
+        for shown, image in zip(pictures, sample.images[-columns:], strict=False):
+            shown.imshow(decode(read_image_bytes(image), image))
         _write_lines(
-            said, [(f"Q: {sample.question}", {"weight": "bold", "color": ACCENT}), (f"A: {sample.answer}", {})]
+            said,
+            [(f"Q: {sample.question}", {"weight": "bold", "color": ACCENT}), (f"A: {sample.answer}", {})],
+            width=88 if columns == 1 else 60,
         )
     return figure
 
@@ -129,11 +135,11 @@ def draw_before_after(
     return draw_variants(two, pictures, find_disputed(two, pair_id))
 
 
-def _write_lines(axes: Axes, paragraphs: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _write_lines(axes: Axes, paragraphs: Sequence[tuple[str, dict[str, Any]]], *, width: int) -> None:
     axes.set_axis_off()
     line = 0
     for text, style in paragraphs:
-        filled = textwrap.fill(textwrap.shorten(_printable(text), _SHORTENED, placeholder=" ..."), 88)
+        filled = textwrap.fill(textwrap.shorten(_printable(text), _SHORTENED, placeholder=" ..."), width)
         below = (0, -line * _LINE_POINTS)
         options = {"fontsize": 9, "linespacing": 1.25, "parse_math": False} | style
         axes.annotate(filled, (0, 1), below, "axes fraction", "offset points", va="top", **options)

@@ -18,9 +18,9 @@ _FILE: Final = "train.json"
 
 @dataclass(frozen=True, slots=True)
 class SftSample:
-    """A question about an image, and its answer."""
+    """A question about images, and its answer."""
 
-    image: Path
+    images: tuple[Path, ...]
     question: str
     answer: str
 
@@ -34,8 +34,8 @@ def read_sft_samples(folder: Path, number: int) -> list[SftSample]:
     file = folder / _FILE
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
-        chosen = [rows[place * len(rows) // number] for place in range(min(number, len(rows)))]
-        samples = [_read(row, folder) for row in chosen]
+        count = min(number, len(rows))
+        samples = [_read(rows[place * len(rows) // count], folder) for place in range(count)]
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         problem = "no SFT data can be read"
         raise DataError(problem, where=file, remedy="Name the output folder of `lad build sft`") from error
@@ -46,4 +46,6 @@ def read_sft_samples(folder: Path, number: int) -> list[SftSample]:
 
 def _read(row: dict[str, list[dict[str, str]]], folder: Path) -> SftSample:
     question, answer = (str(message["content"]) for message in row["messages"][-2:])
-    return SftSample(folder / str(row["images"][-1]), question.replace(IMAGE_MARKER, "").strip(), answer)
+    images = tuple(folder / str(image) for image in row["images"])
+    shown = question.replace(IMAGE_MARKER, "" if len(images) == 1 else "[image]").strip()
+    return SftSample(images, shown, answer)
