@@ -140,10 +140,39 @@ def test_a_guard_needs_test_images(tmp_path) -> None:
         ("/d/screw_bag/train/good/0.png", False),
         ("/d/locomotive/pushpins/good/0.png", False),
         ("/d/loco_x/gear/good/0.png", False),
+        ("/d/screw_bag/test_good/0.png", True),
+        ("/d/screw_bag/test-logical_anomalies/0.png", True),
+        ("/d/screw_bag/logical/0.png", True),
+        ("/d/screw_bag/logical_anomalies_1.png", True),
+        ("/d/screw_bag/Test1/0.png", True),
+        ("/d/screw_bag/test_images/0.png", True),
+        ("/d/screw_bag/testdata/0.png", True),
+        ("/d/screw_bag/test.zip/good/0.png", True),
+        ("/d/screw_bag/eval/0.png", True),
+        ("/d/test/good/screw_bag/0.png", True),
+        ("/d/loco_test/pushpins/0.png", True),
+        ("/d/breakfast_box_2/test/good/0.png", True),
+        ("/d/loco_screw_bag/test/good/0.png", True),
+        ("/d/mvtec_loco_pushpins/0.png", True),
+        ("/d/screw_bag_test_good_000.png", True),
+        ("/d/mvtec_loco_screw_bag_test_good_000.png", True),
+        ("/d/screw%255Fbag/t%252565st/good/0.png", True),
+        ("/d/\u0455crew_b\u0430g/t\u0435st/good/0.png", True),
+        ("/d/mvtec_loco_pushpins/train/good/0.png", False),
+        ("/d/screw_bag_2/train/good/0.png", False),
+        ("/d/logical_anomaly_project/gear/train/good/0.png", False),
+        ("/d/latest/screw_bag/train/good/0.png", False),
+        ("/d/my_screw_bags/test/good/0.png", False),
+        ("/d/test_bench/gear/test/good/0.png", False),
     ],
 )
 def test_by_any_spelling(path, leaks) -> None:
     assert is_test_image("folder", path) == leaks
+
+
+@pytest.mark.parametrize("part", ["dataset", "data", "0", "v1", "mvtecloco", "test", "copy", "%25", "screw_bag"])
+def test_a_hostile_path_is_read_in_no_time(part) -> None:
+    assert is_test_image("folder", f"{part * 20_000}/x!") is False
 
 
 @pytest.mark.parametrize("where", ["folder", "link", "sft", "check"])

@@ -11,7 +11,7 @@ from typing import Final
 
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["COMMON", "NORMAL_NAMES", "FolderNames", "means_normal"]
+__all__ = ["COMMON", "LOOKALIKE_LETTERS", "NORMAL_NAMES", "FolderNames", "means_normal"]
 
 
 def _plain(name: str) -> str:
@@ -110,12 +110,15 @@ _NEGATIONS: Final = frozenset(
 #: Names that are a number of a class, of which one is the normal one: "0", "000", "1", "class_1", "label2".
 _CLASS_NUMBER: Final = re.compile(r"0+|0*1|(?:class|cls|label|category|klasse|type|id)[0-9]+")
 
-#: Letters and digits that look like Latin letters: Cyrillic, Greek, dotless i, script g, "g00d", "norma1".
-_LOOKALIKES: Final = str.maketrans(
+#: Letters that look like Latin letters: Cyrillic, Greek, dotless i, script g.
+LOOKALIKE_LETTERS: Final = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501"
-    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b5\u03b7\u0131\u0261\u0581\u0585" + "01",
-    "abekmhopctyxijsd" + "aikvoptuxen" + "iggo" + "ol",
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b5\u03b7\u0131\u0261\u0581\u0585",
+    "abekmhopctyxijsd" + "aikvoptuxen" + "iggo",
 )
+
+#: The letters, and digits that look like letters: "g00d", "norma1".
+_LOOKALIKES: Final = {**LOOKALIKE_LETTERS, **str.maketrans("01", "ol")}
 
 
 @dataclass(frozen=True, slots=True)
