@@ -67,6 +67,17 @@ def test_visa_names_what_its_tables_lack(tmp_path) -> None:
     [
         ("candle/image_anno.csv", "picture,label\n", "columns are picture, label"),
         ("split_csv/1cls.csv", "object,split,label,image,mask\ncandle,test,normal,candle/none.JPG,\n", "no such file"),
+        (
+            "split_csv/1cls.csv",
+            "object,split,label,image\ncandle,test,Normal,x\n",
+            "line 2: split 'test' and label 'Normal'",
+        ),
+        ("split_csv/1cls.csv", "object,split,label,image\ncandle,test,good,x\n", "are not VisA's"),
+        ("split_csv/1cls.csv", "object,split,label,image\ncandle,test,,x\n", "are not VisA's"),
+        ("split_csv/1cls.csv", "object,split,label,image\ncandle,Test,normal,x\n", "are not VisA's"),
+        ("split_csv/1cls.csv", "object,split,label,image\ncandle,train,anomaly,x\n", "are not VisA's"),
+        ("candle/image_anno.csv", "image,label\nx,Normal\n", "means a normal image"),
+        ("candle/image_anno.csv", 'image,label\nx,"chip,good"\n', "'good' means a normal image"),
     ],
 )
 def test_visa_tables_that_do_not_fit(tmp_path, table, text, found) -> None:

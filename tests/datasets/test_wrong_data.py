@@ -66,6 +66,8 @@ from lad_reasoner.task.control_text import find_control_text
         "fehlerlos",
         "felfri",
         "foutloos",
+        "брака_нет",
+        "fara_defecte",
     ],
 )
 def test_names_that_mean_normal(name) -> None:
@@ -104,6 +106,9 @@ def test_names_that_mean_normal(name) -> None:
         "bypass",
         "pin",
         "color",
+        "none_of_both",
+        "broken_template",
+        "new_scratch",
     ],
 )
 def test_names_that_mean_a_defect(name) -> None:
@@ -152,6 +157,35 @@ def test_names_that_mean_a_defect(name) -> None:
         "not_defect_free",
         "no_print_defect",
         "no_defect_light",
+        "none",
+        "okey",
+        "baseline",
+        "within_spec",
+        "Grade A",
+        "unbeschädigt",
+        "makellos",
+        "aprobado",
+        "onbeschadigd",
+        "virheetön",
+        "megfelelő",
+        "bình_thường",
+        "kusursuz",
+        "hatas\u0131z",
+        "исправный",
+        "正样本",
+        "양호",
+        "καλό",
+        "תקין",
+        "سليم",
+        "सामान्य",
+        "ปกติ",
+        "κακό",
+        "!good",
+        "~good",
+        "OK+",
+        "OK-",
+        "\u2713",
+        "\u2717",
     ],
 )
 def test_doubtful_names_are_asked_about_and_can_be_decided(name) -> None:
@@ -164,6 +198,15 @@ def test_doubtful_names_are_asked_about_and_can_be_decided(name) -> None:
 def test_no_name_of_the_published_datasets_is_doubtful(facts) -> None:
     for row in facts("mvtec_counts.csv"):
         assert FolderNames().is_normal(Path(row["defect"])) == (row["defect"] == "good")
+
+
+def test_a_declared_name_does_not_decide_others_that_differ_in_a_mark() -> None:
+    names = FolderNames(normal=["A+", "\u2713"], defect=["\u2717"])
+    assert names.is_normal(Path("A+"))
+    assert names.is_normal(Path("\u2713"))
+    assert not names.is_normal(Path("\u2717"))
+    with pytest.raises(DataError, match="may mean normal"):
+        names.is_normal(Path("A-"))
 
 
 def renamed(root: Path) -> Path:
@@ -265,6 +308,51 @@ def test_an_own_folder_keeps_its_licence_whatever_its_categories_are_called(lad,
     done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
     assert done.exit_code == 0
     assert "CC BY" not in (tmp_path / "x.card.md").read_text()
+
+
+def test_an_own_folder_with_the_categories_of_a_dataset_is_reported(lad, tmp_path, draw_tiny) -> None:
+    plant(tmp_path / "tree", draw_tiny, *MVTEC)
+    done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
+    assert "if it is MVTec AD, use --mvtec, for its licence" in done.stderr
+    plant(tmp_path / "tree", draw_tiny, *OWN)
+    done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "y.parquet")
+    assert "for its licence" not in done.stderr
+
+
+def test_masks_among_the_test_images_are_no_queries(lad, tmp_path, draw_tiny, rows_of) -> None:
+    """A mask is neither a photo nor a defect, wherever it lies; a torn face mask is both."""
+    masks = ("gear/test/dent/0_mask.png", "gear/test/dent_mask/0.png", "gear/test/Masks/0.png", "gear/test/gt/0.png")
+    plant(tmp_path / "tree", draw_tiny, *OWN, *masks, "gear/test/torn_mask/0.png", "gear/train/good/0_mask.png")
+    done = lad("build", "grpo", "--folder", tmp_path / "tree", "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 0
+    queries = {row["query_path"]: row["defect"] for row in rows_of(tmp_path / "x.parquet")}
+    assert queries == {
+        "gear/test/good/0.png": "good",
+        "gear/test/dent/0.png": "dent",
+        "gear/test/torn_mask/0.png": "torn_mask",
+    }
+    for mask in masks:
+        assert f"{tmp_path / 'tree' / Path(mask).parent}: skipped 1" in done.stderr
+    done = lad("build", "grpo", "--folder", tmp_path / "tree", "--defect", "gt", "--out", tmp_path / "y.parquet")
+    assert "gear/test/gt/0.png" in {row["query_path"] for row in rows_of(tmp_path / "y.parquet")}
+
+
+@pytest.mark.parametrize(
+    "name", ["MVTec AD", "mvtec", "VisA", "mvtec-loco", "MVTec_AD", "\uff36isa", "Synthetic_VisA"]
+)
+@pytest.mark.parametrize("verb", ["build", "check"])
+def test_a_dataset_in_another_spelling_does_not_lose_its_licence(lad, tmp_path, draw_tiny, name, verb) -> None:
+    draw_tiny(tmp_path / "0.png")
+    row = {"id": "1", "images": ["0.png"], "question": "<image>?", "answer": "a", "dataset": name, "category": "c"}
+    file = tmp_path / "annotations.jsonl"
+    file.write_text(json.dumps(row))
+    words = (
+        ["check", file] if verb == "check" else ["build", "sft", "--annotations", tmp_path, "--out", tmp_path / "s"]
+    )
+    done = lad(*words)
+    assert done.exit_code == 1
+    assert f"the dataset {name!r} looks like" in done.stderr
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lad_datasets.sources import licence_of
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.control_text import find_control_text
@@ -65,7 +66,7 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
 
     Raises:
         DataError: The file is absent or empty, or holds replies for a blind review, a line does not fit, an id recurs,
-            or markers and images differ.
+            a dataset's name is misspelled, or markers and images differ.
     """
     file = path / ANNOTATIONS if path.is_dir() else path
     annotations = list(read_lines(file, Annotation))
@@ -74,6 +75,8 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
     if any(annotation.dataset == BLIND for annotation in annotations):
         problem = "these are replies of models for a blind review, about images that may be test images"
         raise DataError(problem, where=file, remedy="Train on what `lad annotate` writes")
+    for name in {annotation.dataset for annotation in annotations}:
+        licence_of(name)
     ids = [annotation.id for annotation in annotations]
     if len(set(ids)) != len(ids):
         twice = next(name for i, name in enumerate(ids) if name in ids[:i])

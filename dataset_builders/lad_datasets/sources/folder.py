@@ -9,12 +9,13 @@ Other names for ``good``: see ``folder_names.py``. Licence: the data owner's own
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from lad_datasets.sources.folder_names import COMMON, FolderNames
-from lad_datasets.sources.recognise import refuse_other_dataset
+from lad_datasets.sources.recognise import DATASETS, recognise, refuse_other_dataset
 from lad_datasets.sources.samples import GOOD, OWN_DATA, Sample, Tree, iter_folders, iter_images
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.support.errors import DataError
@@ -29,6 +30,9 @@ LAYOUT: Final = "<category>/train/good and <category>/test/{good,<defect>}"
 #: Folders of a category that hold something else than pairs are made of: masks, MVTec LOCO AD's validation images.
 ASIDE: Final = ("ground_truth", "validation")
 
+#: Names of masks and of their folders, and what they are the masks of.
+_MASKS: Final = re.compile(r"(?:(?P<of>.+)[ ._-])?(?:masks?|gt|ground[ _-]?truths?)", re.IGNORECASE)
+
 
 def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images.
@@ -42,6 +46,12 @@ def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """
     refuse_other_dataset(root, "folder")
     samples, notes = scan_folders(root, names)
+    if dataset := recognise(root):
+        name, option = DATASETS[dataset]
+        notes = (
+            f"{root}: every category has a name of {name}; if it is {name}, use {option}, for its licence",
+            *notes,
+        )
     return Tree("folder", "folder", root, OWN_DATA, samples, notes)
 
 
@@ -81,16 +91,38 @@ def scan_folders(root: Path, names: FolderNames = COMMON) -> tuple[tuple[Sample,
 
 def _is_renamed(folder: Path, names: FolderNames) -> bool:
     return (
-        folder.name != GOOD and (folder.parent.name == "test" or any(iter_images(folder))) and names.is_normal(folder)
+        folder.name != GOOD
+        and (folder.parent.name == "test" or any(iter_images(folder)))
+        and not _holds_masks(folder, names)
+        and names.is_normal(folder)
     )
 
 
 def _iter_category(root: Path, category: Path, names: FolderNames) -> Iterator[Sample]:
     for folder in iter_folders(category / "train"):
         if names.is_normal(folder):
-            for image in iter_images(folder):
+            for image in _iter_photos(folder):
                 yield Sample(image.relative_to(root).as_posix(), category.name, "train", GOOD)
     for folder in iter_folders(category / "test"):
+        if _holds_masks(folder, names):
+            continue
         defect = GOOD if names.is_normal(folder) else folder.name
-        for image in iter_images(folder):
+        for image in _iter_photos(folder):
             yield Sample(image.relative_to(root).as_posix(), category.name, "test", defect)
+
+
+def _holds_masks(folder: Path, names: FolderNames) -> bool:
+    """Return whether a folder under ``test`` holds masks: "masks", "ground_truth", "dent_mask" next to "dent"."""
+    if folder.name in names.defect or not (found := _MASKS.fullmatch(folder.name)):
+        return False
+    return not found["of"] or (folder.parent / found["of"]).is_dir()
+
+
+def _iter_photos(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder without the masks among them: "000_mask.png" next to "000.png"."""
+    images = list(iter_images(folder))
+    stems = {image.stem for image in images}
+    for image in images:
+        found = _MASKS.fullmatch(image.stem)
+        if not found or found["of"] not in stems:
+            yield image

@@ -22,7 +22,8 @@ def _plain(name: str) -> str:
 
 
 def _squeeze(name: str) -> str:
-    return re.sub(r"[\W_]+", "", _plain(name))
+    """Return a name without separators. Other marks stay: "A+" is not "A-", and "!good" is not "good"."""
+    return re.sub(r"[\s_.,'\u2019\u30fb()\u200b-\u200d\u00ad\ufeff]+|(?<=\w)[-\u2010-\u2015](?=\w)", "", _plain(name))
 
 
 def _either(words: str) -> str:
@@ -31,7 +32,7 @@ def _either(words: str) -> str:
 
 
 #: Letters whose stroke is not an accent of Unicode.
-_STROKES: Final = str.maketrans("łøđ", "lod")
+_STROKES: Final = str.maketrans("łøđı", "lodi")
 
 _WORDS: Final = """
     good goods ok okay normal normals nominal pass passed fine intact flawless undamaged defectfree faultless
@@ -55,6 +56,32 @@ _DOUBTFUL_WORDS: Final = """
     negative negatives neg clean reference references golden healthy regular standard valid accepted correct
 """
 
+_DOUBTFUL_ALONE_WORDS: Final = """
+    none nothing null nil blank clear okey free baseline ref refs template control sample samples original genuine
+    ideal nice sound pristine spotless unblemished unbroken untouched unscratched undamaged unused new working
+    functional usable functioning compliant qualified approved spec inspec grade a class in to within
+    makellos tadellos mangelfrei unbeschaedigt unbeschadigt unauffallig unauffaellig ordentlich heil ganz korrekt
+    richtig sauber impeccable parfait parfaite accepte acceptee aceptable aceptado aprobado sana limpio perfecto
+    perfetto integro corretto regolare idoneo accettato perfeito perfeita aprovado aprovada aprovados aceito inorde
+    orde onbeschadigd goedgekeurd heel god gode godt fin fint hel helt kunnossa virheeton ehja sprawny poprawny
+    poprawne bezvadny spravny dobar ispravan ispravno rendben jo hibatlan megfelelo iyi hatasiz kusursuz saglam tamam
+    uygun bun buna buni bune tot dat binh thuong baik bagus исправный исправные исправен целый целые целое добре добрий
+    справний 好的 完好 正品 優良 优良 良い 無傷 健全 正樣本 正样本 正例 阴性 陰性 无损 無損 무결점 양호 우량품
+"""
+
+#: Alphabets that the lists above cover. In another one every name is doubtful.
+_COVERED: Final = (
+    "LATIN",
+    "CYRILLIC",
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "FULLWIDTH",
+    "HALFWIDTH",
+    "IDEOGRAPHIC",
+)
+
 #: Parts of a longer word that make it doubtful: "goodimages", "normalbild", "OK品".
 _DOUBTFUL_PARTS: Final = """
     good normal nominal okay okpart okimage okimg okpic okphoto oksample okteil okbild okitem perfect intact flawless
@@ -63,7 +90,7 @@ _DOUBTFUL_PARTS: Final = """
 
 _NEGATIONS_OF_DEFECTS: Final = """
     no not non without zero free_of ohne kein keine keinen nicht sans pas_de aucun aucune sin ningun ninguna senza
-    nessun sem nenhum zonder geen niet utan inga ingen uden uten ei bez brak_wad без нет
+    nessun sem nenhum zonder geen niet utan inga ingen uden uten ei fara bez brak_wad без нет
 """
 
 _DEFECTS: Final = """
@@ -71,12 +98,12 @@ _DEFECTS: Final = """
     error errors flaw flaws damage damages damaged fehler mangel schaden defekt defekte defekter defaut defauts
     defectueux
     erreur erreurs defecto defectos falla fallas fallo fallos errores difetto difetti defeito defeitos falha falhas
-    defecten gebrek gebreken fout fouten fel feil fejl vika vikoja wady wad bledow vady vad дефект дефекта дефектов
-    брака
+    defecte defecten gebrek gebreken fout fouten fel feil fejl vika vikoja wady wad bledow vady vad
+    дефект дефекта дефектов брака
 """
 
 #: What follows a defect's word to deny it: "defect-free", "fehlerlos", "foutloos", "felfri".
-_FREE: Final = "free frei freie los lose less vrij loos fri fria"
+_FREE: Final = "free frei freie los lose less vrij loos fri fria нет"
 
 #: Names that mean normal, without case, accents and separators, so that "OK", "Defect-Free" and "no_defect" are found:
 #: English, German, French, Spanish, Italian and Portuguese, Dutch and Nordic, Polish and Czech, Russian, Chinese and
@@ -85,6 +112,9 @@ NORMAL_NAMES: Final = frozenset(map(_squeeze, _WORDS.split()))
 
 #: Words that make a name doubtful: it may mean normal images, or not.
 _DOUBTFUL: Final = frozenset(map(_squeeze, _DOUBTFUL_WORDS.split()))
+
+#: Words that are doubtful only in a name that has no other: "none", but not "none_of_both".
+_DOUBTFUL_ALONE: Final = _DOUBTFUL | frozenset(map(_plain, _DOUBTFUL_ALONE_WORDS.split()))
 
 _PART: Final = re.compile(
     r"(?<![a-z])(?:ab|a|un|in|im|ir|dis|no|non|not|nicht)(?:PARTS)|[不非未비불](?:PARTS)|(?P<good>PARTS)".replace(
@@ -174,18 +204,31 @@ def means_normal(name: str) -> bool | None:
     squeezed, words = _squeeze(name), _words(name)
     if squeezed in NORMAL_NAMES:
         return True
-    if _CLASS_NUMBER.fullmatch(squeezed):
-        return None
-    alike = squeezed.translate(_LOOKALIKES)
-    if alike != squeezed and (alike in NORMAL_NAMES or alike in _DOUBTFUL):
-        return None
     text = " ".join(words)
+    if _is_unclear(name, squeezed, words):
+        return None
     if _DENIED_DEFECT.search(text):
         return True if all(word in _DOUBTFUL for word in _DENIED_DEFECT.sub(" ", text).split()) else None
     good = [index for index, word in enumerate(words) if _may_be_good(word)]
     if all(index and words[index - 1] in _NEGATIONS for index in good):
         return None if _NEGATIONS & set(words) and _DEFECT & set(words) else False
     return None
+
+
+def _is_unclear(name: str, squeezed: str, words: list[str]) -> bool:
+    """Return whether a name looks like one for normal images, or cannot be read."""
+    alike = squeezed.translate(_LOOKALIKES)
+    return (
+        _CLASS_NUMBER.fullmatch(squeezed) is not None
+        or (alike != squeezed and (alike in NORMAL_NAMES or alike in _DOUBTFUL))
+        or not re.search(r"\w", name)
+        or not all(map(_is_covered, "".join(words)))
+        or (bool(words) and _DOUBTFUL_ALONE.issuperset(words))
+    )
+
+
+def _is_covered(letter: str) -> bool:
+    return letter.isascii() or unicodedata.name(letter, "").startswith(_COVERED)
 
 
 def _may_be_good(word: str) -> bool:

@@ -9,7 +9,7 @@ from lad_datasets.sources.samples import iter_folders
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import LOCO_CATEGORIES
 
-__all__ = ["MVTEC_AD_CATEGORIES", "VISA_CATEGORIES", "recognise", "refuse_other_dataset"]
+__all__ = ["DATASETS", "MVTEC_AD_CATEGORIES", "VISA_CATEGORIES", "recognise", "refuse_other_dataset"]
 
 MVTEC_AD_CATEGORIES: Final = (
     "bottle",
@@ -44,8 +44,8 @@ VISA_CATEGORIES: Final = (
     "pipe_fryum",
 )
 
-#: Name and option by layout.
-_DATASETS: Final = {
+#: Name and option of each layout.
+DATASETS: Final = {
     "mvtec_ad": ("MVTec AD", "--mvtec"),
     "visa": ("VisA", "--visa"),
     "mvtec_loco": ("MVTec LOCO AD", "`lad build loco --root`, for evaluation alone"),
@@ -104,9 +104,9 @@ def refuse_other_dataset(root: Path, layout: str) -> None:
     known = {name for name, owner in _BY_CATEGORY.items() if owner == layout}
     converted = _converted(root)
     products = _products(converted)
-    name, own_option = _DATASETS[layout]
+    name, own_option = DATASETS[layout]
     if found and found != layout and not (layout == "folder" and found in {"mvtec_ad", "visa"}):
-        other, option = _DATASETS[found]
+        other, option = DATASETS[found]
         place = "" if converted == root or found == "visa" else f" {converted}"
         raise DataError(f"this is {other}, not {name}", where=root, remedy=f"Use {option}{place}")
     if known and products and (foreign := [product for product in products if product not in known]):

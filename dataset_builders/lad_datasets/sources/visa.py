@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from lad_datasets.sources.folder import scan_folders
-from lad_datasets.sources.folder_names import COMMON, FolderNames
+from lad_datasets.sources.folder_names import COMMON, FolderNames, means_normal
 from lad_datasets.sources.recognise import VISA_CATEGORIES, refuse_other_dataset
 from lad_datasets.sources.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
@@ -77,6 +77,7 @@ def _scan_raw(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     )
     if (root / SPLIT).is_file():
         rows = _read_csv(root / SPLIT, ("object", "split", "label", "image"))
+        _check_split(root / SPLIT, rows)
         samples = [sample for folder in objects for sample in _iter_split(root, folder.name, rows, defects)]
     else:
         notes += (f"{root / SPLIT}: absent; every normal image serves as a reference and none as a query",)
@@ -98,6 +99,12 @@ def _iter_annotations(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield image path and defect name(s); the official spelling is kept, errors included ("foreign particals")."""
     for row in _read_csv(folder / "image_anno.csv", ("image", "label")):
         names = [name.strip() for name in row["label"].split(",") if name.strip()]
+        if normal := [name for name in names if names != ["normal"] and means_normal(name)]:
+            raise DataError(
+                f"the label {', '.join(names)!r} of {row['image']}: {normal[0]!r} means a normal image",
+                where=folder / "image_anno.csv",
+                remedy='The label is "normal", or the names of the defects',
+            )
         if names and names != ["normal"]:
             yield row["image"].strip(), "+".join(names)
 
@@ -113,6 +120,19 @@ def _iter_split(root: Path, category: str, rows: list[dict[str, str]], defects: 
                 )
             defect = GOOD if row["label"].strip() == "normal" else defects.get(path, UNNAMED)
             yield Sample(path, category, "train" if split == "train" else "test", defect)
+
+
+def _check_split(file: Path, rows: list[dict[str, str]]) -> None:
+    """Raise if a row has another split or label than VisA's: read as anomalous, a "Normal" would be a wrong label."""
+    known = {("train", "normal"), ("test", "normal"), ("test", "anomaly")}
+    for number, row in enumerate(rows, start=2):
+        split, label = row["split"], row["label"].strip()
+        if (split, label) not in known:
+            raise DataError(
+                f"split {split!r} and label {label!r} are not VisA's: train has normal, test normal and anomaly",
+                where=f"{file}, line {number}",
+                remedy="Correct the row, or unpack VisA again",
+            )
 
 
 def _iter_unsplit(root: Path, folder: Path, defects: dict[str, str]) -> Iterator[Sample]:

@@ -134,8 +134,8 @@ class Prediction(RunKey):
     response: str
     score: Annotated[float, Field(ge=0, le=1)] | None = None
     score_source: ScoreSource | None = None
-    prompt_tokens: int | None = None
-    response_tokens: int | None = None
+    prompt_tokens: Annotated[int, Field(ge=0)] | None = None
+    response_tokens: Annotated[int, Field(ge=0)] | None = None
     finish_reason: Literal["stop", "length"] = "stop"
     seconds: float = 0.0
 
