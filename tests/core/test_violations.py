@@ -73,6 +73,67 @@ def test_the_docs_page_shows_every_sentence(repository) -> None:
         assert f"| {sentence} | {', '.join(sorted(asserted)) or '-'} | {form} |" in page
 
 
+DENIALS = (
+    "There is hardly any scratch.",
+    "It lacks any scratches.",
+    "The bag is scratch-free, and the part is defect-free.",
+    "The surface shows zero scratches.",
+    "Missing parts: none. Defects: 0. Scratches: no",
+    "The scratches I suspected turned out to be reflections.",
+    "What looked like a crack is a reflection.",
+    "The dark spot is a shadow.",
+    "A missing screw would be an anomaly, but both screws are there.",
+    "The cable has a cut end as usual.",
+    "The torn edge is on purpose.",
+    "The box has two different kinds of fruit.",
+    "It has an additional washer, as does the reference.",
+    "Both images show an extra nut.",
+    "The spots on the banana chips are natural.",
+    "It is unlikely that a part is missing, and I doubt that anything is bent.",
+    "The lever is open in neither image.",
+    "The query has two nuts; the reference has two nuts.",
+    "There should be two screws and there are two.",
+)
+
+ASSERTIONS = {
+    "There is without doubt a crack.": "broken",
+    "No question, a washer is missing.": "missing",
+    "The washer is not without scratches.": "scratch",
+    "The compartment is unoccupied.": "missing",
+    "The query misses a washer.": "missing",
+    "The box lacks, as it seems, a washer.": "missing",
+    "The label has fallen off.": "missing",
+    "There should be two screws but there is just one.": "missing",
+    "Instead of two screws there is one.": "missing",
+    "I count 14 pushpins; there should be 15.": "missing",
+    "I count 14 pushpins, not 15.": "missing",
+    "Only a single washer can be seen.": "missing",
+    "The query has three nuts, the reference two.": "extra",
+    "The reference shows 2 nuts; the query shows 3.": "extra",
+    "It has three washers although two are expected.": "extra",
+    "Expected two washers, found three.": "extra",
+    "Two pushpins share one compartment.": "extra",
+    "The label is not where it should be.": "place",
+    "The label is upside-down.": "place",
+    "The tangerine was replaced by a peach.": "type",
+    "The fruit label doesn't match the juice.": "type",
+    "There's a hole in the bag.": "hole",
+    "The juice level doesn't reach the neck.": "level",
+    "The screw is not as long as it should be.": "length",
+    "The screw is missing, but the rest looks fine.": "missing",
+}
+
+
+@pytest.mark.parametrize("sentence", DENIALS)
+def test_what_is_denied_in_other_words_is_not_asserted(sentence: str) -> None:
+    assert not asserts_anomaly(sentence)
+
+
+@pytest.mark.parametrize(("sentence", "violation"), ASSERTIONS.items())
+def test_what_is_asserted_in_other_words_is_read(sentence: str, violation: str) -> None:
+    assert named_violations(sentence) == {violation}
+
+
 ASSERTED = st.sampled_from(
     ["A nut is missing.", "The pin is bent.", "There is an extra washer.", "The labels are swapped."]
 )

@@ -27,11 +27,9 @@ __all__ = [
 
 #: Nouns of parts, in the singular: what may be missing or one too many.
 PARTS: Final = (
-    "almond banana bolt bottle cable capsule cereal clamp chip component connector cap divider fruit "
-    "granola icon item almond banana bolt bottle cable capsule cereal clamp chip component connector cap "
-    "divider fruit granola icon item juice label leg lever liquid nectarine nut object part peach piece "
-    "pill pin plug pushpin screw seal separator splice sticker tangerine terminal topping transistor "
-    "washer wire"
+    "almond banana bolt bottle cable capsule cereal clamp chip component connector cap divider fruit granola icon "
+    "item juice label leg lever liquid nectarine nut object part peach piece pill pin plug pushpin screw seal "
+    "separator splice sticker tangerine terminal topping transistor washer wire"
 )
 _PART: Final = rf"(?:{'|'.join(PARTS.split())})s?"
 #: The cardinal number words, from zero.
@@ -76,15 +74,19 @@ _FAR: Final = "(?:clearly|considerably|far|markedly|much|noticeably|significantl
 #: here only where they deny it.
 VIOLATIONS: Final[dict[str, str]] = {
     "extra": r"extra|additional|surplus|superfluous|too many|duplicated?|(?:one|two|three) (?:\w++ )?more\b(?= than)|"
-    rf"(?:one|two|three) too many|(?:\w++ )?more {_FEW}{_PART}(?= than)|unexpected {_FEW}{_PART}|"
+    rf"(?:one|two|three) too many|(?:two|three|four|[2-4]) {_PART} share|(?:\w++ )?more {_FEW}{_PART}(?= than)|"
+    rf"unexpected {_FEW}{_PART}|"
     rf"(?:(?:is|are|was|were) )?(?:{_NOT} (?:\w++ )?(?:in|on|part of)|absent (?:in|from)|missing (?:in|"
     rf"from)) the reference",
     "level": rf"{_FEW}(?:level|filling|volume) {_FEW}(?:lower|higher|low|high|{_DIFFERS})|(?:lower|higher|{_OFF}) "
     r"(?:fill(?:ing)?|liquid|juice) level|(?:under|over)-?fill\w*|(?:over|under)flow\w*|too (?:much|little)|"
     rf"not enough|(?:filled|full) {_FEW}(?:less|more|higher|lower)|(?:less|more) (?:full|juice|liquid|cereals?|"
     rf"filled)|"
+    rf"(?:level|juice|liquid) (?:{_NOT} |do(?:es)? {_NOT} |fails? to )reach|"
     rf"{_NOT} (?:\w++ )?(?:filled|full)|not as full",
-    "missing": r"missing|absent|absence|lack(?:s|ing)?|omitted|incomplete|"
+    "missing": rf"missing|absent|absence|lack(?:s|ing)?(?= {_SOUND}|(?! ))|omitted|incomplete|"
+    rf"unoccupied|"
+    rf"misses {_FEW}{_PART}|(?:is|are) (?:vacant|short of)|(?:has|have) (?:fallen|come|peeled) off|"
     rf"(?:no longer|{_NOT}) (?:be )?(?:\w++ )?{_SEEN}|(?:is|are|has|have) (?:gone|disappeared|been removed)|nowhere|"
     rf"(?:has|have|shows?|contains?|holds?) (?:none|nothing)|none there|nothing there|"
     rf"(?:no|without(?: an?| any| the)?|lacks?) {_SOUND}{_FEW}{_PART}(?= ?$|,? "
@@ -100,13 +102,15 @@ VIOLATIONS: Final[dict[str, str]] = {
     r"traded places",
     "length": rf"{_FAR} (?:long|short)(?:er)?|(?:long|short)er than|(?:is|are|looks?|seems?) (?:long|short)er|"
     rf"not as (?:long|short) as|lengths? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|{_OFF} length",
-    "place": r"misplaced|displaced|mispositioned|misaligned|shifted|flip\w*|rotated|upside down|tilted|off-?center|"
+    "place": r"misplaced|displaced|mispositioned|misaligned|shifted|flip\w*|rotated|upside[- ]down|tilted|off-?center|"
     rf"out of (?:place|position|line)|{_OFF} {_FEW}(?:place|position|location|slot|orientation|direction|"
     rf"compartment)s?|"
-    rf"too (?:far|high up|low down)|(?:no longer|{_NOT}) (?:\w++ )?(?:centered|aligned|plugged|connected|"
+    rf"{_NOT} (?:\w++ )?where (?:it|they) (?:should|belongs?)|too (?:far|high up|low down)|(?:no longer|"
+    rf"{_NOT}) (?:\w++ )?(?:centered|aligned|plugged|connected|"
     rf"upright|straight)|"
     r"unplugged|disconnected|open lever|lever is open|wrong(?:ly)? (?:placed|side)",
     "type": rf"{_OFF} {_FEW}(?:type|kind|model|variant)s?|(?:type|kind)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|unknown|"
+    rf"replaced (?:by|with)|substituted|(?:label|sticker|icon) (?:do(?:es)? )?{_NOT} (?:match|fit|correspond)|"
     rf"(?:another|different|incorrect|wrong) (?:\w++ )?(?:{_PART}|products?)",
     "bent": r"bent|bend(?:s|ing)?|twisted|crooked|kinked|warped|mis-?shapen|misshape|deform\w*|distort\w*|squeez\w*|"
     r"crush\w*|dent(?:s|ed)?|fold(?:s|ed)?|manipulated|curved",
@@ -114,7 +118,8 @@ VIOLATIONS: Final[dict[str, str]] = {
     r"burst",
     "cut": r"cut(?! off by)|sever(?:s|ed)|sliced|frayed",
     "scratch": r"scratch\w*|scuff\w*|scrap(?:e|es|ed)|abrasions?|abraded",
-    "hole": r"(?:dark|small|tiny|visible) holes?|pok(?:e|es|ed)|punctur\w*|pierced|perforat\w*",
+    "hole": r"(?:dark|small|tiny|visible) holes?|(?:there is|there's|has|have|shows?) (?:a )?(?:\w++ )?holes?(?! for)|"
+    r"pok(?:e|es|ed)|punctur\w*|pierced|perforat\w*",
     "contamination": r"contamina\w*|dirt\w*|debris|foreign|residue|soiled|smear\w*|spots?",
     "print": rf"(?:{_OFF}|blurred|illegible) {_FEW}(?:imprint|print|text|lettering|marking)s?|"
     r"misprint\w*|illegible|unreadable|smudged",
@@ -152,9 +157,20 @@ _ANY: Final = re.compile(
     rf"\b(?:{'|'.join(f'(?P<{name}>{words})' for name, words in VIOLATIONS.items())}|(?P<anomaly>{_ANOMALY}))(?!\w)"
 )
 
+#: Forms that are rewritten before a text is split: a list's "scratches: none", "two nuts; the reference has three",
+#: ", the reference two", "two different kinds" (that is variety), "not without scratches".
+_REWRITTEN: Final = (
+    (re.compile(r"[^.;:\n]{1,60}:\s*(?:none|no|0|zero|nothing|n/a)\s*(?=[.;,\n]|$)"), ""),
+    (re.compile(r";\s(?=(?:the (?:query|reference)|there should|expected)\b)"), " but "),
+    (re.compile(rf", (?:and )?the reference (?:only |just )?(?={_NUMBER})"), " but the reference has "),
+    (re.compile(r"\b(two|three|four|several|various) different (?=kinds|types)"), r"\1 "),
+    (re.compile(r"\bnot without (?!an? doubt|doubt)"), "with "),
+)
+
 _SENTENCE: Final = re.compile(r"[;:]\s|[.!]+(?:\s|$)|(?<=\?)\s|\n")
 _VERB: Final = (
-    r"(?:is|are|was|were|has|have|shows?|lies|sits|runs?|looks?|appears?|seems?|contains?|matche?s?|holds?|sticks?)"
+    r"(?:is|are|was|were|has|have|shows?|lacks?|misses|"
+    r"lies|sits|runs?|looks?|appears?|seems?|contains?|matche?s?|holds?|sticks?)"
 )
 _CLAUSE: Final = re.compile(
     r",? (?:but|however|although|though|while|whereas|yet|except|because|since|so)\b,? |"
@@ -163,7 +179,10 @@ _CLAUSE: Final = re.compile(
 )
 #: Before a violation, in its clause: it is denied, supposed, or looked for.
 _DENIED: Final = re.compile(
-    r"\b(?:no(?! longer| doubt)|not(?! only)|never|without|neither|nor|none|nothing|free|cannot|instead of|"
+    r"\b(?:no(?! longer| doubt| question)|not(?! only)|never|without(?! (?:a |any )?(?:doubt|question))|neither|nor|"
+    r"none|"
+    r"nothing|free|cannot|hardly|barely|scarcely|zero|unlikely|doubt(?:s|ed)?(?! (?:an? |the ))|lack(?:s|"
+    r"ing)? (?:of )?any|instead of|"
     r"rather than|"
     r"\w{2,6}n't|might|may|could|would|possibly|perhaps|maybe|potential(?:ly)?|if|whether|unless|"
     r"at first (?:glance|sight)|"
@@ -171,7 +190,8 @@ _DENIED: Final = re.compile(
 )
 #: After a violation, in its clause: it is not there, or it is no fault.
 _RETRACTED: Final = re.compile(
-    rf"^(?:[\w-]+ ){{0,4}}?(?:{_BE} )?(?:{_NOT} (?:\w+ )?(?:{_SEEN}|observed|the case)|absent|ruled out|excluded)\b"
+    rf"^(?:[\w-]+ ){{0,4}}?(?:{_BE} )?(?:{_NOT} (?:\w+ )?(?:{_SEEN}|observed|the case)|absent|ruled out|excluded|"
+    r"in neither|would (?:be|count as) an? (?:anomaly|defect|fault|problem))\b|^-?free\b"
 )
 #: In the sentence: what was mentioned before is denied, or explained away.
 _EXPLAINED: Final = re.compile(
@@ -183,7 +203,12 @@ _EXPLAINED: Final = re.compile(
 #: In the clause: both images agree.
 _AGREES: Final = re.compile(
     r"(?<!not )(?<!not the )\b(?:same|identical|equal|as in (?:both|the)|in both|just like|like (?:in )?the reference|"
-    r"also in the reference|as expected)\b"
+    r"also in the reference|as (?:does|do|has|is|are|did) the reference|both (?:images|pictures|photos) (?:show|have|"
+    r"contain)|"
+    r"as expected|as usual|as intended|as designed|by design|on purpose|part of the (?:design|pattern|print)|"
+    r"(?:like|exactly as|just as) (?:it|they) should|(?:is|are|looks?) (?:natural|fine|intended|intentional)|"
+    r"(?:is|are|was|were|turn(?:s|ed)? out to be|due to|caused by) (?:just |only |merely )?(?:an? |the )?"
+    r"(?:reflections?|shadows?|artifacts?|glare|lighting))\b"
 )
 _REFERENCE: Final = re.compile(r"^(?:and )?(?:in )?(?:the|a) (?:\w+ )?reference\b(?! (?:image )?,)")
 _SECTION: Final = 600  # characters of one sentence that are read together, so that time grows with the length alone
@@ -209,7 +234,10 @@ def find_assertions(text: str) -> Iterator[Assertion]:
         >>> [found.violation for found in find_assertions("Nothing is bent. There is only one nut instead of two.")]
         ['missing']
     """
-    for whole in _SENTENCE.split(text.lower().replace("colour", "color").replace("\u2019", "'")):
+    plain = text.lower().replace("colour", "color").replace("\u2019", "'")
+    for pattern, words in _REWRITTEN:
+        plain = pattern.sub(words, plain)
+    for whole in _SENTENCE.split(plain):
         words = " ".join(whole.split())
         for start in range(0, len(words), _SECTION):
             yield from _assertions_of(words[start : start + _SECTION])
@@ -244,18 +272,27 @@ def _is_denied(clause: str, match: re.Match[str]) -> bool:
 
 
 _INSTEAD: Final = re.compile(
-    rf"({_NUMBER})(?: [\w-]+){{0,5}}? (?:instead of|rather than|and not|not|where (?:only|just)|when there should be)"
+    rf"({_NUMBER})(?: [\w-]+){{0,5}}?,? (?:instead of|rather than|and not|not|where (?:only|just)|(?:when |where |"
+    rf"but |and )?there should be)"
     rf"(?: the| only| just)?(?: \w+)? ({_NUMBER})(?: {_PART}\b)?"
 )
+#: The same with the right number first: "instead of two screws there is one", "expected two washers, found three".
+_SHOULD: Final = re.compile(
+    rf"(?:instead of|rather than|expected|should be)(?: the)? ({_NUMBER})(?: [\w-]+){{0,3}}?,? (?:but )?"
+    rf"(?:found|got|saw|counted|it (?:has|holds)|there (?:is|are))(?: only| just)? ({_NUMBER})"
+)
 _COUNTED: Final = re.compile(rf"\b{_PART}\b")
-_HAS: Final = re.compile(rf"({_NUMBER})(?:$| (?=(?:[\w-]+ ){{0,3}}?{_PART}\b|in |there|of ))")
-_ONLY: Final = re.compile(rf"\b(?:only|just) ({_NUMBER})(?: [\w-]+)?? {_PART}\b")
+_HAS: Final = re.compile(rf"({_NUMBER})(?:$| (?=(?:[\w-]+ ){{0,3}}?{_PART}\b|in |there|of |(?:is|are|were) expected))")
+_ONLY: Final = re.compile(rf"\b(?:only|just) (?:a )?({_NUMBER})(?: [\w-]+)?? {_PART}\b")
 
 
 def _compare_counts(sentence: str, clauses: list[str]) -> str | None:
     """Return what two numbers say, one of the query and one of the reference: missing, extra, or nothing."""
     if (found := _INSTEAD.search(sentence)) and _COUNTED.search(found[0]):
         query, reference = map(_number, found.groups())
+        return None if query == reference else "missing" if query < reference else "extra"
+    if (found := _SHOULD.search(sentence)) and _COUNTED.search(found[0]):
+        reference, query = map(_number, found.groups())
         return None if query == reference else "missing" if query < reference else "extra"
     theirs = [_HAS.search(clause) for clause in clauses if "reference" in clause or "expected" in clause]
     ours = [_HAS.search(clause) for clause in clauses if "reference" not in clause and "expected" not in clause]
