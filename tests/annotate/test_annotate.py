@@ -249,6 +249,17 @@ def test_a_finished_run_is_left_as_it_is(trees: Trees, tmp_path: Path) -> None:
     assert any("the annotations are complete; pass --overwrite" in line for line in findings.lines)
 
 
+def test_a_failed_run_of_a_model_is_not_taken_for_a_finished_one(trees: Trees, tmp_path: Path) -> None:
+    subjects, findings = find(trees)
+    wanted = annotate_with_templates(subjects, tmp_path / "wanted", findings)
+    shutil.copytree(tmp_path / "wanted", tmp_path / "qa")
+    (tmp_path / "qa" / "annotations.jsonl").write_text("")  # what remains where no request was answered
+    summary = tmp_path / "qa" / "annotate.json"
+    summary.write_text(json.dumps(wanted | {"writer": "a model", "pairs": 0}))
+    assert annotate_with_templates(subjects, tmp_path / "qa", findings) == wanted
+    assert files_of(tmp_path / "qa") == files_of(tmp_path / "wanted")
+
+
 @pytest.mark.parametrize("change", ["fewer", "writer", "broken"])
 def test_annotations_that_would_be_lost_are_not_replaced_unasked(trees: Trees, tmp_path: Path, change: str) -> None:
     subjects, findings = find(trees)

@@ -363,6 +363,11 @@ def test_decisions_about_unknown_pairs_are_reported(folder: Path, tmp_path: Path
     assert "1 decision is about pairs that" in captured.err
 
 
+def test_missing_decisions_are_exported_on_the_page(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file\. Export the decisions on the page of `lad review`"):
+        review(folder, decisions=[folder / "decisions.jsonl"])
+
+
 def test_what_to_do_next_is_printed(folder: Path, capsys) -> None:
     review(folder)
     captured = capsys.readouterr()

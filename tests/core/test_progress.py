@@ -72,6 +72,30 @@ def test_long_work_prints_a_line_every_half_minute_off_a_terminal(monkeypatch: p
     assert len(shown.err.splitlines()) == 26
 
 
+def test_a_batch_counts_when_all_its_items_are_reported(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with show_progress():
+        report("responses", 0, 48)
+        for done in range(1, 49):
+            now[0] += 100.0 if done % 16 == 1 else 0.001
+            report("responses", done, 48)
+    assert capsys.readouterr().err.splitlines() == [
+        "responses: 16 of 48, about 3 min left",
+        "responses: 32 of 48, about 2 min left",
+    ]
+
+
+def test_a_steady_stream_is_no_batch(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with show_progress():
+        for done in range(1000):
+            now[0] += 0.1
+            report("responses", done, 1000)
+    assert 2 <= len(capsys.readouterr().err.splitlines()) <= 3
+
+
 def test_findings_are_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     findings = Findings()
     with caplog.at_level(logging.WARNING, logger="lad_reasoner"):

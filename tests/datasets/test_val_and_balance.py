@@ -46,6 +46,15 @@ def test_whole_images_are_held_out_by_category_and_label(lad, tree, tmp_path, ro
     assert lad("check", tmp_path / "a.parquet", tmp_path / "a_val.parquet").exit_code == 0
 
 
+def test_what_is_found_in_the_held_out_file_names_it(lad, tree, tmp_path) -> None:
+    for path in (tree / "nut" / "test" / "good").glob("0[1-9].png"):
+        path.unlink()
+    done = build(lad, tree, tmp_path / "a.parquet", "--val-fraction", 0.25)
+    assert "one label: a_val.parquet: folder/nut: every answer is" in done.stderr
+    assert f"{tmp_path / 'a.parquet'}: " in done.stderr
+    assert f"held out: {tmp_path / 'a_val.parquet'}" in done.stderr
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5])
 def test_a_fraction_out_of_range(lad, tree, tmp_path, fraction) -> None:
     assert build(lad, tree, tmp_path / "a.parquet", "--val-fraction", fraction).exit_code == 2

@@ -57,7 +57,7 @@ def annotate_with_templates(
     with locked(out):
         if not overwrite:
             _refuse_loss(out, subjects, writer=template_writer.WRITER)
-            if summary := _read_finished(out, subjects):
+            if summary := _read_finished(out, subjects, writer=template_writer.WRITER):
                 findings.add("note", f"{out}: the annotations are complete; pass --overwrite to write them again")
                 return summary
         _write(out, subjects, pairs_of, writer=template_writer.WRITER)
@@ -177,15 +177,17 @@ def _refuse_loss(out: Path, subjects: Sequence[Subject], *, writer: str) -> None
         raise UsageError(problem, where=out, remedy="Choose another --out, or pass --overwrite")
 
 
-def _read_finished(out: Path, subjects: Sequence[Subject]) -> dict[str, Any]:
-    """Return the summary of a finished run about the same images; empty if there is none."""
+def _read_finished(out: Path, subjects: Sequence[Subject], *, writer: str) -> dict[str, Any]:
+    """Return the summary of this writer's finished run about the same images; empty if there is none."""
     try:
         summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
         lines = (out / SUBJECTS).read_text(encoding="utf-8").splitlines()
         same = [json.loads(line) for line in lines] == [json.loads(json.dumps(row.to_json())) for row in subjects]
     except (OSError, ValueError, RecursionError):
         return {}
-    return summary if same and isinstance(summary, dict) and (out / ANNOTATIONS).is_file() else {}
+    if not (same and isinstance(summary, dict) and (out / ANNOTATIONS).is_file()):
+        return {}
+    return summary if summary.get("writer") == writer else {}
 
 
 def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject], list[QA]], *, writer: str) -> None:

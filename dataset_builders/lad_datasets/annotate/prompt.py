@@ -26,6 +26,9 @@ __all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", 
 #: JPEG quality of images that are shrunk before they are sent.
 JPEG_QUALITY: Final = 92
 
+#: Categories whose images show several products.
+_SEVERAL: Final = frozenset({"capsules"})
+
 #: Names that state only that there is a defect.
 _NAMELESS: Final = frozenset({"bad", "defective", visa.UNNAMED})
 
@@ -38,13 +41,14 @@ _TASKS: Final[dict[Topic, str]] = {
 
 
 def product_phrase(category: str) -> str:
-    """Return a category in words, without a number.
+    """Return a category in words, without a number, as a singular.
 
     Example:
-        >>> product_phrase("metal_nut"), product_phrase("pcb1")
-        ('metal nut', 'pcb')
+        >>> product_phrase("metal_nut"), product_phrase("pcb1"), product_phrase("capsules")
+        ('metal nut', 'pcb', 'group of capsules')
     """
-    return category.replace("_", " ").rstrip("0123456789")
+    words = category.replace("_", " ").rstrip("0123456789")
+    return f"group of {words}" if category in _SEVERAL else words
 
 
 def defect_phrase(subject: Subject) -> str:

@@ -157,7 +157,8 @@ def build_split(
             f"{len(planned)} queries are too few to hold out {val_fraction:g} of them", where="--val-fraction"
         )
     part = replace(about, split="validation", recorded={**about.recorded, "validation_of": out.name})
-    build_pairs(held_out, validation_path(out), options, Findings(), about=part, guard=guard)
+    validation = validation_path(out)
+    build_pairs(held_out, validation, options, Findings(of=validation.name), about=part, guard=guard)
     return build_pairs(train, out, options, findings, about=about, guard=guard)
 
 

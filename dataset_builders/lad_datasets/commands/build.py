@@ -93,7 +93,7 @@ def grpo(
 
     Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
     """
-    from lad_datasets.builders.grpo import build_grpo
+    from lad_datasets.builders.grpo import build_grpo, validation_path
     from lad_datasets.sources.folder_names import FolderNames
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
@@ -111,6 +111,8 @@ def grpo(
         balance=balance,
     )
     _print(manifest, out, as_json=as_json)
+    if val_fraction and not as_json:
+        echo(f"held out: {visible(str(validation_path(out)), one_line=True)}", err=True)
 
 
 @build.command()

@@ -120,7 +120,10 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
         DataError: It is absent, or a line does not fit.
     """
     if not path.is_file():
-        raise DataError("no such file", where=path, remedy="Write one with `lad annotate`")
+        decisions = "Export the decisions on the page of `lad review`, and name that file"
+        raise DataError(
+            "no such file", where=path, remedy=decisions if model is Decision else "Write one with `lad annotate`"
+        )
     number = 0
     try:
         with path.open(encoding="utf-8") as lines:

@@ -78,6 +78,7 @@ class Findings:
 
     Args:
         quiet: Keep the lines without logging them.
+        of: Whose findings they are, where two files are written at once; it begins every line.
 
     Attributes:
         counts: Findings of each kind.
@@ -90,15 +91,16 @@ class Findings:
         'repaired 1'
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, of: str = "") -> None:
         self.counts: Counter[str] = Counter()
         self.lines: list[str] = []
         self._told: set[str] = set()
         self._quiet = quiet
+        self._of = f"{of}: " if of else ""
 
     def add(self, kind: str, line: str) -> None:
         """Add a finding; one that was added before (a reference that is used twice) is ignored."""
-        if (told := visible(f"{kind}: {line}", one_line=True)) in self._told:
+        if (told := visible(f"{kind}: {self._of}{line}", one_line=True)) in self._told:
             return
         self._told.add(told)
         self.counts[kind] += 1

@@ -22,6 +22,10 @@ ProgressCallback = Callable[[str, int, int], object]
 #: Between two lines of progress where bars cannot be shown. Our choice.
 _LINE_SECONDS: Final = 30.0
 
+#: Seconds without a report that end a batch, and seconds after which reports are no batch but a steady stream.
+_PAUSE: Final = 0.5
+_LONGEST_BATCH: Final = 5.0
+
 _callback: ContextVar[ProgressCallback | None] = ContextVar("progress", default=None)
 
 
@@ -78,17 +82,25 @@ class _Lines:
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[float, int]] = {}
+        self._latest: dict[str, tuple[float, int]] = {}
         self._printed = time.monotonic()
+        self._due: float | None = None
 
     def __call__(self, description: str, done: int, total: int) -> None:
         now = time.monotonic()
         began, before = self._started.setdefault(description, (now, done))
-        if now - max(self._printed, began) < _LINE_SECONDS or done >= total:
+        then, latest = self._latest.get(description, (now, done))
+        self._latest[description] = now, done
+        if then - max(self._printed, began) < _LINE_SECONDS or done >= total:
             return
-        self._printed = now
-        rate = (done - before) / (now - began)
-        left = f", about {max(1, round((total - done) / rate / 60))} min left" if rate else ""
-        print(f"{description}: {done} of {total}{left}", file=sys.stderr, flush=True)
+        self._due = now if self._due is None else self._due
+        # The items of a batch are reported at once: only after the last one is the rate right.
+        if now - then < _PAUSE and now - self._due < _LONGEST_BATCH:
+            return
+        self._printed, self._due = then, None
+        rate = (latest - before) / (then - began) if then > began else 0
+        left = f", about {max(1, round((total - latest) / rate / 60))} min left" if rate else ""
+        print(f"{description}: {latest} of {total}{left}", file=sys.stderr, flush=True)
 
 
 class _Bars:

@@ -91,7 +91,7 @@ def check_epochs(known: Known) -> Iterator[Finding]:
     if not per_epoch or known.train is None or batch < 1:
         return
     pairs, lost = known.train.rows, known.train.rows - per_epoch * batch
-    epoch = f"{pairs} pairs at {batch} per step are {per_epoch} steps per epoch"
+    epoch = f"{pairs} pairs at {batch} per step are {per_epoch} {'step' if per_epoch == 1 else 'steps'} per epoch"
     epoch += f", {lost} pairs left over each time" if lost else ""
     if (steps := known["trainer.max_steps"]) is not None:
         yield note("trainer.max_steps", f"{epoch}; {steps} steps are {steps / per_epoch:.1f} epochs")
