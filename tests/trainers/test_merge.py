@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from lad_reasoner.models.compatibility import check_model_folder
-from lad_reasoner.models.merge import join_parts, merge_checkpoint
+from lad_reasoner.models.merge import _Joined, join_parts, merge_checkpoint
 from lad_reasoner.models.merge_adapter import fold_adapter
 from lad_reasoner.models.weights import read_header
 from lad_reasoner.support.errors import DataError, UsageError
@@ -253,6 +255,82 @@ def disagree(actor: Path) -> None:
     torch.save(state, actor / "model_world_size_2_rank_1.pt")
 
 
+class Hostile:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("content", ["only", "within", "raw"])
+def test_nothing_of_a_shard_is_executed(tmp_path, content):
+    import torch
+
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "config.json").write_text("{}")
+    shard, mark = tmp_path / "model_world_size_1_rank_0.pt", tmp_path / "executed"
+    if content == "raw":
+        shard.write_bytes(pickle.dumps(Hostile(mark)))
+    else:
+        torch.save(Hostile(mark) if content == "only" else {"w": torch.ones(2), "x": Hostile(mark)}, shard)
+    with pytest.raises(DataError, match="shard") as caught:
+        merge_checkpoint(tmp_path, tmp_path / "out")
+    assert not mark.exists()
+    assert not (tmp_path / "out").exists()
+    if content != "raw":
+        assert "nothing of it was executed" in str(caught.value)
+
+
+def test_shards_of_a_trainer_are_read_as_data(tmp_path):
+    """DTensor of both meshes, as FSDP saves them, read in a process without a process group."""
+    code = """
+import sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+flat, hybrid = init_device_mesh("cpu", (1,)), init_device_mesh("cpu", (1, 1), mesh_dim_names=("ddp", "fsdp"))
+weight = torch.arange(6, dtype=torch.bfloat16).reshape(3, 2)
+torch.save({"a": DTensor.from_local(weight, flat, [Shard(0)]),
+            "b": DTensor.from_local(weight, hybrid, [Replicate(), Shard(0)]),
+            "c": torch.nn.Parameter(weight.float())}, sys.argv[1])
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model_world_size_1_rank_0.pt")], check=True)
+    joined = _Joined(tmp_path)
+    assert [joined[name].tolist() for name in joined] == [[[0, 1], [2, 3], [4, 5]]] * 3
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [({1: None}, "1 is a NoneType, not a weight"), ({"w": "x"}, "'w' is a str, not a weight"), ([1], "holds a list")],
+)
+def test_what_is_no_weight_is_named(tmp_path, state, says):
+    import torch
+
+    torch.save(state, tmp_path / "model_world_size_1_rank_0.pt")
+    with pytest.raises(DataError, match=says):
+        _Joined(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["1_rank_0", "2_rank_0", "2_rank_1"], ["99999999999_rank_0"], ["0_rank_0"]])
+def test_shards_of_several_or_impossible_world_sizes_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / f"model_world_size_{name}.pt").touch()
+    with pytest.raises(DataError, match="not one of every rank of one world size"):
+        _Joined(tmp_path)
+
+
+def test_a_shard_that_is_a_pipe_or_a_folder_is_not_read(tmp_path):
+    shard = tmp_path / "model_world_size_1_rank_0.pt"
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match="not a regular file"):
+        _Joined(tmp_path)
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(DataError, match="not a regular file"):
+        _Joined(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -260,6 +338,7 @@ def disagree(actor: Path) -> None:
         (lose_weight, "1 missing and 0 unknown weights (model.language_model.norm.weight)"),
         (disagree, "model_world_size_2_rank_1.pt: 1 weights at odds with rank 0's"),
         (lambda actor: (actor / "huggingface" / "config.json").write_text("{"), "not a JSON object"),
+        (lambda actor: (actor / "huggingface" / "config.json").write_text("[" * 100_000), "not a JSON object"),
         (lambda actor: (actor / "huggingface" / "config.json").write_text("{}"), "not the model's config"),
         (lambda actor: (actor / "huggingface" / "processor_config.json").unlink(), "the processor does not load"),
         (lambda actor: (actor / "model_world_size_1_rank_0.pt").write_bytes(b""), "not a whole shard"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 import shutil
 from collections import Counter
@@ -62,6 +63,8 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     if not (described / "config.json").is_file():
         raise DataError("no huggingface/config.json, so this is not a checkpoint of EasyR1 or verl", where=actor)
     staging = out.with_name(f".{out.name}.part")
+    if staging.is_symlink():
+        staging.unlink()
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     scratch = staging / ".joined"
@@ -82,9 +85,10 @@ class _Joined(Mapping[str, "torch.Tensor"]):
     """The whole parameters of a sharded checkpoint, each joined when it is asked for."""
 
     def __init__(self, actor: Path) -> None:
-        shards = {int(found[2]): path for path in actor.iterdir() if (found := _SHARD.fullmatch(path.name))}
-        worlds = {int(found[1]) for path in shards.values() if (found := _SHARD.fullmatch(path.name))}
-        if len(worlds) != 1 or set(shards) != set(range(max(worlds))):
+        found = [(match, path) for path in actor.iterdir() if (match := _SHARD.fullmatch(path.name))]
+        shards = {int(match[2]): path for match, path in found}
+        worlds = {int(match[1]) for match, _ in found}
+        if worlds != {len(found)} or sorted(shards) != list(range(len(found))):
             problem = f"shards of ranks {sorted(shards)}, not one of every rank of one world size"
             raise DataError(problem, where=actor)
         self._parts = [_read_shard(shards[rank]) for rank in sorted(shards)]
@@ -132,17 +136,28 @@ def _store(parts: Iterable[tuple[str, torch.Tensor]], file: Path, dtype: torch.d
 
 
 def _read_shard(path: Path) -> dict[str, Any]:
+    """Return the weights of a shard. Only tensors are read: a pickle that holds anything else is not executed."""
     import torch
+    import torch.distributed.tensor  # registers DTensor and its parts as safe
+    from torch.distributed.tensor.placement_types import _StridedShard
 
+    if not path.is_file():  # a FIFO would block
+        raise DataError("not a regular file", where=path)
     try:
-        # weights_only would refuse DTensor; a checkpoint of one's own training is trusted.
-        part = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+        with torch.serialization.safe_globals([_StridedShard]):
+            part = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as fault:  # a pickle that was cut short can fail in any way
+        if isinstance(fault, pickle.UnpicklingError) and (refused := re.search(r"GLOBAL (\S+)", str(fault))):
+            problem = f"the shard holds {refused[1]}, not only tensors; nothing of it was executed"
+            raise DataError(problem, where=path, remedy="Merge a checkpoint of a trainer") from None
         what = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}"
         problem = f"this is not a whole shard ({what})"
         raise DataError(problem, where=path, remedy="Copy it again, or merge another checkpoint") from None
     if not isinstance(part, dict):
         raise DataError(f"this holds a {type(part).__name__}, not weights by name", where=path)
+    for name, value in part.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise DataError(f"{name!r} is a {type(value).__name__}, not a weight with a name", where=path)
     return part
 
 
@@ -214,7 +229,7 @@ def _head_is_embedding(state: Mapping[str, torch.Tensor], described: Path) -> bo
     try:
         tree = json.loads((described / "config.json").read_text(encoding="utf-8"))
         says = {place.get("tie_word_embeddings") for place in (tree, tree.get("text_config") or {})}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise DataError("this is not a JSON object", where=described / "config.json") from None
     if (head := state.get(_HEAD)) is None:
         return True in says or False not in says
