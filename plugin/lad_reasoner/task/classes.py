@@ -7,6 +7,7 @@ The task is that of Logical Anomaly Classification (LogiCls, arXiv 2602.03530). 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from lad_reasoner.task.gold import CLASSES, Gold
@@ -67,6 +68,10 @@ def read_class(answer: str) -> str | None:
     if family != _LOGICAL:
         return None
     words = rule.split()
+    if "not" in words or any(
+        before in {"no", "without"} and word in LOGICAL_VIOLATIONS for before, word in pairwise(words)
+    ):
+        return _LOGICAL  # "not missing" states no violation; "no pushpin" does
     named = {word for word in words if word in LOGICAL_VIOLATIONS} or (
         gold_violations("", rule)[0] & LOGICAL_VIOLATIONS
     )
