@@ -14,8 +14,17 @@ from lad_reasoner.support.errors import DataError
         (b"{{ content }", "cannot be rendered"),
         (b"{{ content | nofilter }}", "cannot be rendered"),
         (b"{{ content }}{{ ().__class__.__bases__ }}", "cannot be rendered"),
-        (b"{{ content }}{{ 1 / 0 }}", "ZeroDivisionError"),
-        (b"{{ content }}{% for i in range(10**9) %}{% endfor %}", "OverflowError"),
+        (b"{{ content }}{{ 1 / 0 }}", "cannot use `div`"),
+        (b"{{ content }}{% for i in range(10**9) %}{% endfor %}", "cannot use `for`"),
+        (
+            b"{{ content }}{% for i in range(9**5) %}{% for j in range(9**5) %}{% endfor %}{% endfor %}",
+            "cannot use `for`",
+        ),
+        (b"{{ content * 10**9 }}", "cannot use `mul`"),
+        (b"{{ content }}{{ '%999999999d' % 1 }}", "cannot use `mod`"),
+        (b"{{ content }}{{ 'x' | center(10000000000) }}", "cannot use the filter center"),
+        (b"{{ content }}{{ content.ljust(10000000000) }}", "cannot use `call`"),
+        (b"{% set a = content ~ content %}{% set a = a ~ a %}{{ content }}{{ a }}", "cannot use `assign`"),
         (b"content", "lacks {{ content }}"),
         (b"{{ content | upper }}", "lacks {{ content }}"),
         (b"{{ content }} <image>", "makes 3 <image> of two"),
@@ -30,7 +39,14 @@ def test_a_faulty_template_is_one_sentence(tmp_path, template, words) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_sound_template_is_returned(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ content | trim }} Think first.",
+        "{% if 'image' in content %}{{ content }}{% else %}{{ content[:9] }}{% endif %}",
+    ],
+)
+def test_a_sound_template_is_returned(tmp_path, template) -> None:
     path = tmp_path / "x.jinja"
-    path.write_text("{{ content | trim }} Think first.")
-    assert read_format_prompt(path) == "{{ content | trim }} Think first."
+    path.write_text(template)
+    assert read_format_prompt(path) == template

@@ -342,6 +342,10 @@ def test_a_shard_that_is_a_pipe_or_a_folder_is_not_read(tmp_path):
         (lambda actor: (actor / "huggingface" / "config.json").write_text("{}"), "not the model's config"),
         (lambda actor: (actor / "huggingface" / "processor_config.json").unlink(), "the processor does not load"),
         (lambda actor: (actor / "model_world_size_1_rank_0.pt").write_bytes(b""), "not a whole shard"),
+        (
+            lambda actor: (actor / "huggingface" / "notes.txt").symlink_to("/etc/hostname"),
+            "this link leaves the checkpoint",
+        ),
     ],
 )
 def test_a_broken_checkpoint_is_said_and_leaves_nothing(tmp_path, spoil, says):

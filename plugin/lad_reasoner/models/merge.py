@@ -62,6 +62,10 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     described = actor / "huggingface"
     if not (described / "config.json").is_file():
         raise DataError("no huggingface/config.json, so this is not a checkpoint of EasyR1 or verl", where=actor)
+    for file in described.iterdir():
+        if file.is_symlink() and not file.resolve().is_relative_to(actor.resolve()):
+            problem = "this link leaves the checkpoint, and what it names would be copied into the model"
+            raise DataError(problem, where=file, remedy="Replace it by a copy of the file")
     staging = out.with_name(f".{out.name}.part")
     if staging.is_symlink():
         staging.unlink()

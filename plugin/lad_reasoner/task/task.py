@@ -6,6 +6,7 @@ module holds everything that training and evaluation must share: question, answe
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -63,6 +64,13 @@ PROMPTS: Final = ("rlad", "classes", "boxes", "letters", "choice")
 KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance", "own")
 
 
+#: What a format prompt may use: text, the content, conditions, slices, and filters that do not make text longer.
+_TEMPLATE_NODES: Final = re.compile(
+    "Template|TemplateData|Output|Name|Const|Filter|If|CondExpr|Test|Compare|Operand|And|Or|Not|Getitem|Slice|List|Keyword"
+)
+_TEMPLATE_FILTERS: Final = re.compile("trim|upper|lower|capitalize|title|default|d|string|first|last|length")
+
+
 def abbreviate(category: str) -> str:
     """Return the paper's abbreviation of a category, or the category itself.
 
@@ -117,8 +125,18 @@ def prompt_text(problem: str, template: str | None = None) -> str:
 
 @cache
 def _compile_template(source: str) -> Template:
-    """Compile a format prompt once: compiling takes a millisecond, rendering a few microseconds."""
+    """Compile a format prompt once: compiling takes a millisecond, rendering a few microseconds.
+
+    Loops, calls, arithmetic and filters that make text longer could hang or fill the memory, and are refused.
+    """
+    from jinja2 import TemplateAssertionError, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Plain text for a model, not HTML: escaping would change what it reads.
-    return ImmutableSandboxedEnvironment(autoescape=False).from_string(source)
+    environment = ImmutableSandboxedEnvironment(autoescape=False)
+    for node in environment.parse(source).find_all(nodes.Node):
+        if not _TEMPLATE_NODES.fullmatch(name := type(node).__name__):
+            raise TemplateAssertionError(f"a format prompt cannot use `{name.lower()}`", lineno=node.lineno)
+        if isinstance(node, nodes.Filter) and not _TEMPLATE_FILTERS.fullmatch(node.name):
+            raise TemplateAssertionError(f"a format prompt cannot use the filter {node.name}", lineno=node.lineno)
+    return environment.from_string(source)
