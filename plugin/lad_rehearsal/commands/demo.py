@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Run the paper's chain on a CPU: synthetic images, SFT, GRPO, and a report on the four variants of a tiny model.
 
-    This takes about five minutes on two idle cores. If interrupted, run the same command again to continue.
+    This takes five to ten minutes on two idle cores. If interrupted, run the same command again to continue.
 
     Example: lad demo --out demo-out
     """
