@@ -189,7 +189,9 @@ def test_another_architecture_is_asked_through_vllm(llava, make_pairs, tmp_path)
     assert predict(data, out, model=str(llava)).wait(timeout=600) == 0
     lines = {line.pair_id: line for line in read_predictions(out)}
     questions = questions_of(data)
-    assert [lines[question.pair_id].response for question in questions] == generate(llava, questions, 48)
+    # Random weights may stop inside a character; vLLM leaves such bytes out.
+    wanted = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in generate(llava, questions, 48)]
+    assert [lines[question.pair_id].response.rstrip("\N{REPLACEMENT CHARACTER}") for question in questions] == wanted
     assert len({line.response for line in lines.values()}) > 5
     assert all(0 <= line.score <= 1 for line in lines.values())
     # CLIP's processor resizes to a length, which is no limit of an area.
