@@ -240,6 +240,7 @@ def test_only_a_training_file_holds_images_out_with_all_their_questions(lad, fol
     words = ("build", "mmad", "--root", folder, "--val-fraction", 0.3)
     done = lad(*words, "--out", folder.parent / "train.parquet", "--training", "--workers", 1)
     assert done.exit_code == 0, done.stderr
+    assert f"held out: {folder.parent / 'train_val.parquet'}" in done.stderr
     train, val = (read_truths(folder.parent / name) for name in ("train.parquet", "train_val.parquet"))
     assert (len(train), len(val)) == (12, 2)
     assert not {truth.query_path for truth in train} & {truth.query_path for truth in val}

@@ -93,7 +93,7 @@ def grpo(
 
     Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
     """
-    from lad_datasets.builders.grpo import build_grpo, validation_path
+    from lad_datasets.builders.grpo import build_grpo
     from lad_datasets.sources.folder_names import FolderNames
 
     given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
@@ -110,9 +110,7 @@ def grpo(
         val_fraction=val_fraction,
         balance=balance,
     )
-    _print(manifest, out, as_json=as_json)
-    if val_fraction and not as_json:
-        echo(f"held out: {visible(str(validation_path(out)), one_line=True)}", err=True)
+    _print(manifest, out, held_out=val_fraction > 0, as_json=as_json)
 
 
 @build.command()
@@ -169,7 +167,7 @@ def mmad(
 
     options = replace(options, shots=shots)
     manifest = build_mmad(root, out, options, limit=limit, training=training, val_fraction=val_fraction, loco=loco)
-    _print(manifest, out, as_json=as_json)
+    _print(manifest, out, held_out=val_fraction > 0, as_json=as_json)
 
 
 @build.command()
@@ -218,8 +216,8 @@ def sft(
     _print(manifest, out, as_json=as_json)
 
 
-def _print(manifest: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """Print what was built: the manifest as JSON, or a table of the counts; the path, rows and findings as a note."""
+def _print(manifest: dict[str, Any], out: Path, *, as_json: bool, held_out: bool = False) -> None:
+    """Print what was built: the manifest as JSON, or a table of the counts; the paths, rows and findings as notes."""
     if as_json:
         print_json(manifest)
         return
@@ -229,6 +227,10 @@ def _print(manifest: dict[str, Any], out: Path, *, as_json: bool) -> None:
     echo(
         f"{visible(str(out), one_line=True)}: {rows} rows" + (f"; findings: {findings}" if findings else ""), err=True
     )
+    if held_out:
+        from lad_datasets.builders.grpo import validation_path
+
+        echo(f"held out: {visible(str(validation_path(out)), one_line=True)}", err=True)
     target = manifest.get("target")
     if target and target["reason"]:
         found = f"{target['kept']} rows of MVTec AD and VisA, not {target['wanted']}"

@@ -63,7 +63,6 @@ PROMPTS: Final = ("rlad", "classes", "boxes", "letters", "choice")
 #: anomaly of a user's own data.
 KINDS: Final = ("good", "logical", "structural", "number", "color", "existence", "functional", "appearance", "own")
 
-
 #: What a format prompt may use: text, the content, conditions, slices, and filters that do not make text longer.
 _TEMPLATE_NODES: Final = re.compile(
     "Template|TemplateData|Output|Name|Const|Filter|If|CondExpr|Test|Compare|Operand|And|Or|Not|Getitem|Slice|List|Keyword"
