@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lad_datasets.commands.pair_options import Defect, Normal
+from lad_datasets.commands.pair_options import Defect, Mvtec, Normal, Visa
 from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.visible import visible
 
@@ -21,34 +20,11 @@ if TYPE_CHECKING:
     from lad_datasets.annotate.options import ModelOptions
     from lad_datasets.annotate.subjects import Subject
 
-__all__ = ["register"]
+__all__ = ["annotate"]
 
 #: The paper's: Gemini-2.0-Pro-Exp, through Google's OpenAI-compatible address.
 PAPER_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 PAPER_MODEL = "gemini-2.0-pro-exp"
-
-
-class Writer(StrEnum):
-    """``--writer``."""
-
-    TEMPLATE = "template"
-    MODEL = "model"
-
-
-class Structured(StrEnum):
-    """``--structured``."""
-
-    JSON_SCHEMA = "json_schema"
-    JSON_OBJECT = "json_object"
-    NONE = "none"
-
-
-def register(app: typer.Typer) -> None:
-    """Add `annotate` to `lad`."""
-    app.command()(annotate)
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
 def annotate(
@@ -56,8 +32,8 @@ def annotate(
     out: Annotated[
         Path, typer.Option(help="Folder for annotations.jsonl and what belongs to it.", show_default=False)
     ],
-    mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
-    visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    mvtec: Mvtec = None,
+    visa: Visa = None,
     folder: Annotated[
         Path | None, typer.Option(help="Your own images: <category>/{train/good,test/{good,<defect>}}.")
     ] = None,
@@ -65,7 +41,7 @@ def annotate(
     defect: Defect = None,
     mmad: Annotated[Path | None, typer.Option(help="MMAD's folder: statements that serve as priors.")] = None,
     writer: Annotated[
-        Writer | None,
+        Literal["template", "model"] | None,
         typer.Option(
             help="template: from the annotations alone, offline; the default. "
             "model: by a vision-language model; the default with --model or --base-url."
@@ -94,9 +70,9 @@ def annotate(
         float, typer.Option(min=0.0, help="Upper bound of the first wait, in seconds; it doubles.")
     ] = 2.0,
     structured: Annotated[
-        Structured,
+        Literal["json_schema", "json_object", "none"],
         typer.Option(help="How the endpoint is asked for valid JSON; every reply is checked in any case."),
-    ] = Structured.JSON_SCHEMA,
+    ] = "json_schema",
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Sampling temperature. Default: the endpoint's own.")
     ] = None,
@@ -109,7 +85,7 @@ def annotate(
         bool, typer.Option("--overwrite", help="Replace annotations of other images or by another writer.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print images, tokens and cost; send nothing.")] = False,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Write questions and answers about test images, for SFT. If interrupted, run the same command again to continue.
 
@@ -123,9 +99,8 @@ def annotate(
 
     findings = Findings()
     prices = _prices(price_in, price_out, budget)
-    trees = {
-        layout: root for layout, root in (("mvtec_ad", mvtec), ("visa", visa), ("folder", folder)) if root is not None
-    }
+    given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
+    trees = {layout: root for layout, root in given.items() if root is not None}
     names = FolderNames(normal or (), defect or ())
     subjects = find_subjects(trees, mmad_root=mmad, findings=findings, limit=limit, names=names)
     options = ModelOptions(
@@ -139,7 +114,7 @@ def annotate(
         per_minute=per_minute,
         timeout=timeout,
         tries=tries,
-        structured=structured.value,
+        structured=structured,
         temperature=temperature,
         backoff=backoff,
         prices=prices,
@@ -147,12 +122,12 @@ def annotate(
     )
     if dry_run:
         _print_estimate(subjects, options, as_json=as_json)
-    elif (writer or (Writer.MODEL if model or base_url else Writer.TEMPLATE)) is Writer.TEMPLATE:
-        _print_summary(annotate_with_templates(subjects, out, findings, overwrite=overwrite), out, as_json=as_json)
+        return
+    if (writer or ("model" if model or base_url else "template")) == "template":
+        summary = annotate_with_templates(subjects, out, findings, overwrite=overwrite)
     else:
-        _print_summary(
-            annotate_with_model(subjects, out, options, findings, overwrite=overwrite), out, as_json=as_json
-        )
+        summary = annotate_with_model(subjects, out, options, findings, overwrite=overwrite)
+    _print_summary(summary, out, as_json=as_json)
 
 
 def _prices(price_in: float | None, price_out: float | None, budget: float | None) -> Prices | None:

@@ -1,24 +1,24 @@
-"""Verbs of `lad` that build and check data."""
+"""`lad build`, and the registration of this package's verbs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lad_datasets.commands import annotate as annotate_cli
-from lad_datasets.commands import download as download_cli
-from lad_datasets.commands import filter as filter_cli
-from lad_datasets.commands import init as init_cli
-from lad_datasets.commands import review as review_cli
-from lad_datasets.commands.pair_options import CORES, Defect, Images, Normal, takes_pair_options
+from lad_datasets.commands.annotate import annotate
+from lad_datasets.commands.check import check
+from lad_datasets.commands.download import download_command
+from lad_datasets.commands.filter import filter_command
+from lad_datasets.commands.init import init_command
+from lad_datasets.commands.pair_options import Defect, LocoGuard, Mvtec, Normal, Visa, takes_pair_options
+from lad_datasets.commands.review import review
 from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.visible import visible
 
@@ -35,19 +35,11 @@ def register(app: typer.Typer) -> None:
     for entry in entry_points(group="lad_datasets.build_commands"):
         build.command(entry.name)(entry.load())
     app.add_typer(build, name="build")
-    app.command()(check)
-    annotate_cli.register(app)
-    review_cli.register(app)
-    filter_cli.register(app)
-    init_cli.register(app)
-    download_cli.register(app)
-
-
-class Subset(StrEnum):
-    """``--subset``."""
-
-    LOGICAL = "logical"
-    ALL = "all"
+    for verb in (check, annotate, review):
+        app.command()(verb)
+    app.command("filter")(filter_command)
+    app.command("init")(init_command)
+    app.command("download")(download_command)
 
 
 Out = Annotated[Path, typer.Option(help="Parquet to write; with --shard-mb, a folder.", show_default=False)]
@@ -56,10 +48,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON
 ValFraction = Annotated[
     float, typer.Option(help="Share of the images of each category to write to <out>_val instead.")
 ]
-LocoGuard = Annotated[
-    Path | None,
-    typer.Option("--loco", help="MVTec LOCO AD tree: reject its test images by content and appearance too."),
-]
 
 
 @build.command()
@@ -67,8 +55,8 @@ LocoGuard = Annotated[
 def grpo(
     *,
     out: Out,
-    mvtec: Annotated[Path | None, typer.Option(help="MVTec AD tree.")] = None,
-    visa: Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")] = None,
+    mvtec: Mvtec = None,
+    visa: Visa = None,
     folder: Annotated[
         Path | None, typer.Option(help="Your own: <category>/{train/good,test/{good,<defect>}}.")
     ] = None,
@@ -93,24 +81,23 @@ def grpo(
 
     Example: lad build grpo --mvtec mvtec_ad --visa visa --out grpo.parquet --max-pixels 401408
     """
-    from lad_datasets.builders.grpo import build_grpo
-    from lad_datasets.sources.folder_names import FolderNames
+    from lad_datasets.api import build_grpo
 
-    given = {"mvtec_ad": mvtec, "visa": visa, "folder": folder}
-    roots = {layout: root for layout, root in given.items() if root is not None}
-    recipe = recipe or ("all" if set(roots) == {"folder"} else "paper")
-    manifest = build_grpo(
-        roots,
+    built = build_grpo(
         out,
-        options,
+        mvtec=mvtec,
+        visa=visa,
+        folder=folder,
         recipe=recipe,
+        balance=balance,
+        val_fraction=val_fraction,
+        normal=normal or (),
+        defect=defect or (),
         limit=limit,
         loco=loco,
-        names=FolderNames(normal or (), defect or ()),
-        val_fraction=val_fraction,
-        balance=balance,
+        options=options,
     )
-    _print(manifest, out, held_out=val_fraction > 0, as_json=as_json)
+    _print(built.manifest, out, held_out=val_fraction > 0, as_json=as_json)
 
 
 @build.command()
@@ -120,8 +107,8 @@ def loco(
     root: Annotated[Path, typer.Option(help="MVTec LOCO AD tree.", show_default=False)],
     out: Out,
     subset: Annotated[
-        Subset, typer.Option(help="logical: without structural anomalies, as the paper.")
-    ] = Subset.LOGICAL,
+        Literal["logical", "all"], typer.Option(help="logical: without structural anomalies, as the paper.")
+    ] = "logical",
     shots: Annotated[int, typer.Option(min=1, help="References per pair.")] = 1,
     votes: Annotated[int, typer.Option(min=1, help="Pairs per query, each with other references, for voting.")] = 1,
     limit: Limit = None,
@@ -135,11 +122,11 @@ def loco(
     from lad_datasets.builders.loco import build_loco
 
     options = replace(options, shots=shots, votes=votes)
-    _print(build_loco(root, out, options, subset=subset.value, limit=limit), out, as_json=as_json)
+    _print(build_loco(root, out, options, subset=subset, limit=limit), out, as_json=as_json)
 
 
 @build.command()
-@partial(takes_pair_options, images=Images.PATH)
+@partial(takes_pair_options, images="path")
 def mmad(
     *,
     root: Annotated[Path, typer.Option(help="MMAD's folder: mmad.json and the datasets.", show_default=False)],
@@ -216,7 +203,7 @@ def sft(
     _print(manifest, out, as_json=as_json)
 
 
-def _print(manifest: dict[str, Any], out: Path, *, as_json: bool, held_out: bool = False) -> None:
+def _print(manifest: Mapping[str, Any], out: Path, *, as_json: bool, held_out: bool = False) -> None:
     """Print what was built: the manifest as JSON, or a table of the counts; the paths, rows and findings as notes."""
     if as_json:
         print_json(manifest)
@@ -241,53 +228,9 @@ def print_counts(counts: Sequence[Mapping[str, object]]) -> None:
     """Print the counts: an aligned table with a heading on a terminal, else tab-separated lines."""
     if counts and sys.stdout.isatty():
         from lad_datasets.checks.check import Table
-        from lad_datasets.commands.check_print import layout_table
+        from lad_datasets.commands.check import layout_table
 
         echo(layout_table(Table("built", tuple(counts[0]), tuple(tuple(count.values()) for count in counts))))
         return
     for count in counts:
         echo("\t".join(visible(str(value), one_line=True) for value in count.values()))
-
-
-def check(
-    files: Annotated[
-        list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, configs, model folder.")
-    ],
-    *,
-    max_pixels: Annotated[int | None, typer.Option(min=784, help="Largest image area in training.")] = None,
-    min_pixels: Annotated[int | None, typer.Option(min=1, help="Smallest image area in training.")] = None,
-    easyr1: Annotated[bool, typer.Option("--easyr1", help="Scale as EasyR1 does, before the processor.")] = False,
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json or model folder: count text exactly.")] = None,
-    max_prompt_length: Annotated[int | None, typer.Option(min=1, help="Longer prompts are errors.")] = None,
-    loco: LocoGuard = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair a model folder's JSON; the original is kept.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = CORES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
-) -> None:
-    """Check finished files: schema, images, gold answers, leakage, prompt lengths.
-
-    In a model folder, it finds what one of transformers 4 and 5 wrote and the other misreads.
-
-    Example: lad check grpo.parquet --max-pixels 401408 --tokenizer Qwen2.5-VL-3B-Instruct
-
-    Example: lad check models/sft --max-pixels 401408 --fix
-    """
-    from lad_datasets.checks.check import CheckOptions, check_files
-    from lad_datasets.commands.check_print import print_reports
-    from lad_reasoner.pairs.tokens import QWEN2_5_VL
-
-    options = CheckOptions(
-        max_pixels=max_pixels or QWEN2_5_VL.max_pixels,
-        min_pixels=min_pixels or QWEN2_5_VL.min_pixels,
-        easyr1=easyr1,
-        tokenizer=tokenizer,
-        max_prompt_length=max_prompt_length,
-        loco=loco,
-        workers=workers,
-        fix=fix,
-        model_pixels=max_pixels,
-    )
-    reports = check_files(files, options)
-    print_reports(reports, as_json=as_json)
-    if any(report.errors for report in reports):
-        raise typer.Exit(1)

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["register"]
-
-
-class Name(StrEnum):
-    """The dataset."""
-
-    MVTEC_AD = "mvtec-ad"
-    VISA = "visa"
-    MVTEC_LOCO = "mvtec-loco"
-    MMAD = "mmad"
-
-
-def register(app: typer.Typer) -> None:
-    """Add `download` to `lad`."""
-    app.command("download")(download_command)
+__all__ = ["download_command"]
 
 
 def download_command(
-    name: Annotated[Name, typer.Argument(help="The dataset.", show_default=False)],
+    name: Annotated[
+        Literal["mvtec-ad", "visa", "mvtec-loco", "mmad"], typer.Argument(help="The dataset.", show_default=False)
+    ],
     *,
     out: Annotated[Path, typer.Option(help="Folder to make: the dataset's root.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")] = False,
@@ -45,7 +32,7 @@ def download_command(
     from lad_reasoner.support.console import echo
     from lad_reasoner.support.errors import UsageError
 
-    dataset = DATASETS[name.value]
+    dataset = DATASETS[name]
     echo(f"{dataset.title}, {dataset.gigabytes} GB: {dataset.page}", err=True)
     use = "also for commercial use" if dataset.licence.commercial else "not for commercial use"
     echo(f"Licence: {dataset.licence.name}, {use}: {dataset.licence.url}", err=True)

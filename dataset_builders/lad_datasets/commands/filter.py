@@ -9,12 +9,7 @@ import typer
 
 from lad_reasoner.support.console import echo, print_json
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `filter` to `lad`."""
-    app.command("filter")(filter_command)
+__all__ = ["filter_command"]
 
 
 def filter_command(
@@ -42,8 +37,8 @@ def filter_command(
     manifest = filter_pairs(predictions, out, data=data, min_share=min_share, max_share=max_share, overwrite=overwrite)
     if as_json:
         print_json(manifest)
-        return
-    _print(manifest, out)
+    else:
+        _print(manifest, out)
 
 
 def _print(manifest: dict[str, Any], out: Path) -> None:

@@ -9,12 +9,7 @@ import typer
 
 from lad_datasets.commands.pair_options import Defect, Normal
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `init` to `lad`."""
-    app.command("init")(init_command)
+__all__ = ["init_command"]
 
 
 def init_command(

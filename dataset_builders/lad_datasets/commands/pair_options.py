@@ -1,24 +1,24 @@
-"""The options that `lad build grpo` and `lad build loco` share, written once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from lad_datasets.builders.options import Options
 
-__all__ = ["CORES", "Defect", "Images", "Normal", "pair_options", "takes_pair_options"]
+__all__ = ["CORES", "Defect", "LocoGuard", "Mvtec", "Normal", "Visa", "pair_options", "takes_pair_options"]
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
-
+Mvtec = Annotated[Path | None, typer.Option(help="MVTec AD tree.")]
+Visa = Annotated[Path | None, typer.Option(help="VisA tree, raw or converted.")]
 Normal = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,58 +27,37 @@ Normal = Annotated[
 ]
 Defect = Annotated[list[str] | None, typer.Option("--defect", help="Folder name that means a defect, if in doubt.")]
 
-
-class Reference(StrEnum):
-    """``--reference``."""
-
-    RANDOM = "random"
-    FIXED = "fixed"
-    NEAREST = "nearest"
-
-
-class Images(StrEnum):
-    """``--images``."""
-
-    EMBED = "embed"
-    PATH = "path"
-
-
-class Answers(StrEnum):
-    """``--answers``."""
-
-    YES_NO = "yes-no"
-    CLASSES = "classes"
-
-
-class Format(StrEnum):
-    """``--format``."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
+LocoGuard = Annotated[
+    Path | None,
+    typer.Option("--loco", help="MVTec LOCO AD tree: reject its test images by content and appearance too."),
+]
 
 
 def pair_options(
     *,
     reference: Annotated[
-        Reference,
+        Literal["random", "fixed", "nearest"],
         typer.Option(
             help="Normal training image to compare with: sampled with the seed, first by name, or most similar."
         ),
-    ] = Reference.RANDOM,
+    ] = "random",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    images: Annotated[Images, typer.Option(help="Store image files, or their absolute paths.")] = Images.EMBED,
+    images: Annotated[
+        Literal["embed", "path"], typer.Option(help="Store image files, or their absolute paths.")
+    ] = "embed",
     max_pixels: Annotated[
         int | None,
         typer.Option(min=784, help="Shrink larger images to this area, at the size Qwen2.5-VL would choose."),
     ] = None,
     image_format: Annotated[
-        Format, typer.Option("--format", help="Format of images that are shrunk or repaired.")
-    ] = Format.PNG,
+        Literal["png", "jpeg", "webp"],
+        typer.Option("--format", help="Format of images that are shrunk or repaired."),
+    ] = "png",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG and WebP.")] = 95,
     answers: Annotated[
-        Answers, typer.Option(help="yes-no, as the paper; classes: normal, structural, or the violated rule.")
-    ] = Answers.YES_NO,
+        Literal["yes-no", "classes"],
+        typer.Option(help="yes-no, as the paper; classes: normal, structural, or the violated rule."),
+    ] = "yes-no",
     boxes: Annotated[
         Path | None, typer.Option(help="Root of the dataset with its masks: ask for a box around each anomaly.")
     ] = None,
@@ -94,30 +73,24 @@ def pair_options(
     """Return the options of pairing that the command line gives."""
     from lad_datasets.builders.options import Options
     from lad_datasets.files.images import Encoding
+    from lad_reasoner.support.errors import UsageError
 
+    if boxes is not None and answers == "classes":
+        raise UsageError("it cannot be combined with --answers classes", where="--boxes")
+    if boxes is not None and not boxes.is_dir():
+        raise UsageError(f"there is no folder {boxes}", where="--boxes", remedy="Give the dataset's root")
     return Options(
-        reference=reference.value,
+        reference=reference,
         seed=seed,
-        embed=images is Images.EMBED,
-        encoding=Encoding(max_pixels, image_format.value, quality),
-        answers=answers.value,
-        masks=_mask_root(boxes, answers),
+        embed=images == "embed",
+        encoding=Encoding(max_pixels, image_format, quality),
+        answers=answers,
+        masks=boxes,
         shard_mb=shard_mb,
         workers=workers,
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
-
-
-def _mask_root(boxes: Path | None, answers: Answers) -> Path | None:
-    """Return the masks' root, checked."""
-    from lad_reasoner.support.errors import UsageError
-
-    if boxes is not None and answers is Answers.CLASSES:
-        raise UsageError("it cannot be combined with --answers classes", where="--boxes")
-    if boxes is not None and not boxes.is_dir():
-        raise UsageError(f"there is no folder {boxes}", where="--boxes", remedy="Give the dataset's root")
-    return boxes
 
 
 def takes_pair_options(command: Callable[..., None], **defaults: Any) -> Callable[..., None]:

@@ -11,12 +11,7 @@ import typer
 from lad_reasoner.support.console import echo, print_json
 from lad_reasoner.support.visible import visible
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `review` to `lad`."""
-    app.command()(review)
+__all__ = ["review"]
 
 
 def review(
