@@ -12,7 +12,7 @@ from lad_reasoner.inference.predictions import Failure, ScoreSource
 from lad_reasoner.inference.protocol import Backend, Question
 from lad_reasoner.pairs.images import image_size, read_image_bytes
 from lad_reasoner.pairs.schema import Image
-from lad_reasoner.support.errors import DataError, RunError
+from lad_reasoner.support.errors import RunError
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import Label, problem_text, prompt_text
 
@@ -90,9 +90,6 @@ def read_image_file(path: Path, *, where: object = None) -> Image:
         DataError: It cannot be read, is of another format, or has too many pixels.
     """
     name = where or path
-    try:
-        data = read_image_bytes(path)
-    except DataError as error:
-        raise DataError(error.problem, where=name) from error
+    data = read_image_bytes(path, where=name)
     image_size(data, name)
     return Image(data=data, path=str(name), sha256=hashlib.sha256(data).hexdigest())

@@ -47,9 +47,9 @@ class PredictSummary:
 
     Attributes:
         wanted: Responses asked for: pairs times samples.
-        resumed: Of these, those that were there already.
-        written: Of these, those written now.
-        failed: Of these, those that could not be answered; `failures_path` lists them with the reason.
+        resumed: Those of them that were there already.
+        written: Those that were written now.
+        failed: Those that could not be answered; `failures_path` lists them with the reason.
         repaired: What was repaired in the file, in words; empty if nothing.
     """
 
@@ -92,65 +92,48 @@ def predict(
         RunError: Another process writes to ``out``, or the backend fails.
     """
     with unchanged(lambda: parquet_files(data)) as require_same_data:
-        return _predict(
-            data,
-            backend,
-            out,
-            require_same_data,
-            template=template,
-            samples=samples,
-            limit=limit,
-            reasoning=reasoning,
+        truths = read_truths(data)[:limit]
+        source = default_template(truths, structured=backend.sampling.structured) if template is None else template
+        words, run = (None, "") if reasoning is None else _read_reasoning(reasoning, data)
+        key = RunKey(
+            model=backend.model,
+            model_digest=backend.model_digest,
+            backend=backend.name,
+            dtype=backend.dtype,
+            prompt_sha256=hashlib.sha256((source + (_AGAIN + run if run else "")).encode()).hexdigest(),
+            data_sha256=data_sha256(data),
+            sampling=backend.sampling,
         )
+        wanted = {(truth.pair_id, sample) for truth in truths for sample in range(samples)}
+        with PredictionStore(out, key) as store:
+            card = _run_card(key, data=data, template=source, samples=samples, pairs=len(truths))
+            if reasoning:
+                card |= {"reasoning_of": str(reasoning.resolve()), "reasoning_run": run}
+            write_run_card(out, card)
+            questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
+            if words is not None:
+                wanted, questions = wanted & words.keys(), _ask_again(questions, words)
+            return _store_answers(backend, questions, store, wanted, require_same_data)
 
 
-def _predict(
-    data: Path,
+def _store_answers(
     backend: Backend,
-    out: Path,
+    questions: Iterator[Question],
+    store: PredictionStore,
+    wanted: set[tuple[str, int]],
     require_same_data: Callable[[], None],
-    *,
-    template: str | None,
-    samples: int,
-    limit: int | None,
-    reasoning: Path | None,
 ) -> PredictSummary:
-    truths = read_truths(data)[:limit]
-    source = default_template(truths, structured=backend.sampling.structured) if template is None else template
-    words, run = (None, "") if reasoning is None else _read_reasoning(reasoning, data)
-    key = RunKey(
-        model=backend.model,
-        model_digest=backend.model_digest,
-        backend=backend.name,
-        dtype=backend.dtype,
-        prompt_sha256=hashlib.sha256((source + (_AGAIN + run if run else "")).encode()).hexdigest(),
-        data_sha256=data_sha256(data),
-        sampling=backend.sampling,
-    )
-    wanted = [(truth.pair_id, sample) for truth in truths for sample in range(samples)]
-    if words is not None:
-        wanted = [reply for reply in wanted if reply in words]
-    with PredictionStore(out, key) as store:
-        card = _run_card(key, data=data, template=source, samples=samples, pairs=len(truths))
-        write_run_card(
-            out, card | ({"reasoning_of": str(reasoning.resolve()), "reasoning_run": run} if reasoning else {})
-        )
-        resumed = done = sum(response in store.done for response in wanted)
-        report("responses", done, len(wanted))
-        questions = _questions(data, source, samples=samples, limit=len(truths), done=frozenset(store.done))
-        if words is not None:
-            questions = _ask_again(questions, words)
-        failed = 0
-        for answer in backend.answer(questions):
-            require_same_data()
-            if isinstance(answer, Failure):
-                store.record_failure(answer)
-                failed += 1
-            else:
-                store.append(Prediction(**dict(key), **asdict(answer)))
-                done += 1
-            report("responses", done + failed, len(wanted))
-    written = done - resumed
+    resumed, written, failed = len(wanted & store.done), 0, 0
+    report("responses", resumed, len(wanted))
+    for answer in backend.answer(questions):
+        require_same_data()
+        if isinstance(answer, Failure):
+            store.record_failure(answer)
+            failed += 1
+        else:
+            store.append(Prediction(**dict(store.key), **asdict(answer)))
+            written += 1
+        report("responses", resumed + written + failed, len(wanted))
     return PredictSummary(wanted=len(wanted), resumed=resumed, written=written, failed=failed, repaired=store.repaired)
 
 
@@ -206,11 +189,7 @@ def _questions(
 
 
 def _read_reasoning(path: Path, data: Path) -> tuple[dict[tuple[str, int], str], str]:
-    """Return the reasoning of earlier replies, by pair and sample, and their run's digest; some have no reasoning.
-
-    Raises:
-        DataError: The file cannot be read, was made on other data, or has no reasoning.
-    """
+    """Return the reasoning of earlier replies, by pair and sample, and their run's digest; some have no reasoning."""
     lines = read_predictions(path)
     if lines[0].data_sha256 != data_sha256(data):
         raise DataError(f"the predictions were made on other data than {data}", where=path)
@@ -244,23 +223,17 @@ def _grey_image() -> bytes:
 
 def _run_card(key: RunKey, *, data: Path, template: str, samples: int, pairs: int) -> dict[str, Any]:
     """Return what the lines do not hold: the data, the prompt, versions and hardware."""
+    installed = {name: found for name in _VERSIONS if (found := installed_version(name)) is not None}
     return {
         **key.model_dump(),
         "data": str(data.resolve()),
         "pairs": pairs,
         "samples": samples,
         "prompt_template": template,
-        "versions": dict(_installed()),
+        "versions": {"python": platform.python_version(), **installed},
         "hardware": _hardware(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    yield "python", platform.python_version()
-    for name in _VERSIONS:
-        if (found := installed_version(name)) is not None:
-            yield name, found
 
 
 def _hardware() -> str:

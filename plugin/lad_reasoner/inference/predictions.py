@@ -142,13 +142,7 @@ class Prediction(RunKey):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A question that could not be answered; the others still are.
-
-    Attributes:
-        pair_id: The pair.
-        sample: The sample.
-        reason: In words, without secrets.
-    """
+    """A question that could not be answered; the others still are. ``reason`` is in words, without secrets."""
 
     pair_id: str
     sample: int
@@ -233,7 +227,7 @@ def _repair(path: Path, file: LineFile) -> str:
     content = path.read_bytes()
     cut = content.rstrip(b"\n").rfind(b"\n") + 1
     tail = content[cut:]
-    if not tail.strip() or (tail.endswith(b"\n") and _parse_line(tail, path) is not None):
+    if not tail.strip() or (tail.endswith(b"\n") and isinstance(_parse_line(tail, path), Prediction)):
         return ""
     _require_ours(path, before=content[:cut].lstrip(b"\n"), tail=tail)
     with path.with_name(path.name + ".broken").open("ab") as broken:
@@ -247,14 +241,10 @@ def _repair(path: Path, file: LineFile) -> str:
 
 
 def _require_ours(path: Path, *, before: bytes, tail: bytes) -> None:
-    """Refuse a file of something else, which must not be cut; a lone line is ours if its beginning is.
-
-    Raises:
-        DataError: Its first line is neither a prediction nor, where it is the only one, the beginning of one.
-    """
+    """Refuse a file of something else, which must not be cut; a lone line is ours if its beginning is."""
     first = before.partition(b"\n")[0] or tail
     begun = not before and first.startswith(_BEGIN[: len(first.rstrip(b"\n"))]) and not _is_json(first)
-    if not begun and _parse_line(first, path) is None:
+    if not begun and isinstance(_parse_line(first, path), str):
         raise DataError(f"not a prediction: {first[:60]!r}", where=f"{path}, line 1", remedy="Choose another --out")
 
 
@@ -266,20 +256,20 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _parse_line(line: bytes, where: object) -> Prediction | None:
-    """Return the prediction in a line; None if it is broken.
+def _parse_line(line: bytes, where: object) -> Prediction | str:
+    """Return the prediction in a line, or what is wrong with it: the field, where it is one.
 
     Raises:
         DataError: A newer release wrote it.
     """
     try:
         return Prediction.model_validate_json(line)
-    except ValidationError:
-        newer = _newer_version(line)
-        if newer:
+    except ValidationError as error:
+        if newer := _newer_version(line):
             problem = f"written by a newer lad-reasoner (schema version {newer}; this release reads {SCHEMA_VERSION})"
             raise DataError(problem, where=where, remedy="Upgrade lad-reasoner") from None
-        return None
+        first = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join([*map(str, first["loc"]), first["msg"]])
 
 
 def _newer_version(line: bytes) -> int | None:
@@ -288,16 +278,6 @@ def _newer_version(line: bytes) -> int | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return number if isinstance(number, int) and number > SCHEMA_VERSION else None
-
-
-def _fault(line: bytes) -> str:
-    """Return what is wrong with a line, in brackets: the field, where it is one."""
-    try:
-        Prediction.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f" ({': '.join([*map(str, first['loc']), first['msg']])})"
-    return ""
 
 
 def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Prediction]:
@@ -315,19 +295,15 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            prediction = _parse_line(line, f"{path}, line {number}")
-            if prediction is None:
+            where = f"{path}, line {number}"
+            prediction = _parse_line(line, where)
+            if isinstance(prediction, str):
                 remedy = "Running `lad predict` again repairs a broken last line"
-                raise DataError(
-                    f"{line[:60]!r} is not a prediction{_fault(line)}", where=f"{path}, line {number}", remedy=remedy
-                )
+                raise DataError(f"{line[:60]!r} is not a prediction ({prediction})", where=where, remedy=remedy)
             first = first or prediction
             if names := first.differences(prediction):
-                raise DataError(
-                    f"another {', '.join(names)} than on the first line",
-                    where=f"{path}, line {number}",
-                    remedy="Write one file per run",
-                )
+                problem = f"another {', '.join(names)} than on the first line"
+                raise DataError(problem, where=where, remedy="Write one file per run")
             found.setdefault((prediction.pair_id, prediction.sample), prediction)
     if not found and not allow_empty:
         raise DataError("no predictions in this file", where=path)

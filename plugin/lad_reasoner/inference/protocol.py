@@ -21,12 +21,8 @@ class BackendOptions:
 
     Attributes:
         model: Folder or name.
-        temperature: 0 is greedy.
-        max_new_tokens: Longest response.
-        seed: Of sampled responses.
-        min_pixels: Smaller images are enlarged to this; the model's own processor decides by default.
-        max_pixels: Larger images are shrunk to this; the model's own processor decides by default.
-        structured: Hold decoding to the answer template.
+        temperature, max_new_tokens, seed, structured, min_pixels, max_pixels: As in `Sampling`; the model's own
+            processor decides about pixels by default.
         batch_size: Pairs asked at once; the backend chooses by default.
         device: ``cpu``, ``cuda``, ``cuda:1``; a GPU if there is one by default.
         dtype: ``float32``, ``bfloat16`` or ``float16``; float32 on a CPU and bfloat16 on a GPU by default.
@@ -57,6 +53,17 @@ class BackendOptions:
     def batch(self) -> int:
         """Pairs asked at once, where the backend has no reason to choose another number."""
         return self.batch_size or 16
+
+    def sampling(self, min_pixels: int | None, max_pixels: int | None) -> Sampling:
+        """Return how responses are sampled, with the pixel limits that the backend has resolved."""
+        return Sampling(
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            structured=self.structured,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,26 +120,28 @@ def image_formats() -> tuple[str, ...]:
     return (*formats, "HEIF")
 
 
-def read_image_bytes(path: Path, *, remedy: str = "") -> bytes:
+def read_image_bytes(path: Path, *, where: object = None, remedy: str = "") -> bytes:
     """Return the bytes of an image file; devices, pipes and folders are not opened.
 
     Args:
         path: The file.
+        where: What to call it in an error; its path by default.
         remedy: What to do if it cannot be read.
 
     Raises:
         DataError: It is absent, no regular file, larger than ``MAX_IMAGE_BYTES``, or not readable.
     """
+    where = where or path
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise DataError("not a regular file", where=path, remedy=remedy)
+            raise DataError("not a regular file", where=where, remedy=remedy)
         if facts.st_size > MAX_IMAGE_BYTES:
-            raise DataError(f"{facts.st_size:,} bytes are too many for an image", where=path)
+            raise DataError(f"{facts.st_size:,} bytes are too many for an image", where=where)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        raise DataError(f"no readable file ({reason})", where=path, remedy=remedy) from error
+        raise DataError(f"no readable file ({reason})", where=where, remedy=remedy) from error
 
 
 def open_image(data: bytes, where: object) -> Picture:

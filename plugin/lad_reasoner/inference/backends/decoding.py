@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoded", "LanguageState", "Step", "decode", "sampling_draws", "spelling_evidence"]
 
-
 #: Rows that have ended are dropped once at most this share is left: moving the others costs a copy of their cache.
 _WORTH_MOVING: Final = 0.75
 
@@ -54,14 +53,8 @@ class Decoded:
     """
 
     tokens: list[int] = field(default_factory=list)
-    evidence: list[tuple[float, float]] = field(default_factory=list)
+    evidence: list[Sequence[float]] = field(default_factory=list)
     finished: bool = False
-
-    def add(self, token: int, evidence: tuple[float, float], *, finished: bool) -> None:
-        """Append a token."""
-        self.tokens.append(token)
-        self.evidence.append(evidence)
-        self.finished = finished
 
 
 Step = Callable[[LanguageState, torch.Tensor], None]
@@ -102,9 +95,6 @@ def decode(
         draws: Uniform draws ``(rows, max_new_tokens)`` for sampling; None for greedy.
         temperature: Of sampling.
         guide: Holds responses to a template.
-
-    Returns:
-        One result a row, in order.
     """
     results = [Decoded() for _ in state.mask]
     rows, ends = list(range(len(results))), set(end_tokens)
@@ -116,8 +106,10 @@ def decode(
         evidence = spelling_evidence(state.logits, spellings).tolist()
         taken = _take(state.logits, draws[rows, index] if draws is not None else None, temperature)
         for row, token, logs in zip(rows, taken.tolist(), evidence, strict=True):
-            if not results[row].finished:
-                results[row].add(token, (logs[0], logs[1]), finished=token in ends)
+            if not (result := results[row]).finished:
+                result.tokens.append(token)
+                result.evidence.append(logs)
+                result.finished = token in ends
                 if guide:
                     guide.accept(row, token)
         kept = [place for place, row in enumerate(rows) if not results[row].finished]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lad_reasoner.inference.answer_score import answer_begin, score_from_alternatives
 from lad_reasoner.inference.backends.messages import chat_content, request_seed
-from lad_reasoner.inference.predictions import Failure, Sampling
+from lad_reasoner.inference.predictions import Failure
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.support.errors import RunError, UsageError, install_hint
 from lad_reasoner.task.response import template_regex
@@ -43,7 +43,6 @@ _IN_A_ROW: Final = 8
 _PLAIN: Final = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _PLAIN_VLLM: Final = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
-
 _Tasks = set[asyncio.Task[Answer | Failure]]
 
 
@@ -66,14 +65,7 @@ class OpenAIBackend:
         self._plain: dict[str, Any] = {}
         self._silent = 0
         self._open_server()
-        self.sampling = Sampling(
-            temperature=options.temperature,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            structured=options.structured,
-            min_pixels=options.min_pixels,
-            max_pixels=options.max_pixels,
-        )
+        self.sampling = options.sampling(options.min_pixels, options.max_pixels)
 
     def _open_server(self) -> ChatServer:
         try:
@@ -84,8 +76,9 @@ class OpenAIBackend:
         address = self._options.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
         option = "--base-url" if self._options.base_url else "OPENAI_BASE_URL"
         key = os.environ.get("OPENAI_API_KEY", "")
-        timeout = self._options.timeout
-        return ChatServer(address, api_key=key, timeout=timeout, tries=TRIES, backoff=BACKOFF, option=option)
+        return ChatServer(
+            address, api_key=key, timeout=self._options.timeout, tries=TRIES, backoff=BACKOFF, option=option
+        )
 
     def answer(self, questions: Iterable[Question]) -> Iterator[Answer | Failure]:
         """Answer with ``batch_size`` requests in flight, in the order in which the replies arrive.
@@ -143,11 +136,7 @@ class OpenAIBackend:
         return self._read(question, sample, reply, time.perf_counter() - start)
 
     def _require_hope(self, server: ChatServer, question: Question, error: NoReplyError) -> None:
-        """Raise if the next request would fail in the same way.
-
-        Raises:
-            RunError: The server is down, or gives no log-probabilities.
-        """
+        """Raise a RunError if the next request would fail in the same way."""
         from lad_reasoner.support.openai_client import BadReplyError, RejectedError
 
         of_file = bool(question.pair_id)

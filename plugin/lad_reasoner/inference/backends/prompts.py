@@ -146,11 +146,8 @@ class Prompts:
             DataError: An image cannot be read or decoded, or the markers of a prompt do not match its images.
         """
         read = [
-            [
-                _File(read_image(image, self._root), f"{question.where}, image {image.path}")
-                for image in question.images
-            ]
-            for question in questions
+            [_File(read_image(image, self._root), f"{asked.where}, image {image.path}") for image in asked.images]
+            for asked in questions
         ]
         by_key = {image.key: image for images in read for image in images}
         patches = self._patches.take(by_key, lambda keys: self._make_patches([by_key[key] for key in keys]))
@@ -170,9 +167,8 @@ class Prompts:
         messages = [{"role": "user", "content": content}]
         return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    def _tokenize(self, prompt: str) -> list[int]:
-        ids: list[int] = self._processor.tokenizer(self.chat(prompt), add_special_tokens=False)["input_ids"]
-        return ids
+    def _tokenize(self, prompt: str) -> tuple[int, ...]:
+        return tuple(self._processor.tokenizer(self.chat(prompt), add_special_tokens=False)["input_ids"])
 
     def _make_patches(self, images: Sequence[_File]) -> list[Patches]:
         pictures = [decode(image.data, image.where) for image in images]
@@ -187,7 +183,7 @@ class Prompts:
         return self._encoded.take([key], lambda _: [self._make_encoded(*key, question.where)])[key]
 
     def _make_encoded(self, prompt: str, grids: tuple[_Grid, ...], where: str) -> Encoded:
-        short = self._texts.take([prompt], lambda _: [tuple(self._tokenize(prompt))])[prompt]
+        short = self._texts.take([prompt], lambda _: [self._tokenize(prompt)])[prompt]
         markers = short.count(self._image_token)
         if markers != len(grids):
             raise DataError(f"{markers} image markers for {len(grids)} images", where=where)

@@ -21,7 +21,7 @@ from lad_reasoner.inference.backends.decoding import Decoded, decode, sampling_d
 from lad_reasoner.inference.backends.prompts import Prompt, Prompts
 from lad_reasoner.inference.backends.shared_prefill import SharedPrefill
 from lad_reasoner.inference.backends.structured import TemplateGuide
-from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
+from lad_reasoner.inference.predictions import Failure, ScoreSource
 from lad_reasoner.inference.protocol import Answer, BackendName, BackendOptions, Question
 from lad_reasoner.models.compatibility import require_loadable, unsupported_type
 from lad_reasoner.models.hub import has_hub
@@ -61,13 +61,8 @@ class TransformersBackend:
         self.dtype = options.dtype or ("float32" if self._device.type == "cpu" else "bfloat16")
         self._network, processor = _load(options.model, self._device, self.dtype)
         size = processor.image_processor.size
-        self.sampling = Sampling(
-            temperature=options.temperature,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            structured=options.structured,
-            min_pixels=options.min_pixels or size["shortest_edge"],
-            max_pixels=options.max_pixels or size["longest_edge"],
+        self.sampling = options.sampling(
+            options.min_pixels or size["shortest_edge"], options.max_pixels or size["longest_edge"]
         )
         self._tokenizer = processor.tokenizer
         self._ends = _end_tokens(self._network.generation_config, self._tokenizer)

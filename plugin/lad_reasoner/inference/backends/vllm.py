@@ -68,15 +68,7 @@ class VllmBackend:
         self.model_digest = model_digest(Path(options.model))
         groups = gpu_groups(options)
         self.dtype = options.dtype or ("bfloat16" if groups[0] else "float32")
-        low, high = pixel_limits(options)
-        self.sampling = Sampling(
-            temperature=options.temperature,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            structured=options.structured,
-            min_pixels=low,
-            max_pixels=high,
-        )
+        self.sampling = options.sampling(*pixel_limits(options))
         if options.structured:
             template_regex(options.max_new_tokens)  # refused before a model is loaded
         context = multiprocessing.get_context("spawn")  # a fork would inherit a half-started GPU
@@ -213,13 +205,12 @@ class _Copy:
         from vllm import LLM
 
         self._root = options.image_root
-        limits = {"min_pixels": sampling.min_pixels, "max_pixels": sampling.max_pixels}
         more: dict[str, Any] = {}
         if on_cpu:
             # Compilation takes minutes at each start, and a seeded request fails where its prompt is split.
             more = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": _CPU_CACHE_BYTES}
         if options.min_pixels or options.max_pixels:
-            more["mm_processor_kwargs"] = limits
+            more["mm_processor_kwargs"] = {"min_pixels": sampling.min_pixels, "max_pixels": sampling.max_pixels}
         self._llm: Any = LLM(
             options.model,
             dtype=dtype,
@@ -236,7 +227,7 @@ class _Copy:
     def answer_batch(self, asked: Sequence[_Asked], sampling: Sampling) -> list[_Result]:
         """Answer all; a question that vLLM refuses becomes a failure."""
         start = time.perf_counter()
-        chats = [self._chat(question) for question, _ in asked]
+        chats = [[{"role": "user", "content": chat_pictures(question, self._root)}] for question, _ in asked]
         outputs = self._run(chats, [self._parameters(*item, sampling) for item in asked])
         scores = self._scores(asked, chats, outputs)
         seconds = round((time.perf_counter() - start) / len(asked), 6)
@@ -247,9 +238,6 @@ class _Copy:
             else:
                 results.append(_read(question.pair_id, sample, output, score, seconds))
         return results
-
-    def _chat(self, question: Question) -> list[dict[str, Any]]:
-        return [{"role": "user", "content": chat_pictures(question, self._root)}]
 
     def _run(self, chats: Sequence[Any], parameters: Sequence[Any], **how: Any) -> list[Any]:
         """Return vLLM's output for each chat, or its reason as a string."""
