@@ -16,7 +16,9 @@ from lad_datasets.annotate.prompt import build_messages, prompt_text
 from lad_datasets.annotate.reply import InvalidReplyError, parse_reply
 from lad_datasets.annotate.subjects import Subject, find_subjects
 from lad_datasets.annotate.template_writer import describe_mask, write_pairs
+from lad_datasets.recipes.recipe import kind_of
 from lad_datasets.sources.mmad import Statement
+from lad_datasets.sources.samples import Sample
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
 
@@ -36,10 +38,11 @@ def test_every_test_image_is_found_with_what_is_known_of_it(trees: Trees) -> Non
         ("bottle", "appearance"): 4,
         ("cable", "good"): 4,
         ("cable", "color"): 4,  # cable_swap: the recipe's kind
-        ("cable", "appearance"): 4,
+        ("cable", "functional"): 4,  # bent_wire
         ("candle", "good"): 4,
         ("candle", "appearance"): 4,
     }
+    assert all(s.kind == kind_of(s.dataset, Sample("", s.category, "test", s.defect)) for s in subjects)
     assert all((s.mask is not None) == s.is_anomalous for s in subjects)
     broken = next(s for s in subjects if s.id == "mvtec_ad/bottle/test/broken_large/000.png")
     assert [s.answer for s in broken.statements] == ["Yes.", "A missing piece of glass at the rim"]

@@ -96,6 +96,14 @@ def test_every_question_of_every_dataset_is_a_pair(lad, folder) -> None:
     assert "never to be trained on" in out.with_name("mmad.card.md").read_text()
 
 
+def test_a_defect_has_the_kind_that_the_recipes_give_it(lad, folder) -> None:
+    change(folder, "DS-MVTec/cable/image/cable_swap/000.png")
+    draw(folder / "DS-MVTec/cable/image/cable_swap/000.png", 7)
+    kinds = {truth.pair_id.split("#")[0]: truth.kind for truth in read_truths(build(lad, folder))}
+    assert kinds["mmad/DS-MVTec/cable/image/cable_swap/000.png"] == "color"
+    assert set(kinds.values()) == {"good", "color", "logical", "structural", "appearance"}
+
+
 def test_the_problem_asks_the_question_and_offers_every_option(lad, folder) -> None:
     pair = list(iter_pairs(build(lad, folder)))[1]
     assert pair.problem.splitlines() == ["Reference: <image>", "Query: <image>", "What is it?", "A. x", "B. y", "C. z"]

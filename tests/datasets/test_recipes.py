@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from lad_datasets.builders.grpo import choose_queries
-from lad_datasets.recipes.recipe import read_recipe, shipped_recipes
+from lad_datasets.recipes.recipe import kind_of, read_recipe, shipped_recipes
 from lad_datasets.sources import mvtec_ad, visa
+from lad_datasets.sources.samples import Sample
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
+from lad_rehearsal.synthetic.scenes import DEFECT_KINDS
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,9 @@ def test_a_value_that_does_not_fit_its_tag_is_named(tmp_path, tag) -> None:
     (tmp_path / "own.yaml").write_text(f"description: !!{tag} x\n")
     with pytest.raises(DataError, match="a value does not fit its YAML tag"):
         read_recipe(str(tmp_path / "own.yaml"))
+
+
+def test_synthetic_defects_have_the_kinds_of_the_recipe() -> None:
+    for layout in ("mvtec_ad", "visa"):
+        samples = {name: Sample("x.png", "cable", "test", name) for name in DEFECT_KINDS}
+        assert {name: kind_of(layout, sample) for name, sample in samples.items()} == DEFECT_KINDS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lad_datasets.builders.grpo import choose_queries
-from lad_datasets.recipes.recipe import read_recipe
+from lad_datasets.recipes.recipe import kind_of, read_recipe, shipped_recipes
 from lad_datasets.sources.samples import CC_BY_4, CC_BY_NC_SA_4, Sample, Tree
 from lad_reasoner.support.findings import Findings
 
@@ -150,6 +150,19 @@ def test_the_recipes_counts_at_full_size(full_size) -> None:
     assert paper["good"] == 290
     assert "number" not in paper
     assert kinds_of(full_size, "all").total() == 1725 + 2162
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_recipe_gives_a_defect_the_kind_that_annotations_give_it(full_size, recipe) -> None:
+    queries = choose_queries(full_size, read_recipe(recipe), seed=0, findings=Findings(quiet=True))
+    assert {(s.category, s.defect): s.kind for _, s in queries} == {
+        (s.category, s.defect): kind_of(tree.layout, s) for tree, s in queries
+    }
+
+
+def test_the_stated_share_of_appearance_in_the_papers_recipe(full_size) -> None:
+    kinds = kinds_of(full_size, "paper")
+    assert f"{kinds['appearance'] / (984 - kinds['good']):.1%}" == "54.9%"
 
 
 def test_sft_of_one_kind_keeps_normal_images(lad, tmp_path, draw_tiny) -> None:

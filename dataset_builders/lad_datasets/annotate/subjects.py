@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lad_datasets.leakage.guard import refuse_test_image
-from lad_datasets.recipes.recipe import read_recipe
+from lad_datasets.recipes.recipe import kind_of
 from lad_datasets.sources import folder, mmad, mvtec_ad, visa
 from lad_datasets.sources.folder_names import COMMON, FolderNames
 from lad_datasets.sources.samples import GOOD, Sample, Tree
@@ -108,7 +108,6 @@ class _Joiner:
 
     def __init__(self, priors: mmad.Mmad, findings: Findings) -> None:
         self._priors, self._findings = priors, findings
-        self._recipe = read_recipe("all")
         self._used: set[mmad.ImageKey] = set()
 
     def join(self, tree: Tree, sample: Sample) -> Subject:
@@ -125,7 +124,7 @@ class _Joiner:
             id=f"{tree.dataset}/{sample.path}",
             dataset=tree.dataset,
             category=sample.category,
-            kind=GOOD if sample.defect == GOOD else self._recipe.kind_of(tree.layout, sample) or "appearance",
+            kind=kind_of(tree.layout, sample),
             defect=sample.defect,
             image=tree.file(sample).resolve(),
             mask=_find_mask(tree, sample, entry),

@@ -12,7 +12,8 @@ from lad_datasets.builders.grpo import build_split, claim_outputs, draw_limit
 from lad_datasets.builders.options import Options
 from lad_datasets.leakage.guard import Guard, is_test_image
 from lad_datasets.pairing.assemble import Query
-from lad_datasets.sources import mmad
+from lad_datasets.recipes.recipe import kind_of
+from lad_datasets.sources import mmad, mvtec_loco
 from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.findings import Findings
@@ -30,8 +31,6 @@ TRAINING_SET: Final = "mmad_train"
 #: MMAD's names of the datasets on which the paper trains.
 _TRAINED_ON: Final = frozenset({"DS-MVTec", "VisA"})
 
-#: Kinds of anomalous images by folder, where MVTec LOCO AD says them.
-_KINDS: Final = {GOOD: "good", "logical_anomalies": "logical", "structural_anomalies": "structural"}
 
 _TEXT: Final = """
 Each row is a multiple-choice question of MMAD (https://github.com/jam-cc/MMAD) about a test image, with {shots} that
@@ -46,6 +45,12 @@ Each row is a multiple-choice question of MMAD (https://github.com/jam-cc/MMAD) 
 VisA, with {shots} that MMAD names as template, for reinforcement learning: the reward is paid for the right letter.
 Images of MVTec LOCO AD and GoodsAD are left out, so that both still test the trained model. MVTec AD and VisA do not.
 """
+
+
+def _kind(image: mmad.Asked) -> str:
+    dataset, _, category = image.category.partition("/")
+    layout, _ = mmad.DATASETS.get(dataset, ("", ""))
+    return mvtec_loco.KINDS.get(image.defect) or kind_of(layout, Sample(image.key, category, "test", image.defect))
 
 
 def _is_held_out(image: mmad.Asked) -> bool:
@@ -165,10 +170,7 @@ def _plan(
             findings.add("left out", f"{image.key}: {len(named)} templates, but --shots is {options.shots}")
             continue
         kept[image.key], templates[image.key] = image, named
-    samples = tuple(
-        Sample(key, image.category, "test", image.defect, _KINDS.get(image.defect, "appearance"))
-        for key, image in kept.items()
-    )
+    samples = tuple(Sample(key, image.category, "test", image.defect, _kind(image)) for key, image in kept.items())
     if not samples:
         if not most:
             remedy = "Use an mmad.json with similar_templates and random_templates: a pair needs a normal image"

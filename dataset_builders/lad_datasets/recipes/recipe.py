@@ -5,6 +5,7 @@ A recipe is YAML; ``docs/recipes.md`` describes it, ``recipes/`` holds the shipp
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -17,7 +18,7 @@ from lad_datasets.sources.samples import GOOD, Sample
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import KINDS
 
-__all__ = ["ALL", "Recipe", "RecipeEntry", "defect_names", "read_recipe", "shipped_recipes", "spell"]
+__all__ = ["ALL", "Recipe", "RecipeEntry", "defect_names", "kind_of", "read_recipe", "shipped_recipes", "spell"]
 
 #: Stands for every category or every defect.
 ALL: Final = "all"
@@ -53,7 +54,7 @@ class RecipeEntry(BaseModel):
         category: Its name, or "all".
         defects: Names as the dataset spells them (case and underscores do not matter), or "all". An image with
             several defects matches if one of them does.
-        kind: One of ``task.KINDS`` but good.
+        kind: One of ``task.KINDS`` but good; None for what ``kind_of`` gives.
         reason: Why these are in the set.
     """
 
@@ -62,7 +63,7 @@ class RecipeEntry(BaseModel):
     dataset: Literal["mvtec_ad", "visa", "folder"]
     category: str = Field(min_length=1)
     defects: Literal["all"] | tuple[str, ...]
-    kind: Annotated[str, AfterValidator(_anomalous_kind)]
+    kind: Annotated[str, AfterValidator(_anomalous_kind)] | None = None
     reason: str = Field(min_length=1)
 
     def matches(self, dataset: str, sample: Sample) -> bool:
@@ -96,7 +97,8 @@ class Recipe(BaseModel):
 
     def kind_of(self, dataset: str, sample: Sample) -> str | None:
         """Return the kind of an anomalous sample, or None if the recipe leaves it out."""
-        return next((entry.kind for entry in self.entries if entry.matches(dataset, sample)), None)
+        entry = next((entry for entry in self.entries if entry.matches(dataset, sample)), None)
+        return (entry.kind or kind_of(dataset, sample)) if entry else None
 
     def takes_category(self, dataset: str, category: str) -> bool:
         """Tell whether an entry names a category."""
@@ -107,6 +109,29 @@ def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with the package."""
     folder = files(__package__)
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+@cache
+def _kinds() -> Recipe:
+    return read_recipe(ALL)
+
+
+def kind_of(dataset: str, sample: Sample) -> str:
+    """Return the kind of a sample, normal or anomalous.
+
+    The recipe ``all`` lists the kinds of all defects, so that every command names a defect's kind alike.
+
+    Args:
+        dataset: Layout, such as ``mvtec_ad``.
+        sample: With its category and defect.
+
+    Example:
+        >>> kind_of("mvtec_ad", Sample("x.png", "capsule", "test", "faulty_imprint"))
+        'functional'
+    """
+    if sample.defect == GOOD:
+        return GOOD
+    return _kinds().kind_of(dataset, sample) or "appearance"
 
 
 def read_recipe(name: str) -> Recipe:
