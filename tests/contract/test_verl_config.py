@@ -17,8 +17,9 @@ import pytest
 
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
+from lad_reasoner.training.run.plan import run_overrides
 from lad_reasoner.training.verl.hydra import as_words, lay_over
-from lad_reasoner.training.verl.overrides import run_overrides, translate
+from lad_reasoner.training.verl.overrides import translate
 
 pytestmark = pytest.mark.frameworks
 

@@ -17,10 +17,18 @@ from lad_reasoner.training.installed import Trainer, has_gpu, joins_cluster
 from lad_reasoner.training.metrics import attempts_of
 from lad_reasoner.training.runtimes import RolloutEngine, cpu_runtime
 from lad_reasoner.training.verl.hydra import as_words, lay_over
-from lad_reasoner.training.verl.overrides import EXTERNAL_LIB, SAVE_CONTENTS, run_overrides, translate
+from lad_reasoner.training.verl.overrides import EXTERNAL_LIB, SAVE_CONTENTS, translate
 from lad_reasoner.training.verl.structured import refuse_structured, structured_overrides
 
-__all__ = ["CONFIG_COPY", "Command", "build_command", "finds_gpu", "next_attempt", "trainer_environment"]
+__all__ = [
+    "CONFIG_COPY",
+    "Command",
+    "build_command",
+    "finds_gpu",
+    "next_attempt",
+    "run_overrides",
+    "trainer_environment",
+]
 
 #: The resolved config, in the folder of each attempt. EasyR1 reads it.
 CONFIG_COPY: Final = "easyr1.yaml"
@@ -110,6 +118,21 @@ def trainer_environment(command: Command, folder: Path | None) -> dict[str, str]
 def finds_gpu() -> bool:
     """Return whether a trainer that starts here finds GPUs: this machine's, or those of a running cluster."""
     return has_gpu() or joins_cluster()
+
+
+def run_overrides(config: EasyR1Config, attempt: Path) -> dict[str, object]:
+    """Return what every run of verl under our command adds: our dataset class, where metrics go, no stray folders."""
+    return {
+        "data.custom_cls.path": "pkg://lad_reasoner.training.verl.dataset",
+        "data.custom_cls.name": "PairDataset",
+        "trainer.logger": sorted({*config["trainer.logger"], "file"}),
+        "++ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(attempt / "verl.jsonl"),
+        "trainer.v1.sampler.custom_sampler.path": "pkg://lad_reasoner.training.verl.replay_buffer",
+        "trainer.v1.sampler.custom_sampler.name": "RewardReplayBuffer",
+        "++trainer.v1.sampler.sampler_kwargs.reward_log": str(attempt / "rewards.jsonl"),
+        "hydra.run.dir": str(attempt),
+        "hydra.output_subdir": "hydra",
+    }
 
 
 def _cpu_overrides(config: EasyR1Config, *, cluster: bool, engine: RolloutEngine) -> dict[str, object]:

@@ -7,8 +7,9 @@ the tables against EasyR1's keys and verl's own configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,16 @@ from lad_reasoner.support.errors import UsageError
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
 
-__all__ = ["EXTERNAL_LIB", "HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "run_overrides", "translate"]
+__all__ = ["EXTERNAL_LIB", "HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "translate"]
 
 ACTOR: Final = "actor_rollout_ref.actor"
 REF: Final = "actor_rollout_ref.ref"
 ROLLOUT: Final = "actor_rollout_ref.rollout"
 MODEL: Final = "actor_rollout_ref.model"
+
+_OPTIM: Final = "worker.actor.optim"
+_UPDATE: Final = "worker.actor.micro_batch_size_per_device_for_update"
+_EXPERIENCE: Final = "worker.actor.micro_batch_size_per_device_for_experience"
 
 #: EasyR1 always saves its last step; verl does so only if a frequency is set: one that no step count reaches.
 LAST_STEP_ONLY: Final = 1_000_000_000
@@ -54,20 +59,34 @@ def _to(key: str, *targets: str, by: Callable[[Any], object] = lambda value: val
     return Rule((key,), lambda config: dict.fromkeys(targets, by(config[key])))
 
 
-def _choice(key: str, *targets: str, **names: str) -> Rule:
-    """A key of a few known values, each with verl's name for it.
+def _same(source: str, target: str, *names: str) -> Iterator[Rule]:
+    """Keys that keep their value and their last name: ``source.name`` becomes ``target.name``."""
+    return (_to(f"{source}.{name}", f"{target}.{name}") for name in names)
+
+
+def _choice(key: str, target: str, **names: str) -> Rule:
+    """A key of a few known values, each with verl's name for it."""
+    return Rule((key,), lambda config: {target: _verl_name(config, key, names)})
+
+
+def _keys(group: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{group}.{name}" for name in names)
+
+
+def _unchanged(*names: str) -> dict[str, str]:
+    """Values that have the same name in verl."""
+    return {name: name for name in names}
+
+
+def _verl_name(config: EasyR1Config, key: str, names: Mapping[str, str]) -> str:
+    """Return verl's name for the value of a key.
 
     Raises:
-        UsageError: (when translated) The value is not one of them.
+        UsageError: verl has no such value.
     """
-
-    def translate(config: EasyR1Config) -> Overrides:
-        value = str(config[key])
-        if value not in names:
-            raise UsageError(f"verl has no {value!r}, only {', '.join(names)}", where=key)
-        return dict.fromkeys(targets, names[value])
-
-    return Rule((key,), translate)
+    if (value := str(config[key])) not in names:
+        raise UsageError(f"verl has no {value!r}, only {', '.join(names)}", where=key)
+    return names[value]
 
 
 def _files(value: str) -> object:
@@ -98,30 +117,26 @@ def _batching(config: EasyR1Config) -> Overrides:
     # EasyR1 states a micro batch in samples, and its token budget as that many samples of full length. verl multiplies
     # the budget by the ranks that share a sequence.
     length, ranks = _max_length(config), config["worker.actor.ulysses_size"]
-    update = config["worker.actor.micro_batch_size_per_device_for_update"]
-    experience = config["worker.actor.micro_batch_size_per_device_for_experience"]
-    return {
-        f"{ACTOR}.use_dynamic_bsz": config["worker.actor.dynamic_batching"],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu": update,
-        f"{ACTOR}.ppo_max_token_len_per_gpu": -(-update * length // ranks),
-        f"{REF}.log_prob_micro_batch_size_per_gpu": experience,
-        f"{REF}.log_prob_max_token_len_per_gpu": -(-experience * length // ranks),
-        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": experience,
-        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": -(-experience * length // ranks),
-    }
+    overrides: Overrides = {f"{ACTOR}.use_dynamic_bsz": config["worker.actor.dynamic_batching"]}
+    for work, key in (
+        (f"{ACTOR}.ppo", _UPDATE),
+        (f"{REF}.log_prob", _EXPERIENCE),
+        (f"{ROLLOUT}.log_prob", _EXPERIENCE),
+    ):
+        overrides[f"{work}_micro_batch_size_per_gpu"] = config[key]
+        overrides[f"{work}_max_token_len_per_gpu"] = -(-config[key] * length // ranks)
+    return overrides
 
 
 def _loss(config: EasyR1Config) -> Overrides:
-    loss, mode = config["worker.actor.loss_type"], config["worker.actor.loss_avg_mode"]
     losses = {"default": "vanilla", "gspo": "gspo", "cispo": "cispo", "sapo": "sapo"}
     modes = {"token": "token-mean", "seq": "seq-mean-token-mean"}
-    for key, value, names in (("loss_type", loss, losses), ("loss_avg_mode", mode, modes)):
-        if value not in names:
-            raise UsageError(f"verl has no {value!r}, only {', '.join(names)}", where=f"worker.actor.{key}")
-    if loss == "sapo" and mode != "seq":
+    loss = _verl_name(config, "worker.actor.loss_type", losses)
+    mode = _verl_name(config, "worker.actor.loss_avg_mode", modes)
+    if loss == "sapo" and mode != modes["seq"]:
         problem = "verl averages sapo over sequences, whatever is set"
         raise UsageError(problem, where="worker.actor.loss_avg_mode", remedy="Set it to seq, or train with EasyR1")
-    return {f"{ACTOR}.policy_loss.loss_mode": losses[loss], f"{ACTOR}.loss_agg_mode": modes[mode]}
+    return {f"{ACTOR}.policy_loss.loss_mode": loss, f"{ACTOR}.loss_agg_mode": mode}
 
 
 def _warmup(config: EasyR1Config) -> Overrides:
@@ -145,8 +160,8 @@ def _kl(config: EasyR1Config) -> Overrides:
     """One coefficient and one estimator serve two places in EasyR1: the reward (eq. 7) or the loss."""
     on, in_loss = not config["algorithm.disable_kl"], config["algorithm.use_kl_loss"]
     penalty, coefficient = config["algorithm.kl_penalty"], config["algorithm.kl_coef"]
-    if on and penalty not in {"kl", "abs", "mse", "low_var_kl"}:
-        raise UsageError(f"verl has no {penalty!r}, only kl, abs, mse, low_var_kl", where="algorithm.kl_penalty")
+    if on:
+        _verl_name(config, "algorithm.kl_penalty", _unchanged("kl", "abs", "mse", "low_var_kl"))
     return {
         "algorithm.use_kl_in_reward": on and not in_loss,
         "algorithm.kl_penalty": penalty,
@@ -160,14 +175,13 @@ def _kl(config: EasyR1Config) -> Overrides:
     }
 
 
+_REWARD_KEYS: Final = _keys("worker.reward", "reward_function", "reward_function_kwargs", "skip_special_tokens")
+
+
 def _reward(config: EasyR1Config) -> Overrides:
     if config["worker.reward.reward_function"] is None:
         raise UsageError("a reward is needed, as path.py:function", where="worker.reward.reward_function")
-    options = {
-        "reward_function": config["worker.reward.reward_function"],
-        "reward_function_kwargs": config["worker.reward.reward_function_kwargs"],
-        "skip_special_tokens": config["worker.reward.skip_special_tokens"],
-    }
+    options = {key.rpartition(".")[2]: config[key] for key in _REWARD_KEYS}
     return {
         "reward.reward_manager.source": "importlib",
         "reward.reward_manager.name": "EasyR1RewardManager",
@@ -192,13 +206,12 @@ def _validation_sampling(config: EasyR1Config) -> Overrides:
 
 def _lora(config: EasyR1Config) -> Overrides:
     lora = "worker.actor.model.lora"
-    modules = config[f"{lora}.target_modules"].strip()
+    words = config[f"{lora}.target_modules"].strip()
+    modules = [name.strip() for name in words.split(",") if name.strip()]
     overrides: Overrides = {
         f"{MODEL}.lora_rank": config[f"{lora}.rank"],
         f"{MODEL}.lora_alpha": config[f"{lora}.alpha"],
-        f"{MODEL}.target_modules": modules
-        if modules == "all-linear"
-        else [name.strip() for name in modules.split(",") if name.strip()],
+        f"{MODEL}.target_modules": words if words == "all-linear" else modules,
         f"{MODEL}.exclude_modules": config[f"{lora}.exclude_modules"],
     }
     if config[f"{lora}.rank"] > 0:
@@ -227,7 +240,7 @@ def _fsdp(role: str, target: str, default_dtype: str) -> Rule:
             },
         }
 
-    return Rule(tuple(f"{source}.{name}" for name in (*names, *precisions)), translate)
+    return Rule(_keys(source, *names, *precisions), translate)
 
 
 def _resume(config: EasyR1Config) -> Overrides:
@@ -240,44 +253,25 @@ def _chat_template(path: str | None) -> object:
     return None if path is None else Path(path).read_text(encoding="utf-8")
 
 
-_OPTIM: Final = "worker.actor.optim"
-
 RULES: Final[tuple[Rule, ...]] = (
     # Data: read by our dataset class, which prepares rows as EasyR1 does.
     _to("data.train_files", "data.train_files", by=_files),
     _to("data.val_files", "data.val_files", by=_files),
-    _to("data.prompt_key", "data.prompt_key"),
-    _to("data.image_key", "data.image_key"),
-    _to("data.image_dir", "++data.image_dir"),
-    _to("data.format_prompt", "++data.format_prompt"),
-    _to("data.min_pixels", "++data.min_pixels"),
-    _to("data.max_pixels", "++data.max_pixels"),
-    _to("data.max_prompt_length", "data.max_prompt_length"),
-    _to("data.max_response_length", "data.max_response_length"),
+    *_same("data", "data", "prompt_key", "image_key", "max_prompt_length", "max_response_length", "shuffle", "seed"),
+    *_same("data", "data", "filter_overlong_prompts", "filter_overlong_prompts_workers"),
+    *_same("data", "++data", "image_dir", "format_prompt", "min_pixels", "max_pixels"),
     _to("data.rollout_batch_size", "data.train_batch_size"),
     _to("data.mini_rollout_batch_size", "data.gen_batch_size"),
     _to("data.val_batch_size", "data.val_batch_size", by=lambda size: None if size == -1 else size),
     _to("data.override_chat_template", f"{MODEL}.custom_chat_template", by=_chat_template),
-    _to("data.shuffle", "data.shuffle"),
-    _to("data.seed", "data.seed"),
-    _to("data.filter_overlong_prompts", "data.filter_overlong_prompts"),
-    _to("data.filter_overlong_prompts_workers", "data.filter_overlong_prompts_workers"),
     # Actor. Both trainers count global_batch_size in prompts and multiply it by n themselves.
     _to("worker.actor.global_batch_size", f"{ACTOR}.ppo_mini_batch_size"),
-    Rule(
-        (
-            "worker.actor.micro_batch_size_per_device_for_update",
-            "worker.actor.micro_batch_size_per_device_for_experience",
-            "worker.actor.dynamic_batching",
-        ),
-        _batching,
-    ),
+    Rule((_UPDATE, _EXPERIENCE, "worker.actor.dynamic_batching"), _batching),
     _to("worker.actor.max_grad_norm", f"{ACTOR}.optim.clip_grad"),
+    *_same("worker.actor", ACTOR, "clip_ratio_high", "ppo_epochs"),
     _to("worker.actor.clip_ratio_low", f"{ACTOR}.clip_ratio", f"{ACTOR}.clip_ratio_low"),
-    _to("worker.actor.clip_ratio_high", f"{ACTOR}.clip_ratio_high"),
     _to("worker.actor.clip_ratio_dual", f"{ACTOR}.clip_ratio_c"),
-    Rule(("worker.actor.loss_type", "worker.actor.loss_avg_mode"), _loss),
-    _to("worker.actor.ppo_epochs", f"{ACTOR}.ppo_epochs"),
+    Rule(_keys("worker.actor", "loss_type", "loss_avg_mode"), _loss),
     _to("worker.actor.padding_free", f"{MODEL}.use_remove_padding"),
     _to("worker.actor.ulysses_size", f"{ACTOR}.ulysses_sequence_parallel_size"),
     _to("worker.actor.use_torch_compile", f"{ACTOR}.use_torch_compile", f"{ACTOR}.fsdp_config.use_torch_compile"),
@@ -285,19 +279,13 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("worker.actor.tau_negative", f"{ACTOR}.tau_neg"),
     # Model.
     _to("worker.actor.model.model_path", f"{MODEL}.path"),
-    _to("worker.actor.model.tokenizer_path", f"{MODEL}.tokenizer_path"),
+    *_same("worker.actor.model", MODEL, "tokenizer_path", "enable_gradient_checkpointing"),
     _to("worker.actor.model.override_config", f"++{MODEL}.override_config"),
-    _to("worker.actor.model.enable_gradient_checkpointing", f"{MODEL}.enable_gradient_checkpointing"),
     _to("worker.actor.model.trust_remote_code", f"{MODEL}.trust_remote_code", "data.trust_remote_code"),
-    Rule(
-        tuple(f"worker.actor.model.lora.{name}" for name in ("rank", "alpha", "target_modules", "exclude_modules")),
-        _lora,
-    ),
+    Rule(_keys("worker.actor.model.lora", "rank", "alpha", "target_modules", "exclude_modules"), _lora),
     # Optimiser.
-    _to(f"{_OPTIM}.lr", f"{ACTOR}.optim.lr"),
-    _to(f"{_OPTIM}.betas", f"{ACTOR}.optim.betas"),
-    _to(f"{_OPTIM}.weight_decay", f"{ACTOR}.optim.weight_decay"),
-    Rule((f"{_OPTIM}.lr_warmup_ratio", f"{_OPTIM}.lr_warmup_steps"), _warmup),
+    *_same(_OPTIM, f"{ACTOR}.optim", "lr", "betas", "weight_decay"),
+    Rule(_keys(_OPTIM, "lr_warmup_ratio", "lr_warmup_steps"), _warmup),
     _to(f"{_OPTIM}.min_lr_ratio", f"{ACTOR}.optim.min_lr_ratio", by=lambda ratio: ratio or 0.0),
     _choice(f"{_OPTIM}.lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type", constant="constant", cosine="cosine"),
     # Sharding. EasyR1 loads the actor in fp32 and the reference in bf16 by default.
@@ -309,63 +297,37 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("worker.ref.offload.offload_params", f"{REF}.fsdp_config.param_offload"),
     # Rollout.
     _choice("worker.rollout.name", f"{ROLLOUT}.name", vllm="vllm"),
-    _to("worker.rollout.n", f"{ROLLOUT}.n"),
-    _to("worker.rollout.temperature", f"{ROLLOUT}.temperature"),
-    _to("worker.rollout.top_p", f"{ROLLOUT}.top_p"),
-    _to("worker.rollout.top_k", f"{ROLLOUT}.top_k"),
-    _to("worker.rollout.seed", f"{ROLLOUT}.seed"),
+    *_same("worker.rollout", ROLLOUT, "n", "temperature", "top_p", "top_k", "seed", "ignore_eos", "enforce_eager"),
+    *_same("worker.rollout", ROLLOUT, "gpu_memory_utilization", "enable_chunked_prefill"),
+    *_same("worker.rollout", ROLLOUT, "max_num_batched_tokens", "disable_log_stats"),
     _to("worker.rollout.limit_images", f"++{ROLLOUT}.engine_kwargs.vllm.limit_mm_per_prompt", by=_media),
     _choice("worker.rollout.dtype", f"{ROLLOUT}.dtype", bf16="bfloat16", fp16="float16", fp32="float32"),
-    _to("worker.rollout.gpu_memory_utilization", f"{ROLLOUT}.gpu_memory_utilization"),
-    _to("worker.rollout.ignore_eos", f"{ROLLOUT}.ignore_eos"),
-    _to("worker.rollout.enforce_eager", f"{ROLLOUT}.enforce_eager"),
-    _to("worker.rollout.enable_chunked_prefill", f"{ROLLOUT}.enable_chunked_prefill"),
     _to("worker.rollout.tensor_parallel_size", f"{ROLLOUT}.tensor_model_parallel_size"),
     Rule(
         ("worker.rollout.max_model_len",),
         # Null means the model's whole context length in verl, and the longest prompt and response in EasyR1.
         lambda config: {f"{ROLLOUT}.max_model_len": config["worker.rollout.max_model_len"] or _max_length(config)},
     ),
-    _to("worker.rollout.max_num_batched_tokens", f"{ROLLOUT}.max_num_batched_tokens"),
-    _to("worker.rollout.disable_log_stats", f"{ROLLOUT}.disable_log_stats"),
     Rule(("worker.rollout.val_override_config",), _validation_sampling),
     # Reward.
-    Rule(
-        tuple(
-            f"worker.reward.{name}" for name in ("reward_function", "reward_function_kwargs", "skip_special_tokens")
-        ),
-        _reward,
-    ),
+    Rule(_REWARD_KEYS, _reward),
     # Algorithm.
-    _to("algorithm.gamma", "algorithm.gamma"),
-    _to("algorithm.lam", "algorithm.lam"),
+    *_same("algorithm", "algorithm", "gamma", "lam"),
     _choice(
         "algorithm.adv_estimator",
         "algorithm.adv_estimator",
-        grpo="grpo",
-        grpo_passk="grpo_passk",
-        rloo="rloo",
-        reinforce_plus_plus="reinforce_plus_plus",
+        **_unchanged("grpo", "grpo_passk", "rloo", "reinforce_plus_plus"),
     ),
     Rule(
-        tuple(
-            f"algorithm.{name}"
-            for name in ("disable_kl", "use_kl_loss", "kl_penalty", "kl_coef", "kl_type", "kl_horizon", "kl_target")
-        ),
+        _keys("algorithm", "disable_kl", "use_kl_loss", "kl_penalty", "kl_coef", "kl_type", "kl_horizon", "kl_target"),
         _kl,
     ),
     # Trainer.
     Rule(("trainer.total_epochs", "trainer.max_steps"), _steps),
-    _to("trainer.project_name", "trainer.project_name"),
-    _to("trainer.experiment_name", "trainer.experiment_name"),
-    _to("trainer.logger", "trainer.logger"),
-    _to("trainer.nnodes", "trainer.nnodes"),
-    _to("trainer.n_gpus_per_node", "trainer.n_gpus_per_node"),
-    _to("trainer.critic_warmup", "trainer.critic_warmup"),
+    *_same("trainer", "trainer", "project_name", "experiment_name", "logger", "nnodes", "n_gpus_per_node"),
+    *_same("trainer", "trainer", "critic_warmup", "val_before_train", "val_only"),
     # EasyR1 validates once more at the end even at -1, which it documents as "no validation"; verl does not.
     _to("trainer.val_freq", "trainer.test_freq"),
-    _to("trainer.val_before_train", "trainer.val_before_train"),
-    _to("trainer.val_only", "trainer.val_only"),
     _to("trainer.val_generations_to_log", "trainer.log_val_generations"),
     _to("trainer.save_freq", "trainer.save_freq", by=lambda every: every if every > 0 else LAST_STEP_ONLY),
     _to("trainer.save_limit", "trainer.max_actor_ckpt_to_keep", by=lambda limit: limit if limit > 0 else None),
@@ -379,12 +341,10 @@ RULES: Final[tuple[Rule, ...]] = (
     _to("trainer.ray_timeline", "ray_kwargs.timeline_json_file"),
 )
 
-#: Keys that verl lacks and does not need, each with the reason. ``group.*`` stands for all keys of a group.
+#: Keys that verl lacks and does not need, each with the reason. A star stands for any ending.
 HARMLESS: Final[Mapping[str, str]] = {
     "worker.critic.*": "only read with adv_estimator=gae, which is refused",
-    "algorithm.filter_key": "only read with online_filtering, which is refused",
-    "algorithm.filter_low": "only read with online_filtering, which is refused",
-    "algorithm.filter_high": "only read with online_filtering, which is refused",
+    "algorithm.filter_*": "only read with online_filtering, which is refused",
     "trainer.max_try_make_batch": "only read with online_filtering, which is refused",
     "worker.actor.fsdp.enable_rank0_init": "how weights are loaded, not what is trained",
     "worker.ref.fsdp.enable_rank0_init": "how weights are loaded, not what is trained",
@@ -419,7 +379,8 @@ def translate(config: EasyR1Config, keys: Mapping[str, Key]) -> Overrides:
             raise UsageError(_no_counterpart(config[name], keys[name]), where=name, remedy=remedy)
     covered = {key for rule in RULES for key in rule.keys} | set(REFUSED)
     for name, value in config.values.items():
-        if name not in covered and not _is_harmless(name) and value != keys[name].default:
+        known = name in covered or any(fnmatchcase(name, pattern) for pattern in HARMLESS)
+        if not known and value != keys[name].default:
             raise UsageError(_no_counterpart(value, keys[name]), where=name)
     overrides: Overrides = {}
     for rule in RULES:
@@ -429,27 +390,3 @@ def translate(config: EasyR1Config, keys: Mapping[str, Key]) -> Overrides:
 
 def _no_counterpart(value: object, key: Key) -> str:
     return f"verl has no counterpart to {value!r}, only to the default {key.default!r}"
-
-
-def run_overrides(config: EasyR1Config, attempt: Path) -> Overrides:
-    """Return what every run under our command adds: our dataset class, where metrics go, and no stray folders.
-
-    Args:
-        config: The EasyR1 config.
-        attempt: Folder of this attempt at the run.
-    """
-    return {
-        "data.custom_cls.path": "pkg://lad_reasoner.training.verl.dataset",
-        "data.custom_cls.name": "PairDataset",
-        "trainer.logger": sorted({*config["trainer.logger"], "file"}),
-        "++ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(attempt / "verl.jsonl"),
-        "trainer.v1.sampler.custom_sampler.path": "pkg://lad_reasoner.training.verl.replay_buffer",
-        "trainer.v1.sampler.custom_sampler.name": "RewardReplayBuffer",
-        "++trainer.v1.sampler.sampler_kwargs.reward_log": str(attempt / "rewards.jsonl"),
-        "hydra.run.dir": str(attempt),
-        "hydra.output_subdir": "hydra",
-    }
-
-
-def _is_harmless(name: str) -> bool:
-    return name in HARMLESS or any(name.startswith(group[:-1]) for group in HARMLESS if group.endswith(".*"))
