@@ -22,12 +22,7 @@ from lad_reasoner.support.console import echo, make_console, print_json
 if TYPE_CHECKING:
     from lad_reasoner.inference.ask import Verdict
 
-__all__ = ["print_verdict", "register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `ask` to `lad`."""
-    app.command("ask")(ask_command)
+__all__ = ["ask_command", "print_verdict"]
 
 
 def ask_command(
@@ -48,19 +43,20 @@ def ask_command(
     Example: lad ask --reference good.png --query part.png --model Qwen/Qwen2.5-VL-3B-Instruct --max-pixels 401408
     """
     from lad_reasoner.inference.ask import ask, read_image_file
+    from lad_reasoner.inference.protocol import BackendOptions
 
     # Before the model is loaded, which takes long.
     references, questioned = [read_image_file(path) for path in reference], read_image_file(query)
-    engine = load_model(
-        backend,
-        model,
+    options = BackendOptions(
+        model=model,
         max_new_tokens=max_new_tokens,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
+        batch_size=1,
         device=device,
         dtype=dtype,
     )
-    verdict = ask(engine, references, questioned)
+    verdict = ask(load_model(backend, options), references, questioned)
     if as_json:
         print_json(verdict.to_dict())
     else:

@@ -20,12 +20,7 @@ from lad_reasoner.commands.systems import (
 )
 from lad_reasoner.support.console import print_all, print_json
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `compare` to `lad`."""
-    app.command("compare")(compare_command)
+__all__ = ["compare_command"]
 
 
 def compare_command(

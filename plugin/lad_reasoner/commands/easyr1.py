@@ -14,7 +14,7 @@ import typer
 
 from lad_reasoner.commands.findings import print_findings, refuse_errors
 from lad_reasoner.commands.help import HelpGroup, Words, use_help_style
-from lad_reasoner.commands.lad import DEBUG, VERSION, run_words
+from lad_reasoner.commands.lad import new_app, run_words
 from lad_reasoner.support.console import echo
 from lad_reasoner.training.installed import Trainer, TrainerName, find_trainer, require_trainer
 
@@ -58,16 +58,7 @@ class _Easyr1Group(HelpGroup):
 
 def build_app() -> typer.Typer:
     """Return the `easyr1` application with every command on it."""
-    app = typer.Typer(
-        name="easyr1", cls=_Easyr1Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
-
-    @app.callback(help=HELP)
-    def root(
-        debug: bool = DEBUG,
-        version: bool = VERSION,
-    ) -> None: ...
-
+    app = new_app("easyr1", _Easyr1Group, HELP)
     app.command("check")(check_command)
     app.command("show")(show_command)
     app.command("train")(train_command)

@@ -24,22 +24,13 @@ from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.progress import show_progress
 from lad_reasoner.support.visible import visible
 
-__all__ = ["DEBUG", "VERSION", "build_app", "main", "run_app", "run_words"]
+__all__ = ["build_app", "main", "new_app", "run_app", "run_words"]
 
-#: Modules whose ``register(app)`` adds verbs.
-VERB_MODULES = (
-    "lad_reasoner.commands.predict",
-    "lad_reasoner.commands.ask",
-    "lad_reasoner.commands.serve",
-    "lad_reasoner.commands.score",
-    "lad_reasoner.commands.compare",
-    "lad_reasoner.commands.report",
-    "lad_reasoner.commands.plot",
-)
+#: The verbs of this package; the function ``<verb>_command`` of the module named after a verb runs it.
+VERBS = ("predict", "ask", "serve", "score", "compare", "report", "plot")
 
 #: The entry point group under which other packages name their ``register(app)``.
 ENTRY_POINT_GROUP = "lad_reasoner.commands"
-
 
 HELP = "Reasoning logical anomaly detection: build data, predict, score and report. Training: `easyr1 --help`."
 
@@ -59,9 +50,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-#: Options of both commands.
-DEBUG = typer.Option(False, "--debug", help="Show the traceback of an error.")
-VERSION = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")
+_DEBUG = typer.Option(False, "--debug", help="Show the traceback of an error.")
+_VERSION = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")
 
 
 class _PlainHandler(logging.Handler):
@@ -85,26 +75,29 @@ INTERRUPTED: Final = 130
 RESUMABLE: Final = frozenset({"annotate", "demo", "download", "predict", "train"})
 
 
-def build_app() -> typer.Typer:
-    """Return the `lad` application with every verb on it."""
-    show_messages()
+def new_app(name: str, group: type[HelpGroup], text: str, *, no_args_is_help: bool = False) -> typer.Typer:
+    """Return an application without commands, with the options that `lad` and `easyr1` share."""
     app = typer.Typer(
-        name="lad",
-        cls=_LadGroup,
-        no_args_is_help=True,
+        name=name,
+        cls=group,
+        no_args_is_help=no_args_is_help,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
 
-    @app.callback(help=HELP)
-    def root(
-        debug: bool = DEBUG,
-        version: bool = VERSION,
-    ) -> None: ...
+    @app.callback(help=text)
+    def root(debug: bool = _DEBUG, version: bool = _VERSION) -> None: ...
 
-    for module in VERB_MODULES:
-        import_module(module).register(app)
+    return app
+
+
+def build_app() -> typer.Typer:
+    """Return the `lad` application with every verb on it."""
+    show_messages()
+    app = new_app("lad", _LadGroup, HELP, no_args_is_help=True)
+    for verb in VERBS:
+        app.command(verb)(getattr(import_module(f"lad_reasoner.commands.{verb}"), f"{verb}_command"))
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         entry.load()(app)
     use_help_style(app)

@@ -1,4 +1,4 @@
-"""The options that `lad ask` and `lad serve` share: which model answers, and on what."""
+"""The options that `lad predict`, `lad ask` and `lad serve` share: which model answers, and on what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from lad_reasoner.support.console import echo
 
 if TYPE_CHECKING:
-    from lad_reasoner.inference.protocol import Backend, BackendName
+    from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
 
 __all__ = [
     "BackendOption",
@@ -20,7 +20,6 @@ __all__ = [
     "MinPixels",
     "Model",
     "load_model",
-    "print_loading",
 ]
 
 Model = Annotated[str, typer.Option(help="Folder or name of the model.")]
@@ -37,38 +36,14 @@ Dtype = Annotated[
 ]
 
 
-def load_model(
-    backend: BackendName,
-    model: str,
-    *,
-    max_new_tokens: int,
-    min_pixels: int | None,
-    max_pixels: int | None,
-    device: str | None,
-    dtype: str | None,
-) -> Backend:
-    """Load the model that answers one pair at a time.
+def load_model(backend: BackendName, options: BackendOptions) -> Backend:
+    """Load a model, and print its name if that fills this machine's memory: it takes seconds to minutes.
 
     Raises:
         LadError: The model cannot be loaded.
     """
     from lad_reasoner.inference.backends.load import load_backend
-    from lad_reasoner.inference.protocol import BackendOptions
 
-    options = BackendOptions(
-        model=model,
-        max_new_tokens=max_new_tokens,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        batch_size=1,
-        device=device,
-        dtype=dtype,
-    )
-    print_loading(backend, model)
-    return load_backend(backend, options)
-
-
-def print_loading(backend: BackendName, model: str) -> None:
-    """Print which model is loaded into this machine's memory: it takes seconds to minutes."""
     if backend != "openai":
-        echo(f"loading {model}", err=True)
+        echo(f"loading {options.model}", err=True)
+    return load_backend(backend, options)

@@ -10,15 +10,10 @@ import typer
 
 from lad_reasoner.support.console import echo, print_all
 
-__all__ = ["register"]
+__all__ = ["plot_command"]
 
 #: Narrow headings of the table.
 _HEADINGS: Final = {"response_length": "length", "kl": "KL"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add `plot` to `lad`."""
-    app.command("plot")(plot_command)
 
 
 def plot_command(

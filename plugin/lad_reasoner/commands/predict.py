@@ -1,32 +1,25 @@
-"""Verbs of `lad` that belong to inference."""
+"""`lad predict`: ask a model about every pair of a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from lad_reasoner.commands.model_options import print_loading
+from lad_reasoner.commands.model_options import BackendOption, Device, Dtype, MaxPixels, MinPixels, Model, load_model
 from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import RunError, UsageError
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this package's verbs to `lad`."""
-    app.command("predict")(predict_command)
+__all__ = ["predict_command"]
 
 
 def predict_command(
     *,
     data: Annotated[Path, typer.Option(help="Pair parquet, or a folder of its shards.")],
-    model: Annotated[str, typer.Option(help="Folder or name of the model.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="JSON lines file; a file of the same run is resumed.")],
-    backend: Annotated[
-        Literal["transformers", "vllm", "openai"], typer.Option(help="What runs the model.")
-    ] = "transformers",
+    backend: BackendOption = "transformers",
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -44,12 +37,8 @@ def predict_command(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Responses per pair; several need a temperature above 0.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of sampled responses.")] = 0,
-    min_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Enlarge smaller images to this. Default: the model's processor.")
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Shrink larger images to this. Default: the model's processor.")
-    ] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only about this many pairs, the first ones.")] = None,
     format_prompt: Annotated[
         Path | None,
@@ -65,11 +54,8 @@ def predict_command(
     structured: Annotated[
         bool, typer.Option("--structured", help="Restrict decoding to the answer template.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Default: float32 on a CPU, bfloat16 on a GPU."),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="GPUs of one copy of the model (vllm); the others hold further copies.")
     ] = 1,
@@ -90,24 +76,18 @@ def predict_command(
         temperature = 1.0 if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
         raise UsageError(f"--samples {samples} needs a --temperature above 0")
-    from lad_reasoner.inference.predictions import failures_path, refuse_special_file
 
-    refuse_special_file(out)  # before a model is loaded
-    from lad_reasoner.inference.predict import read_format_prompt
-
-    template = None if format_prompt is None else read_format_prompt(format_prompt)
-
-    from lad_reasoner.inference.backends.load import load_backend
     from lad_reasoner.inference.backends.structured import default_tokens
-    from lad_reasoner.inference.predict import default_template, predict
+    from lad_reasoner.inference.predict import default_template, predict, read_format_prompt
+    from lad_reasoner.inference.predictions import failures_path, refuse_special_file
     from lad_reasoner.inference.protocol import BackendOptions
     from lad_reasoner.pairs.reader import parquet_files, read_truths
 
-    # What is wrong with the data is said before a model is loaded.
+    # Faults of the files are reported before a model is loaded.
+    refuse_special_file(out)
+    template = None if format_prompt is None else read_format_prompt(format_prompt)
     template = template or default_template(read_truths(data), structured=structured)
-
-    print_loading(backend, model)
-    engine = load_backend(
+    engine = load_model(
         backend,
         BackendOptions(
             model=model,

@@ -7,23 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from lad_reasoner.commands.systems import require_masks
+from lad_reasoner.commands.systems import Data, Resamples, Seed, require_masks, split_pair
 from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import UsageError
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `report` to `lad`."""
-    app.command("report")(report_command)
+__all__ = ["report_command"]
 
 
 def report_command(
     predictions: Annotated[list[Path], typer.Argument(help="Files written by `lad predict`, on one data file.")],
     *,
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier report in it is replaced.")],
-    data: Annotated[Path | None, typer.Option(help="The pair parquet. Default: what the run card names.")] = None,
+    data: Data = None,
     protocol: Annotated[
         Literal["paper", "all"],
         typer.Option(help="paper: normal queries and logical anomalies; all: structural anomalies too."),
@@ -53,17 +48,18 @@ def report_command(
     image_root: Annotated[
         Path | None, typer.Option(help="Where relative image paths start. Default: the folder of the data.")
     ] = None,
-    resamples: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")
-    ] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
 ) -> None:
     """Write a report that opens from disk: scores with intervals, curves, every pair with its reasoning, figures.
 
     Example: lad report base.jsonl grpo.jsonl --masks mvtec_loco --out report
     """
     require_masks(masks)
-    runs = [_training(text) for text in training or ()]
+    runs = dict(map(_run, training or ()))
+    names = None
+    if before_after:
+        names = split_pair(before_after, "BEFORE=AFTER, such as base=sft", option="--before-after")
 
     from lad_reasoner.api import write_report
 
@@ -73,10 +69,10 @@ def report_command(
         data=data,
         protocol=protocol,
         masks=masks,
-        training=dict(runs),
+        training=runs,
         pair_id=pair,
         sft=sft,
-        before_after=_names(before_after) if before_after else None,
+        before_after=names,
         title=title,
         limit=limit,
         single_file=single_file,
@@ -90,19 +86,10 @@ def report_command(
     echo(written.page)
 
 
-def _names(text: str) -> tuple[str, str]:
-    before, separator, after = text.partition("=")
-    if not (before and separator and after):
-        raise UsageError(f"{text!r} is not BEFORE=AFTER, such as base=sft", where="--before-after")
-    return before, after
-
-
-def _training(text: str) -> tuple[str, Path]:
-    label, separator, folder = text.partition("=")
-    if not (label and separator and folder):
-        raise UsageError(f"{text!r} is not LABEL=FOLDER, such as with-SFT=checkpoints/grpo", where="--training")
+def _run(text: str) -> tuple[str, Path]:
+    """Return the label and the folder of a GRPO run."""
+    label, folder = split_pair(text, "LABEL=FOLDER, such as with-SFT=checkpoints/grpo", option="--training")
     if not Path(folder).is_dir():
-        raise UsageError(
-            f"there is no folder {folder}", where="--training", remedy="Give a GRPO run's checkpoint folder"
-        )
+        remedy = "Give a GRPO run's checkpoint folder"
+        raise UsageError(f"there is no folder {folder}", where="--training", remedy=remedy)
     return label, Path(folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
     from lad_reasoner.evaluation.rationales import RationaleScore
     from lad_reasoner.evaluation.score import RunScore
 
-__all__ = ["register"]
+__all__ = ["score_command"]
 
-
-def register(app: typer.Typer) -> None:
-    """Add `score` to `lad`."""
-    app.command("score")(score_command)
+Score = TypeVar("Score")
 
 
 def score_command(
@@ -91,6 +88,9 @@ def score_command(
         _score_choices(predictions, data, resamples=resamples, seed=seed, as_json=as_json)
         return
 
+    from lad_reasoner.evaluation.boxes import score_boxes
+    from lad_reasoner.evaluation.classes import score_classes
+    from lad_reasoner.evaluation.rationales import score_rationales
     from lad_reasoner.evaluation.score import score_system
 
     if (again or judge) and not rationales:
@@ -105,10 +105,11 @@ def score_command(
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in systems]
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)
-    reasons = _score_reasons(systems, masks, resamples=resamples, seed=seed) if rationales else []
-    classes = _score_classes(systems, resamples=resamples, seed=seed)
-    boxes = _score_boxes(systems, masks, resamples=resamples, seed=seed)
-    judges = _ask_judge(systems, judge, judge_model, judge_limit, seed=seed) if rationales else []
+    reasoned = systems if rationales else []
+    reasons = _score_each(score_rationales, reasoned, masks=masks, resamples=resamples, seed=seed)
+    classes = _score_each(score_classes, systems, resamples=resamples, seed=seed)
+    boxes = _score_each(score_boxes, systems, masks=masks, resamples=resamples, seed=seed)
+    judges = _ask_judge(reasoned, judge, judge_model, judge_limit, seed=seed)
     if as_json:
         items: dict[str, Sequence[RunScore | RationaleScore | ClassScore | BoxScore | JudgeScore]]
         items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes, "boxes": boxes}
@@ -131,12 +132,10 @@ def _score_constants(systems: Sequence[System], protocol: Literal["paper", "all"
     return [score_system(constant(label, list(truths.values())), protocol, resamples=0) for label in LABELS]
 
 
-def _score_reasons(
-    systems: Sequence[System], masks: Path | None, *, resamples: int, seed: int
-) -> list[RationaleScore]:
-    from lad_reasoner.evaluation.rationales import score_rationales
-
-    return [score_rationales(system, masks=masks, resamples=resamples, seed=seed) for system in systems]
+def _score_each(score: Callable[..., Score | None], systems: Sequence[System], **options: Any) -> list[Score]:
+    """Return the scores of the systems that have any."""
+    scores = (score(system, **options) for system in systems)
+    return [result for result in scores if result is not None]
 
 
 def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequence[Path]) -> list[System]:
@@ -160,20 +159,6 @@ def _ask_judge(
         raise UsageError(f"--judge needs the package {error.name}", remedy=install_hint("annotate")) from error
 
     return [judge(system, url=url, model=model, limit=limit, seed=seed) for system in systems]
-
-
-def _score_classes(systems: Sequence[System], *, resamples: int, seed: int) -> list[ClassScore]:
-    from lad_reasoner.evaluation.classes import score_classes
-
-    scores = (score_classes(system, resamples=resamples, seed=seed) for system in systems)
-    return [score for score in scores if score is not None]
-
-
-def _score_boxes(systems: Sequence[System], masks: Path | None, *, resamples: int, seed: int) -> list[BoxScore]:
-    from lad_reasoner.evaluation.boxes import score_boxes
-
-    scores = (score_boxes(system, masks=masks, resamples=resamples, seed=seed) for system in systems)
-    return [score for score in scores if score is not None]
 
 
 def _print_further(

@@ -18,12 +18,7 @@ from lad_reasoner.commands.model_options import (
 )
 from lad_reasoner.support.console import echo
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `serve` to `lad`."""
-    app.command("serve")(serve_command)
+__all__ = ["serve_command"]
 
 
 def serve_command(
@@ -47,20 +42,21 @@ def serve_command(
     """
     import threading
 
+    from lad_reasoner.inference.protocol import BackendOptions
     from lad_reasoner.inference.serve import require_gradio, serve
 
     require_gradio()  # before a model is loaded
 
-    engine = load_model(
-        backend,
-        model,
+    options = BackendOptions(
+        model=model,
         max_new_tokens=max_new_tokens,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
+        batch_size=1,
         device=device,
         dtype=dtype,
     )
-    with serve(engine, host=host, port=port, max_megabytes=max_megabytes) as address:
+    with serve(load_model(backend, options), host=host, port=port, max_megabytes=max_megabytes) as address:
         if host not in {"127.0.0.1", "localhost", "::1"}:
             echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
         echo(address)

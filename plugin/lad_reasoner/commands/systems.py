@@ -15,7 +15,7 @@ from lad_reasoner.support.visible import visible
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.outcomes import System
 
-__all__ = ["note_ids", "read_systems", "require_masks"]
+__all__ = ["note_ids", "read_systems", "require_masks", "split_pair"]
 
 Predictions = Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")]
 External = Annotated[
@@ -33,6 +33,18 @@ Data = Annotated[Path | None, typer.Option(help="The pair parquet. Default: the 
 Resamples = Annotated[int, typer.Option(min=1, max=1_000_000, help="Bootstrap samples of every interval.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def split_pair(text: str, form: str, *, option: str) -> tuple[str, str]:
+    """Return both sides of ``A=B``.
+
+    Raises:
+        UsageError: One is missing; the message shows the ``form``.
+    """
+    left, _, right = text.partition("=")
+    if not (left and right):
+        raise UsageError(f"{text!r} is not {form}", where=option)
+    return left, right
 
 
 def require_masks(masks: Path | None) -> None:
@@ -70,9 +82,7 @@ def _read_externals(
 
     files: dict[str, Path] = {}
     for item in named:
-        name, _, path = item.partition("=")
-        if not name or not path:
-            raise UsageError(f"{item!r} is not NAME=FILE.csv", where="--external")
+        name, path = split_pair(item, "NAME=FILE.csv", option="--external")
         if name in files:
             raise UsageError(f"{name} is given a second time; each system needs its own name", where="--external")
         files[name] = Path(path)
