@@ -29,11 +29,7 @@ def read_boxes(text: str) -> tuple[Box, ...]:
         >>> read_boxes("<think> a pin is gone <box>[10, 20, 30, 40]</box></think><answer> yes </answer>")
         ((10.0, 20.0, 30.0, 40.0),)
     """
-    found = []
-    for match in _BOX.finditer(text):
-        left, top, right, bottom = map(float, match.groups())
-        found.append((left, top, right, bottom))
-    return tuple(found)
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(text))
 
 
 def scale_boxes(boxes: Sequence[Box], frame: tuple[int, int]) -> tuple[Box, ...]:

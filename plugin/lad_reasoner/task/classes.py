@@ -13,7 +13,13 @@ from typing import Final
 from lad_reasoner.task.gold import CLASSES, Gold
 from lad_reasoner.task.response import Response, answer_text, parse
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
-from lad_reasoner.task.violations import LOGICAL_VIOLATIONS, SURFACE_VIOLATIONS, VIOLATIONS, gold_violations
+from lad_reasoner.task.violations import (
+    LOGICAL_VIOLATIONS,
+    NARROW_KINDS,
+    SURFACE_VIOLATIONS,
+    VIOLATIONS,
+    gold_violations,
+)
 
 __all__ = [
     "CLASS_NAMES",
@@ -45,7 +51,6 @@ _LONGEST: Final = 80
 #: Kinds (`lad_reasoner.task.task.KINDS`) of the two families; of "own", the defect's name decides.
 _STRUCTURAL_KINDS: Final = frozenset({"structural", "appearance"})
 _LOGICAL_KINDS: Final = frozenset({"logical", "number", "color", "existence", "functional"})
-_NARROW_KINDS: Final = frozenset({"number", "color", "existence"})
 
 
 @lru_cache(maxsize=4096)
@@ -89,11 +94,6 @@ def class_label(name: str | None) -> Label | None:
 def gold_classes(label: Label, kind: str, defect: str) -> frozenset[str]:
     """Return the right classes of a query: several if it has several defects, none if its names state no family.
 
-    Args:
-        label: Of the gold answer.
-        kind: As in the pair parquet.
-        defect: As in the pair parquet.
-
     Example:
         >>> sorted(gold_classes("yes", "logical", "missing_pushpin+wrong_color"))
         ['color', 'missing']
@@ -104,7 +104,7 @@ def gold_classes(label: Label, kind: str, defect: str) -> frozenset[str]:
         return frozenset({_NORMAL})
     if kind in _STRUCTURAL_KINDS:
         return frozenset({_STRUCTURAL})
-    named = gold_violations(kind if kind in _NARROW_KINDS else "", defect)[0]
+    named = gold_violations(kind if kind in NARROW_KINDS else "", defect)[0]
     if logical := named & LOGICAL_VIOLATIONS:
         return logical
     if kind in _LOGICAL_KINDS:

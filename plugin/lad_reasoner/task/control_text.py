@@ -47,11 +47,7 @@ def find_control_name(name: str) -> str:
 
 
 def find_control_text(text: str, *, images: int = 0) -> str:
-    """Return what is wrong with a text as part of a prompt or an answer; empty if nothing.
-
-    Args:
-        text: From an annotation, a model's reply, an edit, or a name.
-        images: How many image markers it must have.
+    """Return what is wrong with a text as part of a prompt or an answer with ``images`` markers; empty if nothing.
 
     Example:
         >>> from lad_reasoner.task.control_text import find_control_text

@@ -59,10 +59,7 @@ class Gold(NamedTuple):
 
 
 def read_gold(gold: str | Mapping[str, Any]) -> Gold:
-    """Read a gold answer.
-
-    Args:
-        gold: The column ``answer``, or the mapping that its JSON stands for.
+    """Read a gold answer: the text of the column ``answer``, or the mapping that its JSON stands for.
 
     Raises:
         ValueError: It is neither a bare label nor an object with a label.

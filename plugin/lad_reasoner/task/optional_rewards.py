@@ -61,10 +61,7 @@ class OptionError(ValueError):
 def soft_length_reward(length: int, *, shortest: int, longest: int) -> float:
     """Return 1.0 between the two lengths, less in proportion below and above, 0.0 from twice the longest on.
 
-    Args:
-        length: Of the response, in tokens.
-        shortest: From here on it is long enough.
-        longest: Up to here it is short enough.
+    Every length is in tokens.
 
     Example:
         >>> [soft_length_reward(tokens, shortest=50, longest=300) for tokens in (10, 50, 300, 450, 900)]
@@ -79,12 +76,7 @@ def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
     """Return 0.0 up to ``limit - buffer`` tokens, then less in proportion, -1.0 from the limit on (DAPO, eq. 13).
 
     A response that is cut at ``data.max_response_length`` has no answer, and its reward does not show why. The penalty
-    grows before the cut.
-
-    Args:
-        length: Of the response, in tokens.
-        limit: Where responses are cut.
-        buffer: Over how many tokens before the limit the penalty grows.
+    grows before the cut. Every length is in tokens.
 
     Example:
         >>> [overlong_penalty(tokens, limit=1000, buffer=200) for tokens in (800, 900, 1000)]
@@ -96,13 +88,8 @@ def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
 def defect_naming_reward(reasoning: str, *, label: Label, kind: str, defect: str) -> float:
     """Return the share of the violations that the reasoning names which are the query's, 0.0 if it lists many.
 
-    Nothing is ever paid for a normal query: there, naming a defect is wrong.
-
-    Args:
-        reasoning: Of the response.
-        label: Of the gold answer.
-        kind: Of the anomaly, such as "existence".
-        defect: Its name, such as "missing_cable".
+    Nothing is ever paid for a normal query: there, naming a defect is wrong. Label, kind and defect are those of the
+    gold answer.
 
     Example:
         >>> gold = {"label": "yes", "kind": "existence", "defect": "missing_cable"}
@@ -195,20 +182,11 @@ class OptionalRewards:
                 "overlong_limit", "it is missing, and overlong_weight needs it; set it to data.max_response_length"
             )
         read = cls(**options)
-        read._check_order()
+        for low, high in (("soft_length_shortest", "soft_length_longest"), ("overlong_buffer", "overlong_limit")):
+            lower, upper = getattr(read, low), getattr(read, high)
+            if lower and upper and lower > upper:
+                raise OptionError(low, f"{lower} is above {high}, {upper}")
         return read
-
-    def _check_order(self) -> None:
-        """Refuse lengths that cross."""
-        if self.soft_length_shortest > self.soft_length_longest:
-            raise OptionError(
-                "soft_length_shortest",
-                f"{self.soft_length_shortest} is above soft_length_longest, {self.soft_length_longest}",
-            )
-        if self.overlong_limit and self.overlong_buffer and self.overlong_buffer > self.overlong_limit:
-            raise OptionError(
-                "overlong_buffer", f"{self.overlong_buffer} is above overlong_limit, {self.overlong_limit}"
-            )
 
     @property
     def buffer(self) -> int:

@@ -156,11 +156,8 @@ def template_regex(max_tokens: int) -> str:
     The reasoning is not blank, has no tag, and is so short that the answer fits even if each character takes a token.
     Only characters outside ASCII may take several.
 
-    Args:
-        max_tokens: Maximum length of a response.
-
     Raises:
-        UsageError: The template does not fit.
+        UsageError: The template does not fit into ``max_tokens``.
 
     Example:
         >>> print(template_regex(100))

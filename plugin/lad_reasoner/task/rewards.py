@@ -97,13 +97,7 @@ def combined_reward(
     structure_weight: float = STRUCTURE_WEIGHT,
     accuracy_weight: float = ACCURACY_WEIGHT,
 ) -> dict[str, float]:
-    """Score a parsed response; the reasoning does not matter.
-
-    Args:
-        response: The parsed response.
-        gold: As in `rlad_reward`.
-        structure_weight: Weight of the structure reward in ``overall``.
-        accuracy_weight: Weight of the accuracy reward in ``overall``.
+    """Score a parsed response against a gold answer, as in `rlad_reward`; the reasoning does not matter.
 
     Returns:
         ``overall`` (the weighted sum), and, each 0.0 or 1.0, ``structure``, ``accuracy`` and the confusion indicators

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "LOGICAL_VIOLATIONS",
+    "NARROW_KINDS",
     "NUMBER_WORDS",
     "PARTS",
     "SURFACE_VIOLATIONS",
@@ -73,42 +74,38 @@ _FAR: Final = "(?:clearly|considerably|far|markedly|much|noticeably|significantl
 #: Of two that begin at one place the first counts. Words that also describe what is right ("the colors match") are
 #: here only where they deny it.
 VIOLATIONS: Final[dict[str, str]] = {
-    "extra": r"extra|additional|surplus|superfluous|too many|duplicated?|(?:one|two|three) (?:\w++ )?more\b(?= than)|"
+    "extra": rf"extra|additional|surplus|superfluous|too many|duplicated?|(?:one|two|three) (?:\w++ )?more\b(?= than)|"
     rf"(?:one|two|three) too many|(?:two|three|four|[2-4]) {_PART} share|(?:\w++ )?more {_FEW}{_PART}(?= than)|"
-    rf"unexpected {_FEW}{_PART}|"
-    rf"(?:(?:is|are|was|were) )?(?:{_NOT} (?:\w++ )?(?:in|on|part of)|absent (?:in|from)|missing (?:in|"
-    rf"from)) the reference",
-    "level": rf"{_FEW}(?:level|filling|volume) {_FEW}(?:lower|higher|low|high|{_DIFFERS})|(?:lower|higher|{_OFF}) "
-    r"(?:fill(?:ing)?|liquid|juice) level|(?:under|over)-?fill\w*|(?:over|under)flow\w*|too (?:much|little)|"
-    rf"not enough|(?:filled|full) {_FEW}(?:less|more|higher|lower)|(?:less|more) (?:full|juice|liquid|cereals?|"
-    rf"filled)|"
-    rf"(?:level|juice|liquid) (?:{_NOT} |do(?:es)? {_NOT} |fails? to )reach|"
-    rf"{_NOT} (?:\w++ )?(?:filled|full)|not as full",
-    "missing": rf"missing|absent|absence|lack(?:s|ing)?(?= {_SOUND}|(?! ))|omitted|incomplete|"
-    rf"unoccupied|"
+    rf"unexpected {_FEW}{_PART}|(?:(?:is|are|was|were) )?(?:{_NOT} (?:\w++ )?(?:in|on|part of)|absent (?:in|from)|"
+    rf"missing (?:in|from)) the reference",
+    "level": rf"{_FEW}(?:level|filling|volume) {_FEW}(?:lower|higher|low|high|{_DIFFERS})|"
+    rf"(?:lower|higher|{_OFF}) (?:fill(?:ing)?|liquid|juice) level|(?:under|over)-?fill\w*|(?:over|under)flow\w*|"
+    rf"too (?:much|little)|not enough|(?:filled|full) {_FEW}(?:less|more|higher|lower)|"
+    rf"(?:less|more) (?:full|juice|liquid|cereals?|filled)|(?:level|juice|liquid) (?:{_NOT} |do(?:es)? {_NOT} |"
+    rf"fails? to )reach|{_NOT} (?:\w++ )?(?:filled|full)|not as full",
+    "missing": rf"missing|absent|absence|lack(?:s|ing)?(?= {_SOUND}|(?! ))|omitted|incomplete|unoccupied|"
     rf"misses {_FEW}{_PART}|(?:is|are) (?:vacant|short of)|(?:has|have) (?:fallen|come|peeled) off|"
     rf"(?:no longer|{_NOT}) (?:be )?(?:\w++ )?{_SEEN}|(?:is|are|has|have) (?:gone|disappeared|been removed)|nowhere|"
     rf"(?:has|have|shows?|contains?|holds?) (?:none|nothing)|none there|nothing there|"
-    rf"(?:no|without(?: an?| any| the)?|lacks?) {_SOUND}{_FEW}{_PART}(?= ?$|,? "
-    rf"(?:in|on|at|between|inside|next|to|where|here)\b| (?:\w++ )?{_SEEN}\b| {_BE} (?:\w++ )?(?:{_SEEN}|in|on|at)\b)|"
-    r"empty (?:\w++ )?(?:bottle|box|bag|compartment|slot|tray|side)|(?:is|are|left|remains?|stays?) (?:\w++ )?empty|"
-    rf"(?:one|two|three) (?:\w++ )?(?:fewer|less)\b|fewer|too few|less {_FEW}{_PART}(?= than)",
-    "count": rf"{_OFF} {_FEW}(?:number|count|amount|quantity|ratio)s?|"
-    rf"(?:number|count|amount|quantity|ratio)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}",
+    rf"(?:no|without(?: an?| any| the)?|lacks?) {_SOUND}{_FEW}{_PART}(?= ?$|"
+    rf",? (?:in|on|at|between|inside|next|to|where|here)\b| (?:\w++ )?{_SEEN}\b|"
+    rf" {_BE} (?:\w++ )?(?:{_SEEN}|in|on|at)\b)|empty (?:\w++ )?(?:bottle|box|bag|compartment|slot|tray|side)|"
+    rf"(?:is|are|left|remains?|stays?) (?:\w++ )?empty|(?:one|two|three) (?:\w++ )?(?:fewer|less)\b|fewer|too few|"
+    rf"less {_FEW}{_PART}(?= than)",
+    "count": rf"{_OFF} {_FEW}(?:number|count|amount|quantity|ratio)s?|(?:number|count|amount|quantity|"
+    rf"ratio)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}",
     "color": rf"{_OFF} {_FEW}(?:color|hue)s?|colou?rs? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|discolor\w*|recolor\w*|"
-    rf"stain\w*|"
-    rf"faded|tinted|{_COLOR} (?:instead of|rather than|and not|not)|(?:darker|paler|lighter|redder|greener) than",
+    rf"stain\w*|faded|tinted|{_COLOR} (?:instead of|rather than|and not|not)|"
+    rf"(?:darker|paler|lighter|redder|greener) than",
     "swapped": r"swap\w*|exchanged|interchanged|switched|mixed(?: up)?|(?:wrong|reversed?|different) order|"
     r"traded places",
     "length": rf"{_FAR} (?:long|short)(?:er)?|(?:long|short)er than|(?:is|are|looks?|seems?) (?:long|short)er|"
     rf"not as (?:long|short) as|lengths? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|{_OFF} length",
-    "place": r"misplaced|displaced|mispositioned|misaligned|shifted|flip\w*|rotated|upside[- ]down|tilted|off-?center|"
-    rf"out of (?:place|position|line)|{_OFF} {_FEW}(?:place|position|location|slot|orientation|direction|"
-    rf"compartment)s?|"
-    rf"{_NOT} (?:\w++ )?where (?:it|they) (?:should|belongs?)|too (?:far|high up|low down)|(?:no longer|"
-    rf"{_NOT}) (?:\w++ )?(?:centered|aligned|plugged|connected|"
-    rf"upright|straight)|"
-    r"unplugged|disconnected|open lever|lever is open|wrong(?:ly)? (?:placed|side)",
+    "place": rf"misplaced|displaced|mispositioned|misaligned|shifted|flip\w*|rotated|upside[- ]down|tilted|"
+    rf"off-?center|out of (?:place|position|line)|{_OFF} {_FEW}(?:place|position|location|slot|orientation|direction|"
+    rf"compartment)s?|{_NOT} (?:\w++ )?where (?:it|they) (?:should|belongs?)|too (?:far|high up|low down)|"
+    rf"(?:no longer|{_NOT}) (?:\w++ )?(?:centered|aligned|plugged|connected|upright|straight)|unplugged|disconnected|"
+    rf"open lever|lever is open|wrong(?:ly)? (?:placed|side)",
     "type": rf"{_OFF} {_FEW}(?:type|kind|model|variant)s?|(?:type|kind)s? (?:of (?:\w++ ){{1,3}})?{_DIFFERS}|unknown|"
     rf"replaced (?:by|with)|substituted|(?:label|sticker|icon) (?:do(?:es)? )?{_NOT} (?:match|fit|correspond)|"
     rf"(?:another|different|incorrect|wrong) (?:\w++ )?(?:{_PART}|products?)",
@@ -121,8 +118,8 @@ VIOLATIONS: Final[dict[str, str]] = {
     "hole": r"(?:dark|small|tiny|visible) holes?|(?:there is|there's|has|have|shows?) (?:a )?(?:\w++ )?holes?(?! for)|"
     r"pok(?:e|es|ed)|punctur\w*|pierced|perforat\w*",
     "contamination": r"contamina\w*|dirt\w*|debris|foreign|residue|soiled|smear\w*|spots?",
-    "print": rf"(?:{_OFF}|blurred|illegible) {_FEW}(?:imprint|print|text|lettering|marking)s?|"
-    r"misprint\w*|illegible|unreadable|smudged",
+    "print": rf"(?:{_OFF}|blurred|illegible) {_FEW}(?:imprint|print|text|lettering|marking)s?|misprint\w*|illegible|"
+    rf"unreadable|smudged",
 }
 
 #: Violations of two families: what damages a surface, and what breaks a rule of the product.
@@ -132,7 +129,7 @@ LOGICAL_VIOLATIONS: Final = frozenset(
 )
 
 #: Kinds of anomalies (`lad_reasoner.task.task.KINDS`) whose name tells the violation.
-_NARROW_KINDS: Final[dict[str, frozenset[str]]] = {
+NARROW_KINDS: Final[dict[str, frozenset[str]]] = {
     "number": frozenset({"missing", "extra", "count"}),
     "color": frozenset({"color"}),
     "existence": frozenset({"missing", "extra"}),
@@ -169,46 +166,41 @@ _REWRITTEN: Final = (
 
 _SENTENCE: Final = re.compile(r"[;:]\s|[.!]+(?:\s|$)|(?<=\?)\s|\n")
 _VERB: Final = (
-    r"(?:is|are|was|were|has|have|shows?|lacks?|misses|"
-    r"lies|sits|runs?|looks?|appears?|seems?|contains?|matche?s?|holds?|sticks?)"
+    r"(?:is|are|was|were|has|have|shows?|lacks?|misses|lies|sits|runs?|looks?|appears?|seems?|contains?|matche?s?|"
+    r"holds?|sticks?)"
 )
 _CLAUSE: Final = re.compile(
-    r",? (?:but|however|although|though|while|whereas|yet|except|because|since|so)\b,? |"
-    rf"(?:, (?:and |so )?| and )(?=(?:the|a|an|it|there|its|one|two|three|this|that|all|both|no|nothing|none) "
-    rf"(?:[\w-]+ ){{0,4}}?{_VERB}\b)|^(?:while|although|whereas|though) "
+    rf",? (?:but|however|although|though|while|whereas|yet|except|because|since|so)\b,? |"
+    rf"(?:, (?:and |so )?| and )(?=(?:the|a|an|it|there|its|one|two|three|this|that|all|both|no|nothing|"
+    rf"none) (?:[\w-]+ ){{0,4}}?{_VERB}\b)|^(?:while|although|whereas|though) "
 )
 #: Before a violation, in its clause: it is denied, supposed, or looked for.
 _DENIED: Final = re.compile(
     r"\b(?:no(?! longer| doubt| question)|not(?! only)|never|without(?! (?:a |any )?(?:doubt|question))|neither|nor|"
-    r"none|"
-    r"nothing|free|cannot|hardly|barely|scarcely|zero|unlikely|doubt(?:s|ed)?(?! (?:an? |the ))|lack(?:s|"
-    r"ing)? (?:of )?any|instead of|"
-    r"rather than|"
-    r"\w{2,6}n't|might|may|could|would|possibly|perhaps|maybe|potential(?:ly)?|if|whether|unless|"
-    r"at first (?:glance|sight)|"
-    r"(?:check|look|inspect|search|examin|test)(?:s|ed|ing)? (?:[\w-]+ ){0,4}for|expect(?:ed)? to)\b(?! longer)"
+    r"none|nothing|free|cannot|hardly|barely|scarcely|zero|unlikely|doubt(?:s|ed)?(?! (?:an? |the ))|"
+    r"lack(?:s|ing)? (?:of )?any|instead of|rather than|\w{2,6}n't|might|may|could|would|possibly|perhaps|maybe|"
+    r"potential(?:ly)?|if|whether|unless|at first (?:glance|sight)|(?:check|look|inspect|search|examin|test)(?:s|ed|"
+    r"ing)? (?:[\w-]+ ){0,4}for|expect(?:ed)? to)\b(?! longer)"
 )
 #: After a violation, in its clause: it is not there, or it is no fault.
 _RETRACTED: Final = re.compile(
     rf"^(?:[\w-]+ ){{0,4}}?(?:{_BE} )?(?:{_NOT} (?:\w+ )?(?:{_SEEN}|observed|the case)|absent|ruled out|excluded|"
-    r"in neither|would (?:be|count as) an? (?:anomaly|defect|fault|problem))\b|^-?free\b"
+    rf"in neither|would (?:be|count as) an? (?:anomaly|defect|fault|problem))\b|^-?free\b"
 )
 #: In the sentence: what was mentioned before is denied, or explained away.
 _EXPLAINED: Final = re.compile(
     r"\b(?:none of (?:these|them|those|which|this)|only an? (?:reflection|shadow|artifact)|not the case|"
-    r"normal (?:variation|tolerance)s?|within (?:the )?(?:normal|tolerance|usual)|acceptable|harmless|"
-    r"is normal|are normal|"
-    r"not an? (?:anomaly|defect)|negligible|does not count)\b"
+    r"normal (?:variation|tolerance)s?|within (?:the )?(?:normal|tolerance|usual)|acceptable|harmless|is normal|"
+    r"are normal|not an? (?:anomaly|defect)|negligible|does not count)\b"
 )
 #: In the clause: both images agree.
 _AGREES: Final = re.compile(
     r"(?<!not )(?<!not the )\b(?:same|identical|equal|as in (?:both|the)|in both|just like|like (?:in )?the reference|"
     r"also in the reference|as (?:does|do|has|is|are|did) the reference|both (?:images|pictures|photos) (?:show|have|"
-    r"contain)|"
-    r"as expected|as usual|as intended|as designed|by design|on purpose|part of the (?:design|pattern|print)|"
+    r"contain)|as expected|as usual|as intended|as designed|by design|on purpose|part of the (?:design|pattern|print)|"
     r"(?:like|exactly as|just as) (?:it|they) should|(?:is|are|looks?) (?:natural|fine|intended|intentional)|"
-    r"(?:is|are|was|were|turn(?:s|ed)? out to be|due to|caused by) (?:just |only |merely )?(?:an? |the )?"
-    r"(?:reflections?|shadows?|artifacts?|glare|lighting))\b"
+    r"(?:is|are|was|were|turn(?:s|ed)? out to be|due to|caused by) (?:just |only |merely )?(?:an? |"
+    r"the )?(?:reflections?|shadows?|artifacts?|glare|lighting))\b"
 )
 _REFERENCE: Final = re.compile(r"^(?:and )?(?:in )?(?:the|a) (?:\w+ )?reference\b(?! (?:image )?,)")
 _SECTION: Final = 600  # characters of one sentence that are read together, so that time grows with the length alone
@@ -226,9 +218,6 @@ def find_assertions(text: str) -> Iterator[Assertion]:
 
     What is denied ("no part is missing"), supposed ("might be bent"), about the reference, or explained away
     ("within normal variation") is not asserted.
-
-    Args:
-        text: Reasoning, in English.
 
     Example:
         >>> [found.violation for found in find_assertions("Nothing is bent. There is only one nut instead of two.")]
@@ -272,14 +261,14 @@ def _is_denied(clause: str, match: re.Match[str]) -> bool:
 
 
 _INSTEAD: Final = re.compile(
-    rf"({_NUMBER})(?: [\w-]+){{0,5}}?,? (?:instead of|rather than|and not|not|where (?:only|just)|(?:when |where |"
-    rf"but |and )?there should be)"
-    rf"(?: the| only| just)?(?: \w+)? ({_NUMBER})(?: {_PART}\b)?"
+    rf"(?P<query>{_NUMBER})(?: [\w-]+){{0,5}}?,? (?:instead of|rather than|and not|not|where (?:only|just)|"
+    rf"(?:when |where |but |and )?there should be)(?: the| only| just)?(?: \w+)? "
+    rf"(?P<reference>{_NUMBER})(?: {_PART}\b)?"
 )
 #: The same with the right number first: "instead of two screws there is one", "expected two washers, found three".
 _SHOULD: Final = re.compile(
-    rf"(?:instead of|rather than|expected|should be)(?: the)? ({_NUMBER})(?: [\w-]+){{0,3}}?,? (?:but )?"
-    rf"(?:found|got|saw|counted|it (?:has|holds)|there (?:is|are))(?: only| just)? ({_NUMBER})"
+    rf"(?:instead of|rather than|expected|should be)(?: the)? (?P<reference>{_NUMBER})(?: [\w-]+){{0,3}}?,? "
+    rf"(?:but )?(?:found|got|saw|counted|it (?:has|holds)|there (?:is|are))(?: only| just)? (?P<query>{_NUMBER})"
 )
 _COUNTED: Final = re.compile(rf"\b{_PART}\b")
 _HAS: Final = re.compile(rf"({_NUMBER})(?:$| (?=(?:[\w-]+ ){{0,3}}?{_PART}\b|in |there|of |(?:is|are|were) expected))")
@@ -288,25 +277,22 @@ _ONLY: Final = re.compile(rf"\b(?:only|just) (?:a )?({_NUMBER})(?: [\w-]+)?? {_P
 
 def _compare_counts(sentence: str, clauses: list[str]) -> str | None:
     """Return what two numbers say, one of the query and one of the reference: missing, extra, or nothing."""
-    if (found := _INSTEAD.search(sentence)) and _COUNTED.search(found[0]):
-        query, reference = map(_number, found.groups())
-        return None if query == reference else "missing" if query < reference else "extra"
-    if (found := _SHOULD.search(sentence)) and _COUNTED.search(found[0]):
-        reference, query = map(_number, found.groups())
-        return None if query == reference else "missing" if query < reference else "extra"
+    for pattern in (_INSTEAD, _SHOULD):
+        if (found := pattern.search(sentence)) and _COUNTED.search(found[0]):
+            return _difference(found["query"], found["reference"])
     theirs = [_HAS.search(clause) for clause in clauses if "reference" in clause or "expected" in clause]
     ours = [_HAS.search(clause) for clause in clauses if "reference" not in clause and "expected" not in clause]
     first, second = next(filter(None, ours), None), next(filter(None, theirs), None)
     if first and second:
-        query, reference = _number(first[1]), _number(second[1])
-        return None if query == reference else "missing" if query < reference else "extra"
+        return _difference(first[1], second[1])
     if len(clauses) == 1 and _ONLY.search(sentence) and "reference" not in sentence and not _DENIED.search(sentence):
         return "missing"
     return None
 
 
-def _number(word: str) -> int:
-    return int(word) if word.isdigit() else _NUMBERS[word]
+def _difference(query: str, reference: str) -> str | None:
+    ours, theirs = (int(word) if word.isdigit() else _NUMBERS[word] for word in (query, reference))
+    return None if ours == theirs else "missing" if ours < theirs else "extra"
 
 
 def named_violations(text: str, *, also: str = "") -> set[str]:
@@ -348,8 +334,8 @@ def gold_violations(kind: str, defect: str) -> tuple[frozenset[str], str]:
         defect: As in the pair parquet; several are joined by a plus or a comma.
 
     Returns:
-        The violations, empty if neither name has any; and the defect's name as a phrase that names it too, empty
-        where the violations do or where it has no meaning ("combined").
+        The violations, if any name has one; and the defect's name as a phrase, empty where the violations name it or
+        where it has no meaning ("combined").
 
     Example:
         >>> violations, phrase = gold_violations("existence", "missing_cable")
@@ -362,9 +348,8 @@ def gold_violations(kind: str, defect: str) -> tuple[frozenset[str], str]:
     if phrase in _SAYS_NOTHING:
         phrase = ""
     violations = _violations_of_name(phrase)
-    if violations:
-        phrase = ""
-    narrow = _NARROW_KINDS.get(kind, frozenset())
+    phrase = "" if violations else phrase
+    narrow = NARROW_KINDS.get(kind, frozenset())
     if not violations & narrow:
         violations |= narrow
     return violations or _BROAD_KINDS.get(kind, frozenset()), phrase
@@ -379,7 +364,6 @@ def _violations_of_name(phrase: str) -> frozenset[str]:
     if phrase in {"empty bottle", "wrong ratio"}:
         return frozenset({"missing", "level"} if phrase == "empty bottle" else {"count"})
     # Names such as "color" and "pill type" say that it is wrong only by being a defect's name.
-    named = {match.lastgroup or "" for match in _ANY.finditer(phrase)} - {"anomaly", ""}
-    if not named and phrase:
-        named = {match.lastgroup or "" for match in _ANY.finditer(f"wrong {phrase}")} - {"anomaly", ""}
-    return frozenset(named)
+    spellings = (phrase, f"wrong {phrase}") if phrase else ()
+    found = ({match.lastgroup or "" for match in _ANY.finditer(text)} - {"anomaly", ""} for text in spellings)
+    return frozenset(next(filter(None, found), ()))
