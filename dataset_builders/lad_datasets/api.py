@@ -202,7 +202,7 @@ def build_sft(
 
 
 def check(path: StrPath, options: CheckOptions | None = None, progress: ProgressCallback | None = None) -> CheckReport:
-    """Check a finished file: pair parquet, annotations, EasyR1 or LLaMA-Factory config, model folder.
+    """Check a finished file: pair parquet, annotations, SFT folder, EasyR1 or LLaMA-Factory config, model folder.
 
     Args:
         path: The file or folder.

@@ -191,3 +191,61 @@ def test_annotations_that_are_no_text_are_one_line(lad, tmp_path) -> None:
     done = lad("build", "sft", "--annotations", tmp_path, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].endswith("it is not UTF-8 after line 0")
+
+
+def test_lad_check_reads_the_folder_and_each_of_its_files(lad, tmp_path) -> None:
+    out = tmp_path / "out"
+    sft(lad, annotate(tmp_path / "qa"), out, "--val-fraction", 0.34)
+    for path, line in {
+        out: "SFT folder, rows 12",
+        out / "dataset_info.json": "SFT data, rows 12",
+        out / "train.parquet": "SFT data, rows 4",
+        out / "val.json": "SFT data, rows 2",
+        tmp_path / "qa": "annotations, rows 6",
+    }.items():
+        done = lad("check", path)
+        assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{path}: {line}: 0 errors, 0 warnings"), (
+            done.stderr
+        )
+    rows = [line.split() for line in lad("check", out).stdout.splitlines()]
+    assert ["lad_sft_parquet", "mvtec_ad", "cable", "color", "2"] in rows
+
+
+def _truncate_image(out: Path) -> str:
+    image = Path(json.loads((out / "train.json").read_text())[0]["images"][0])
+    image.write_bytes(image.read_bytes()[:60])
+    return "lad_sft: row 1: "
+
+
+def _drop_answer(out: Path) -> str:
+    (out / "train.json").write_text((out / "train.json").read_text().replace("assistant", "user"))
+    return "6 rows have no assistant's turn"
+
+
+def _use_test_image(out: Path) -> str:
+    image = out / "mvtec_loco/screw_bag/test/good/000.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(image)
+    rows = json.loads((out / "train.json").read_text())
+    rows[3]["images"] = [str(image)]
+    (out / "train.json").write_text(json.dumps(rows))
+    return "is a test image of MVTec LOCO AD"
+
+
+def _break_index(out: Path) -> str:
+    (out / "dataset_info.json").write_text("[" * 20_000)
+    return "is not readable"
+
+
+def _lose_file(out: Path) -> str:
+    (out / "train.parquet").unlink()
+    return "train.parquet: no such file. Build it with `lad build sft`"
+
+
+@pytest.mark.parametrize("change", [_truncate_image, _drop_answer, _use_test_image, _break_index, _lose_file])
+def test_lad_check_finds_what_was_done_to_a_folder(lad, tmp_path, change) -> None:
+    sft(lad, annotate(tmp_path / "qa"), tmp_path / "out")
+    message = change(tmp_path / "out")
+    done = lad("check", tmp_path / "out")
+    assert done.exit_code == 1
+    assert message in done.stderr

@@ -22,6 +22,7 @@ from lad_datasets.files.annotations import SUMMARY, Annotation, read_annotations
 from lad_datasets.files.images import load, sha256
 from lad_datasets.files.manifest import card_text, count_rows, digest_sources, nest_counts, versions
 from lad_datasets.files.parquet import RowWriter
+from lad_datasets.files.sft_folder import DATASET_INFO
 from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_datasets.sources import licence_of
 from lad_datasets.sources.samples import GOOD
@@ -42,7 +43,6 @@ from lad_reasoner.task.task import ANOMALOUS, KINDS, NORMAL
 
 __all__ = ["Turn", "build_sft", "split_by_image"]
 
-DATASET_INFO: Final = "dataset_info.json"
 SUFFIXES: Final = ("json", "parquet")
 
 #: How LLaMA-Factory reads both files.

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
+from lad_datasets.files.annotations import ANNOTATIONS
+from lad_datasets.files.sft_folder import is_sft_data
 from lad_reasoner.pairs.reader import shared_queries
 from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError, as_sentences
@@ -107,8 +109,10 @@ class Checker:
     function: str
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_pair_parquet(path: Path) -> bool:
     """Tell by the name, or by the first bytes of a file that was renamed."""
+    if is_sft_data(path):
+        return False
     if path.is_dir():
         return any(path.glob("*.parquet"))
     if path.suffix == ".parquet":
@@ -130,6 +134,10 @@ def _is_sft_config(path: Path) -> bool:
     )
 
 
+def _is_annotations(path: Path) -> bool:
+    return path.suffix == ".jsonl" or (path / ANNOTATIONS).is_file()
+
+
 def _is_model(path: Path) -> bool:
     from lad_reasoner.models.compatibility import is_model_folder
 
@@ -140,9 +148,10 @@ MODEL: Final = "model folder"
 
 #: The first that fits checks the file.
 CHECKERS: Final = (
-    Checker("pair parquet", _is_parquet, "lad_datasets.checks.pairs:check_pairs"),
+    Checker("pair parquet", _is_pair_parquet, "lad_datasets.checks.pairs:check_pairs"),
+    Checker("SFT folder", is_sft_data, "lad_datasets.checks.sft:check_sft_folder"),
     Checker(MODEL, _is_model, "lad_datasets.checks.model:check_model"),
-    Checker("annotations", lambda path: path.suffix == ".jsonl", "lad_datasets.checks.annotations:check_annotations"),
+    Checker("annotations", _is_annotations, "lad_datasets.checks.annotations:check_annotations"),
     Checker("EasyR1 config", _is_easyr1_config, "lad_datasets.checks.config:check_config"),
     Checker("LLaMA-Factory config", _is_sft_config, "lad_datasets.checks.config:check_sft_config"),
 )

@@ -21,7 +21,8 @@ __all__ = ["check", "layout_table"]
 
 def check(
     files: Annotated[
-        list[Path], typer.Argument(help="Pair parquet or folder of shards, annotations, configs, model folder.")
+        list[Path],
+        typer.Argument(help="Pair parquet or folder of shards, annotations, SFT folder, configs, model folder."),
     ],
     *,
     max_pixels: Annotated[int | None, typer.Option(min=784, help="Largest image area in training.")] = None,

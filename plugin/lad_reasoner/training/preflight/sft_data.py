@@ -18,7 +18,7 @@ from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.task import IMAGE_MARKER
 
-__all__ = ["MAX_ROWS", "check_data"]
+__all__ = ["MAX_ROWS", "check_data", "find_image", "iter_examples"]
 
 #: Rows checked in each file: opening every image of a large set would take minutes.
 MAX_ROWS: Final = 1000
@@ -49,7 +49,7 @@ class _Counts:
     images_over: int = 0
 
 
-def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
+def check_data(config: Mapping[str, Any], *, max_rows: int | None = MAX_ROWS) -> Iterator[Finding]:
     """Every dataset is registered, present, whole, and short enough."""
     names = [name.strip() for name in str(config.get("dataset") or "").split(",") if name.strip()]
     if not names:
@@ -70,10 +70,12 @@ def check_data(config: Mapping[str, Any]) -> Iterator[Finding]:
             yield error(key, f"{config[key]!r} is not a whole number from 1, so the data was not checked")
             return
     for name in [*names, *(n.strip() for n in str(config.get("eval_dataset") or "").split(",") if n.strip())]:
-        yield from _check_dataset(name, info, folder, config)
+        yield from _check_dataset(name, info, folder, config, max_rows)
 
 
-def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_dataset(
+    name: str, info: Mapping[str, Any], folder: Path, config: Mapping[str, Any], max_rows: int | None
+) -> Iterator[Finding]:
     if name not in info:
         yield error("dataset", f"dataset_info.json has no {name}", remedy=f"Use one of {', '.join(info)}")
         return
@@ -97,7 +99,7 @@ def _check_dataset(name: str, info: Mapping[str, Any], folder: Path, config: Map
         tags,
     )
     try:
-        counts = _count(dataset, folder, config)
+        counts = _count(dataset, folder, config, max_rows)
     except DataError as fault:
         yield error(fault.where, fault.problem, remedy=fault.remedy)
         return
@@ -131,7 +133,7 @@ def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Ite
         )
 
 
-def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Counts:
+def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any], max_rows: int | None) -> _Counts:
     """Count the faults of the first rows.
 
     Raises:
@@ -141,7 +143,7 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
     cutoff = config.get("cutoff_len", 2048)
     ruler = _ruler(config)
     media = Path(str(config.get("media_dir") or folder))
-    for row in islice(_iter_examples(dataset), MAX_ROWS):
+    for row in islice(iter_examples(dataset.file), max_rows):
         counts.rows += 1
         try:
             messages = [
@@ -166,20 +168,25 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any]) -> _Count
     return counts
 
 
-def _iter_examples(dataset: _Dataset) -> Iterator[dict[str, Any]]:
-    if not dataset.file.is_file():
-        raise DataError("no such file", where=dataset.file, remedy="Build it with `lad build sft`")
+def iter_examples(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data file.
+
+    Raises:
+        DataError: It is absent, or neither JSON, JSON lines nor parquet.
+    """
+    if not file.is_file():
+        raise DataError("no such file", where=file, remedy="Build it with `lad build sft`")
     try:
-        if dataset.file.suffix == ".parquet":
-            yield from iter_rows(dataset.file)
-        elif dataset.file.suffix == ".jsonl":
-            with dataset.file.open(encoding="utf-8") as lines:
+        if file.suffix == ".parquet":
+            yield from iter_rows(file)
+        elif file.suffix == ".jsonl":
+            with file.open(encoding="utf-8") as lines:
                 yield from (json.loads(line) for line in lines if line.strip())
         else:
-            rows = json.loads(dataset.file.read_text(encoding="utf-8"))
+            rows = json.loads(file.read_text(encoding="utf-8"))
             yield from rows if isinstance(rows, list) else [rows]
     except (OSError, ValueError, RecursionError) as fault:
-        raise DataError(f"it cannot be read as json, jsonl or parquet ({fault})", where=dataset.file) from fault
+        raise DataError(f"it cannot be read as json, jsonl or parquet ({fault})", where=file) from fault
 
 
 def _ruler(config: Mapping[str, Any]) -> PromptRuler:
@@ -193,10 +200,10 @@ def _size(image: Any, media: Path) -> tuple[int, int]:
     """Return width and height of an image, from its header alone."""
     data = image.get("bytes") if isinstance(image, Mapping) else None
     name = image.get("path") if isinstance(image, Mapping) else image
-    return image_size(data or read_image_bytes(_find(str(name), media)), name or "an image")
+    return image_size(data or read_image_bytes(find_image(str(name), media)), name or "an image")
 
 
-def _find(name: str, media: Path) -> Path:
+def find_image(name: str, media: Path) -> Path:
     """Return an image's path: as it is, or from the media folder, in LLaMA-Factory's order."""
     places: Sequence[Path] = (media / name, Path(name))
     return next((path for path in places if path.is_file()), Path(name))
