@@ -47,6 +47,29 @@ def test_confusion_metrics_are_those_of_scikit_learn(rows: list[tuple[bool, bool
             assert ours == pytest.approx(float(SKLEARN[name](truth, said)), abs=1e-12), name
 
 
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["yes", "no", None])), min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_an_unparsed_answer_is_a_third_one_for_the_correlation_and_a_wrong_one_elsewhere(
+    rows: list[tuple[bool, str | None]],
+) -> None:
+    right = {True: "yes", False: "no"}
+    cells = np.zeros(6)
+    for anomalous, said in rows:
+        cells[(0 if said == "yes" else 3) if anomalous else (2 if said == "no" else 1)] += 1
+        if said is None:
+            cells[4 if anomalous else 5] += 1
+    ours = {name: float(function(cells)) for name, function in CONFUSION_METRICS.items()}
+    assert ours["accuracy"] == pytest.approx(sum(right[truth] == said for truth, said in rows) / len(rows))
+    wrong = Confusion(*map(int, cells[:4])).counts()
+    for name in set(CONFUSION_METRICS) - {"mcc"}:
+        assert ours[name] == pytest.approx(float(CONFUSION_METRICS[name](wrong)), nan_ok=True)
+    if len({truth for truth, _ in rows}) == 1 or len({said for _, said in rows}) == 1:
+        assert math.isnan(ours["mcc"])
+        return
+    truths, answers = zip(*((right[truth], str(said)) for truth, said in rows), strict=True)
+    assert ours["mcc"] == pytest.approx(sk.matthews_corrcoef(truths, answers), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("matrix", "undefined"),
     [

@@ -39,6 +39,22 @@ def test_an_unparsed_answer_is_wrong_and_counted() -> None:
     assert score.pooled.template_rate == 0.5
 
 
+@pytest.mark.parametrize(
+    ("unparsed", "accuracy", "mcc", "auroc"), [(0, 1.0, 1.0, 1.0), (10, 0.5, 0.447, 0.875), (20, 0.0, None, 0.5)]
+)
+def test_figures_with_unparsed_answers(unparsed: int, accuracy: float, mcc: float | None, auroc: float) -> None:
+    labels = ["yes", "no"] * 10
+    rows = [outcome(n, label, None if n < unparsed else label) for n, label in enumerate(labels)]
+    metrics = run(*rows, resamples=400).pooled.metrics
+    for name, value in {"accuracy": accuracy, "balanced_accuracy": accuracy, "mcc": mcc, "auroc": auroc}.items():
+        found = metrics[name]
+        assert found.value == (None if value is None else pytest.approx(value, abs=1e-3)), name
+        assert (found.low is None) == (found.high is None) == (value is None or (name, unparsed) == ("auroc", 20))
+        assert found.low is None or found.low <= value <= found.high
+    difference = compare_systems([System("a", tuple(rows)), System("b", tuple(rows))], resamples=50)[0]
+    assert difference.mcc.value == (None if mcc is None else 0)
+
+
 def test_samples_are_averaged_and_beside_it_voted() -> None:
     score = run(
         outcome(0, "yes", "yes", "yes", "no"), outcome(1, "no", "yes", None, "no"), outcome(2, "no", "no", "no", "no")
@@ -92,7 +108,7 @@ def test_even_numbers_of_replies_are_not_biased_toward_wrong() -> None:
 
 def test_references_of_one_query_are_one_cluster() -> None:
     rows = [outcome(0, "yes", "yes", query=7), outcome(1, "yes", "no", query=7), outcome(2, "no", "no")]
-    assert cell_counts(rows).tolist() == [[1, 0, 0, 1], [0, 0, 1, 0]]
+    assert cell_counts(rows).tolist() == [[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]]
 
 
 def test_the_references_of_a_query_vote_with_all_their_samples() -> None:

@@ -119,8 +119,10 @@ def _compare(first: System, second: System, *, resamples: int, rng: np.random.Ge
 
 
 def _difference(metric: str, cells: Floats, drawn: Floats) -> Estimate:
-    """Return the metric of the first four columns minus that of the last four."""
+    """Return the metric of the first half of the columns minus that of the second."""
     function = CONFUSION_METRICS[metric]
-    totals = cells.sum(axis=0)
-    value = float(function(totals[:4]) - function(totals[4:]))
-    return Estimate(None) if math.isnan(value) else estimate(value, function(drawn[:, :4]) - function(drawn[:, 4:]))
+    value, values = (
+        function(first) - function(second)
+        for first, second in (np.split(c, 2, axis=-1) for c in (cells.sum(axis=0), drawn))
+    )
+    return Estimate(None) if math.isnan(value) else estimate(float(value), values)

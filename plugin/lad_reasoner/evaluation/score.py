@@ -248,7 +248,7 @@ def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: 
         pairs=len(rows),
         anomalous=sum(row.truth.label == ANOMALOUS for row in rows),
         replies=len(replies),
-        confusion=Confusion(*totals.astype(int).tolist()),
+        confusion=Confusion(*totals[:4].astype(int).tolist()),
         metrics=metrics,
         unparsed=sum(reply.answer is None for reply in replies),
         template_rate=_mean([reply.well_formed for reply in replies if reply.well_formed is not None]),
@@ -288,7 +288,7 @@ def _unanimous(cells: Floats, values: dict[str, float], drawn: dict[str, Floats]
     are independent pairs of an anomalous and a normal query, of which there are as many as queries of the rarer class
     (balanced accuracy b: all right has a chance of at most b to the power of twice that number).
     """
-    tp, fp, tn, fn = (cells > 0).sum(axis=0)
+    tp, fp, tn, fn, *unparsed = (cells > 0).sum(axis=0)
     both = min(tp + fn, tn + fp)
     found = {
         metric: Unanimous(good + bad, right=not bad, shape=(lambda j: 2 * j / (1 + j)) if metric == "f1" else np.array)
@@ -303,9 +303,10 @@ def _unanimous(cells: Floats, values: dict[str, float], drawn: dict[str, Floats]
     if both and "accuracy" in found:
         right, shares = found["accuracy"].right, np.array([tp + fn, tn + fp, tn + fp, tp + fn])
         found["balanced_accuracy"] = Unanimous(2 * both, right=right)
-        found["mcc"] = Unanimous(
-            2 * both, right=right, shape=lambda s: mcc(shares * np.stack([s, 1 - s, s, 1 - s], axis=-1))
-        )
+        if not any(unparsed):
+            found["mcc"] = Unanimous(
+                2 * both, right=right, shape=lambda s: mcc(shares * np.stack([s, 1 - s, s, 1 - s], axis=-1))
+            )
     for metric in CURVE_METRICS:
         if values[metric] in {0.0, 1.0} and set(drawn[metric][~np.isnan(drawn[metric])]) <= {values[metric]}:
             trials = len(cells) if metric == "calibration_error" else both
@@ -314,17 +315,19 @@ def _unanimous(cells: Floats, values: dict[str, float], drawn: dict[str, Floats]
 
 
 def cell_counts(rows: Sequence[JudgedPair]) -> Floats:
-    """Return ``(queries, 4)``: the tp, fp, tn, fn of all replies about each query.
+    """Return ``(queries, 6)``: the tp, fp, tn, fn of all replies about each query, and the unparsed of fn and of fp.
 
     References and samples of one query are not independent, so they are resampled together.
     """
     clusters = _clusters(rows)
-    counts = np.zeros((int(clusters.max()) + 1, 4))
+    counts = np.zeros((int(clusters.max()) + 1, 6))
     for cluster, row in zip(clusters, rows, strict=True):
         anomalous = row.truth.label == ANOMALOUS
         for reply in row.replies:
             right = reply.answer == row.truth.label
             counts[cluster, (0 if right else 3) if anomalous else (2 if right else 1)] += 1
+            if reply.answer is None:
+                counts[cluster, 4 if anomalous else 5] += 1
     return counts
 
 
@@ -372,7 +375,7 @@ def _shares(
     shares = []
     for name, group in sorted(_group(rows, names).items()):
         cells = cell_counts(group)
-        right = np.column_stack([cells[:, 0] + cells[:, 2], cells.sum(axis=1)])
+        right = np.column_stack([cells[:, 0] + cells[:, 2], cells[:, :4].sum(axis=1)])
         shares.append(Share(name, len(group), proportion(right, resamples=resamples, rng=rng)))
     return tuple(shares)
 

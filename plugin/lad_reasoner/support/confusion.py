@@ -1,7 +1,8 @@
 """Metrics of a confusion matrix, for a detector that answers yes (anomalous, the positive class) or no.
 
-All of them work on arrays of counts, so that ten thousand resamples are one call. A metric that is not defined (no
-answer was positive) is NaN here and n/a in tables, never 0.
+All of them work on arrays of counts (tp, fp, tn, fn and, if known, how many of fn and of fp are unparsed answers), so
+that ten thousand resamples are one call. A metric that is not defined (no answer was positive) is NaN here and n/a in
+tables, never 0.
 """
 
 from __future__ import annotations
@@ -44,31 +45,31 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 def accuracy(counts: Floats) -> Floats:
     """Return (tp + tn) / all of counts ``(..., 4)``."""
-    tp, _, tn, _ = np.moveaxis(counts, -1, 0)
-    return _ratio(tp + tn, counts.sum(axis=-1))
+    tp, fp, tn, fn, *_ = np.moveaxis(counts, -1, 0)
+    return _ratio(tp + tn, tp + fp + tn + fn)
 
 
 def f1(counts: Floats) -> Floats:
     """Return 2 tp / (2 tp + fp + fn)."""
-    tp, fp, _, fn = np.moveaxis(counts, -1, 0)
+    tp, fp, _, fn, *_ = np.moveaxis(counts, -1, 0)
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def precision(counts: Floats) -> Floats:
     """Return tp / (tp + fp)."""
-    tp, fp, _, _ = np.moveaxis(counts, -1, 0)
+    tp, fp, *_ = np.moveaxis(counts, -1, 0)
     return _ratio(tp, tp + fp)
 
 
 def recall(counts: Floats) -> Floats:
     """Return tp / (tp + fn)."""
-    tp, _, _, fn = np.moveaxis(counts, -1, 0)
+    tp, _, _, fn, *_ = np.moveaxis(counts, -1, 0)
     return _ratio(tp, tp + fn)
 
 
 def specificity(counts: Floats) -> Floats:
     """Return tn / (tn + fp)."""
-    _, fp, tn, _ = np.moveaxis(counts, -1, 0)
+    _, fp, tn, *_ = np.moveaxis(counts, -1, 0)
     return _ratio(tn, tn + fp)
 
 
@@ -78,12 +79,21 @@ def balanced_accuracy(counts: Floats) -> Floats:
 
 
 def mcc(counts: Floats) -> Floats:
-    """Return Matthews' correlation of truth and answer, from -1 to 1; a constant answer has none."""
-    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
-    return _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+    """Return Matthews' correlation of truth and answer, from -1 to 1; a constant answer has none.
+
+    An unparsed answer is neither yes nor no. It counts as a third answer, as in the correlation's form for several
+    classes (Gorodkin, 2004): counted as the opposite of the truth, unreadable replies alone would give -1.
+    """
+    tp, fp, tn, fn, *unparsed = np.moveaxis(counts, -1, 0)
+    of_anomalous, of_normal = unparsed or (0, 0)
+    anomalous, normal, none = tp + fn, tn + fp, of_anomalous + of_normal
+    yes, no, total = tp + fp - of_normal, tn + fn - of_anomalous, anomalous + normal
+    shared = (tp + tn) * total - yes * anomalous - no * normal
+    spread = (total**2 - yes**2 - no**2 - none**2) * (total**2 - anomalous**2 - normal**2)
+    return _ratio(shared, np.sqrt(spread))
 
 
-#: By name, each from counts ``(..., 4)`` to ``(...)``.
+#: By name, each from counts ``(..., 4)`` or ``(..., 6)`` to ``(...)``.
 CONFUSION_METRICS: Final[dict[str, Callable[[Floats], Floats]]] = {
     "accuracy": accuracy,
     "f1": f1,
