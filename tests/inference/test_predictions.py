@@ -54,6 +54,21 @@ def test_what_is_written_is_read_and_not_asked_again(tmp_path) -> None:
     assert [(item.pair_id, item.sample) for item in read_predictions(path)] == [("a", 0), ("b", 0), ("b", 1)]
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_second_line_for_a_pair_is_reported_with_both_numbers(tmp_path, caplog, times: int) -> None:
+    path = tmp_path / "out.jsonl"
+    whole = write(path, "a", "b", "c")
+    path.write_bytes(whole + b"\n" + whole.replace(b'"response":"', b'"response":"later ') * times)
+    assert [item.response for item in read_predictions(path)] == [prediction(name).response for name in "abc"]
+    named = "lines 1 and 5 both answer a, sample 0; lines 2 and 6 both answer b, sample 0"
+    (message,) = caplog.messages
+    assert message.startswith(f"repeated: {path}: {named}")
+    assert message.endswith(("c, sample 0" if times == 1 else "; and 4 more") + "; the first line counts")
+    with PredictionStore(path, KEY) as store:
+        assert len(store.done) == 3
+    assert len(caplog.messages) == 2
+
+
 @given(cut=st.integers(1, 300))
 def test_a_file_cut_anywhere_in_its_last_line_is_repaired_and_loses_nothing(tmp_path_factory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "out.jsonl"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import name_write_errors, write_json
+from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.jsonl import LineFile
 
 __all__ = [
@@ -44,6 +45,9 @@ SCHEMA_VERSION: Final = 1
 
 #: Longest time between two waits for the disk.
 _SYNC_SECONDS: Final = 2.0
+
+#: Repeated predictions that a report names; more are counted.
+_NAMED: Final = 5
 
 #: How every line begins, as pydantic writes the first field.
 _BEGIN: Final = b'{"model":"'
@@ -281,7 +285,7 @@ def _newer_version(line: bytes) -> int | None:
 
 
 def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Prediction]:
-    """Read a file of predictions; of a pair and sample that occur twice, the first counts.
+    """Read a file of predictions; of a pair and sample that occur twice, the first counts and the rest are reported.
 
     Raises:
         DataError: No such file, no line in it, a broken line, or lines of different runs.
@@ -289,7 +293,8 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
     path = Path(path)
     if not path.is_file():
         raise DataError("no such file", where=path, remedy="Write predictions with `lad predict`")
-    found: dict[tuple[str, int], Prediction] = {}
+    found: dict[tuple[str, int], tuple[int, Prediction]] = {}
+    repeated: list[str] = []
     first: Prediction | None = None
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -304,10 +309,17 @@ def read_predictions(path: str | Path, *, allow_empty: bool = False) -> list[Pre
             if names := first.differences(prediction):
                 problem = f"another {', '.join(names)} than on the first line"
                 raise DataError(problem, where=where, remedy="Write one file per run")
-            found.setdefault((prediction.pair_id, prediction.sample), prediction)
+            kept, _ = found.setdefault((prediction.pair_id, prediction.sample), (number, prediction))
+            if kept != number:
+                repeated.append(
+                    f"lines {kept} and {number} both answer {prediction.pair_id}, sample {prediction.sample}"
+                )
     if not found and not allow_empty:
         raise DataError("no predictions in this file", where=path)
-    return list(found.values())
+    if repeated:
+        rest = f"; and {len(repeated) - _NAMED} more" if len(repeated) > _NAMED else ""
+        Findings().add("repeated", f"{path}: {'; '.join(repeated[:_NAMED])}{rest}; the first line counts")
+    return [prediction for _, prediction in found.values()]
 
 
 def failures_path(predictions: Path) -> Path:
