@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lad_datasets.annotate import template_writer
 from lad_datasets.annotate.costs import Budget
 from lad_datasets.annotate.options import ModelOptions, is_local, read_api_key
 from lad_datasets.annotate.prompt import prompt_digest
-from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError
+from lad_datasets.annotate.reply import QA
+from lad_datasets.annotate.store import RunCard, Store
 from lad_datasets.annotate.subjects import Subject
-from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY, Annotation, read_lines
+from lad_datasets.files.annotations import ANNOTATIONS, SUMMARY, Annotation, read_lines, to_line
 from lad_reasoner.support.errors import DataError, RunError, UsageError, install_hint
 from lad_reasoner.support.files import locked, replace_when_done, write_json
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 from lad_reasoner.task.task import IMAGE_MARKER
-
-if TYPE_CHECKING:
-    from lad_datasets.annotate.run import Runner
 
 __all__ = ["SUBJECTS", "annotate_with_model", "annotate_with_templates"]
 
@@ -83,7 +81,6 @@ def annotate_with_model(
     except ModuleNotFoundError as error:
         remedy = install_hint("annotate")
         raise UsageError(f"--writer model needs the package {error.name}", remedy=remedy) from error
-    from lad_datasets.annotate.store import RunCard, Store
 
     key = read_api_key(options.key_variable, local=is_local(options.base_url))
     card = RunCard(
@@ -101,35 +98,10 @@ def annotate_with_model(
             asyncio.run(runner.run(subjects, api_key=key))
         finally:
             counts = Counter[str](failed=runner.failed)
-            _write(out, subjects, _judging(runner, counts, findings), writer=options.model)
+            _write(out, subjects, lambda subject: runner.count_pairs(subject, counts), writer=options.model)
             summary = _summarise(out, subjects, counts, findings, writer=options.model, cost=budget.spent)
     _refuse_unfinished(runner.stopped, summary, out)
     return summary
-
-
-def _judging(runner: Runner, counts: Counter[str], findings: Findings) -> Callable[[Subject], list[QA]]:
-    """Return what reads a subject's pairs from the store, and counts what became of each."""
-
-    def pairs_of(subject: Subject) -> list[QA]:
-        from lad_datasets.annotate.run import judge
-
-        what, why = "unreadable" if subject.id in runner.unreadable else "unasked", ""
-        for answer in runner.store.answers.get(subject.id, []):
-            try:
-                pairs = judge(answer, subject)
-            except InvalidReplyError as error:
-                what, why = "invalid", str(error)
-            except RefusalError as error:
-                what, why = "refused", str(error)
-            else:
-                counts.update(images=1, pairs=len(pairs))
-                return pairs
-        counts[what] += 1
-        if why:
-            findings.add(what, f"{subject.id}: {why}")
-        return []
-
-    return pairs_of
 
 
 def _refuse_unfinished(stopped: str, summary: dict[str, Any], out: Path) -> None:
@@ -185,9 +157,8 @@ def _read_finished(out: Path, subjects: Sequence[Subject], *, writer: str) -> di
         same = [json.loads(line) for line in lines] == [json.loads(json.dumps(row.to_json())) for row in subjects]
     except (OSError, ValueError, RecursionError):
         return {}
-    if not (same and isinstance(summary, dict) and (out / ANNOTATIONS).is_file()):
-        return {}
-    return summary if summary.get("writer") == writer else {}
+    finished = same and isinstance(summary, dict) and (out / ANNOTATIONS).is_file()
+    return summary if finished and summary.get("writer") == writer else {}
 
 
 def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject], list[QA]], *, writer: str) -> None:
@@ -196,9 +167,9 @@ def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject],
     (out / SUMMARY).unlink(missing_ok=True)  # it is written last: where it stands, the run is finished
     with replace_when_done(out / ANNOTATIONS) as annotations, annotations.open("w", encoding="utf-8") as lines:
         for subject in track(subjects, total=len(subjects), description="annotations"):
-            lines.writelines(_to_lines(_iter_rows(subject, pairs_of(subject), writer=writer)))
+            lines.writelines(map(to_line, _iter_rows(subject, pairs_of(subject), writer=writer)))
     with replace_when_done(out / SUBJECTS) as known, known.open("w", encoding="utf-8") as lines:
-        lines.writelines(_to_lines(subject.to_json() for subject in subjects))
+        lines.writelines(to_line(subject.to_json()) for subject in subjects)
 
 
 def _iter_rows(subject: Subject, pairs: Sequence[QA], *, writer: str) -> Iterator[dict[str, Any]]:
@@ -216,7 +187,3 @@ def _iter_rows(subject: Subject, pairs: Sequence[QA], *, writer: str) -> Iterato
             "topic": pair.topic,
             "subject": subject.id,
         }
-
-
-def _to_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

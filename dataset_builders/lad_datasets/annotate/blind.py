@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from lad_datasets.files.annotations import ANNOTATIONS, BLIND
+from lad_datasets.files.annotations import ANNOTATIONS, BLIND, to_line
 from lad_reasoner.evaluation.score import data_of
 from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.pairs.reader import data_sha256, iter_pairs, parquet_files, read_image
@@ -77,21 +76,12 @@ def _write(source: Path, replies: Sequence[tuple[str, str]], out: Path) -> int:
     images = _write_images(source, out, {pair_id for pair_id, _ in replies})
     rows, judged = [], []
     for number, (pair_id, words) in enumerate(replies):
-        name = f"reply-{number:05d}"
-        names = images[pair_id]
-        question = problem_text(len(names) - 1, _QUESTION)
-        row = {
-            "id": name,
-            "images": names,
-            "question": question,
-            "answer": words,
-            "dataset": BLIND,
-            "category": "all",
-        }
-        rows.append(json.dumps(row, ensure_ascii=False))
-        judged.append(json.dumps({"id": name, "decision": "accept" if asserts_anomaly(words) else "reject"}))
-    write_text(out / EXTRACTOR, "".join(f"{line}\n" for line in judged))
-    write_text(out / ANNOTATIONS, "".join(f"{line}\n" for line in rows))
+        name, names = f"reply-{number:05d}", images[pair_id]
+        row = {"id": name, "images": names, "question": problem_text(len(names) - 1, _QUESTION), "answer": words}
+        rows.append(row | {"dataset": BLIND, "category": "all"})
+        judged.append({"id": name, "decision": "accept" if asserts_anomaly(words) else "reject"})
+    write_text(out / EXTRACTOR, "".join(map(to_line, judged)))
+    write_text(out / ANNOTATIONS, "".join(map(to_line, rows)))
     return len(rows)
 
 

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from lad_datasets.annotate.options import ModelOptions
 from lad_datasets.annotate.reply import reply_schema
+from lad_reasoner.support.chat_reply import Reply
 from lad_reasoner.support.openai_client import BadReplyError, ChatServer, RejectedError
 
-__all__ = ["Endpoint", "EndpointReply"]
+__all__ = ["Endpoint"]
 
 #: A reply of a few hundred tokens is a few kilobytes; a larger body is not a reply.
 MAX_BODY_BYTES: Final = 1 << 20
 
 _SAFETY_CODES: Final = frozenset({"content_filter", "content_policy_violation", "safety", "moderation_blocked"})
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointReply:
-    """What came back; the attributes are those of `store.Answered`.
-
-    ``unsure`` counts tries that may have been charged in addition to the last one.
-    """
-
-    text: str
-    finish_reason: str | None = None
-    refusal: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    unsure: int = 0
 
 
 class Endpoint:
@@ -64,8 +49,8 @@ class Endpoint:
 
     async def ask(
         self, messages: list[dict[str, Any]], *, request_id: str, afford: Callable[[], bool] = lambda: True
-    ) -> EndpointReply:
-        """Send one request, and again while its faults may pass.
+    ) -> Reply:
+        """Send one request, and again while its faults may pass; a reply that is unfit or rejected is returned too.
 
         Args:
             messages: As the chat completions API defines them.
@@ -77,22 +62,14 @@ class Endpoint:
             RunError: No request can succeed.
         """
         try:
-            reply = await self._server.ask(self._payload(messages), idempotency_key=request_id, afford=afford)
+            return await self._server.ask(self._payload(messages), idempotency_key=request_id, afford=afford)
         except BadReplyError as fault:
             reason = "oversized" if fault.oversized else "body"
-            return EndpointReply(fault.body or fault.reason, finish_reason=reason, unsure=fault.unsure - 1)
+            return Reply(fault.body or fault.reason, finish_reason=reason, unsure=fault.unsure - 1)
         except RejectedError as fault:
             if fault.code.lower() in _SAFETY_CODES:
-                return EndpointReply(fault.reason, finish_reason="content_filter", refusal=fault.reason)
-            return EndpointReply(fault.reason, finish_reason="rejected")
-        return EndpointReply(
-            text=reply.text,
-            finish_reason=reply.finish_reason,
-            refusal=reply.refusal,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            unsure=reply.unsure,
-        )
+                return Reply(fault.reason, finish_reason="content_filter", refusal=fault.reason)
+            return Reply(fault.reason, finish_reason="rejected")
 
     def _payload(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         options = self._options

@@ -10,6 +10,7 @@ import hashlib
 import json
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -85,19 +86,13 @@ def build_messages(subject: Subject, *, max_pixels: int) -> list[dict[str, Any]]
     Raises:
         DataError: The image is unreadable.
     """
-    data = load(subject.image, Encoding(max_pixels, "jpeg", JPEG_QUALITY)).data
-    url = data_uri(data, _media_type(data))
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt_text(subject)}]
-    return [{"role": "user", "content": content}]
-
-
-def _media_type(data: bytes) -> str:
-    from io import BytesIO
-
     from PIL import Image
 
+    data = load(subject.image, Encoding(max_pixels, "jpeg", JPEG_QUALITY)).data
     with Image.open(BytesIO(data)) as image:
-        return image.get_format_mimetype() or "image/png"
+        url = data_uri(data, image.get_format_mimetype() or "image/png")
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt_text(subject)}]
+    return [{"role": "user", "content": content}]
 
 
 @cache
@@ -108,5 +103,4 @@ def _source() -> str:
 @cache
 def _template() -> Template:
     # Plain text for a model, not HTML: escaping would change what it reads.
-    environment = Environment(autoescape=False, undefined=StrictUndefined)  # noqa: S701
-    return environment.from_string(_source())
+    return Environment(autoescape=False, undefined=StrictUndefined).from_string(_source())  # noqa: S701

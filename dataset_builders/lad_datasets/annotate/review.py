@@ -17,7 +17,7 @@ from importlib.resources import files
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
 
@@ -30,9 +30,6 @@ from lad_reasoner.support.files import write_bytes, write_text
 from lad_reasoner.support.progress import track
 from lad_reasoner.support.web import source_hash
 from lad_reasoner.task.task import IMAGE_MARKER
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["PAGE", "compare", "rate", "read_rates", "read_subjects", "write_page"]
 
@@ -67,9 +64,8 @@ def write_page(folder: Path, *, sample: int | None = None, seed: int = 0) -> tup
     page = folder / PAGE
     pictures = _write_pictures(page.parent, folder, annotations, subjects)
     items = [_item(annotation, subjects.get(_subject_of(annotation), {}), pictures) for annotation in annotations]
-    made = {}
-    if (folder / DECISIONS).is_file():
-        made = {decision.id: decision.model_dump() for decision in read_lines(folder / DECISIONS, Decision)}
+    decisions = read_lines(folder / DECISIONS, Decision) if (folder / DECISIONS).is_file() else ()
+    made = {decision.id: decision.model_dump() for decision in decisions}
     write_text(page, _render(items, made, title=folder.resolve().name))
     return page, len(items)
 
@@ -88,12 +84,9 @@ def rate(annotations: Sequence[Annotation], decisions: Mapping[str, Decision]) -
     for name in sorted(counts, key=lambda name: (name == "all", name)):
         count = counts[name]
         decided = count["accept"] + count["edit"] + count["reject"]
-        shares = {
-            "agreement": count["accept"] / decided if decided else None,
-            "rejection": count["reject"] / decided if decided else None,
-        }
+        shares = {"agreement": count["accept"] / decided, "rejection": count["reject"] / decided} if decided else {}
         kinds = {kind: count[kind] for kind in ("accept", "edit", "reject", "undecided")}
-        rows.append({"category": name, **kinds, **shares})
+        rows.append({"category": name, **kinds, "agreement": None, "rejection": None, **shares})
     return rows
 
 
@@ -221,16 +214,6 @@ def _render(items: Sequence[Mapping[str, Any]], made: Mapping[str, Any], *, titl
         data={"store": f"lad-review-{digest[:16]}", "items": items, "made": made},
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy="default-src 'none'; img-src 'self' file:; "
+        f"style-src {source_hash(style)}; script-src {source_hash(script)}",
     )
-
-
-def _policy(style: str, script: str) -> str:
-    """Return a content security policy that allows only our own script and style, and pictures on disk."""
-    sources = {
-        "default-src": "'none'",
-        "img-src": "'self' file:",
-        "style-src": source_hash(style),
-        "script-src": source_hash(script),
-    }
-    return "; ".join(f"{name} {value}" for name, value in sources.items())

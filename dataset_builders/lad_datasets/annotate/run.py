@@ -7,20 +7,22 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from lad_datasets.annotate.costs import Budget, prompt_tokens
-from lad_datasets.annotate.endpoint import Endpoint, EndpointReply
+from lad_datasets.annotate.endpoint import Endpoint
 from lad_datasets.annotate.options import ModelOptions
 from lad_datasets.annotate.prompt import build_messages
 from lad_datasets.annotate.reply import QA, InvalidReplyError, RefusalError, parse_reply
 from lad_datasets.annotate.store import Answered, Failed, Sent, Store
 from lad_datasets.annotate.subjects import Subject
+from lad_reasoner.support.chat_reply import Reply
 from lad_reasoner.support.errors import DataError, RunError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.openai_client import NoReplyError
 
-__all__ = ["Runner", "judge"]
+__all__ = ["Runner"]
 
 #: If this many requests in a row fail or are rejected, the next will too.
 _IN_A_ROW: Final = 8
@@ -37,7 +39,7 @@ _FAULTS: Final = {
 }
 
 
-def judge(answer: Answered, subject: Subject) -> list[QA]:
+def _judge(answer: Answered, subject: Subject) -> list[QA]:
     """Return the pairs of a stored reply.
 
     Raises:
@@ -96,25 +98,17 @@ class Runner:
     _fault: BaseException | None = None
     _in_a_row: Counter[str] = field(default_factory=Counter)
 
-    def pending(self, subjects: Sequence[Subject]) -> list[Subject]:
-        """Return the subjects that a further request may help."""
-        return [subject for subject in subjects if self._next_attempt(subject) is not None]
-
     async def run(self, subjects: Sequence[Subject], *, api_key: str) -> None:
-        """Ask about every pending subject.
+        """Ask about every subject that a further request may help.
 
         Raises:
             RunError: No request can succeed, or the disk is full.
         """
-        pending = iter(self.pending(subjects))
+        pending = iter(subjects)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
-        endpoint = Endpoint(
-            self.options,
-            api_key=api_key,
-            on_retry=lambda reason: self.findings.add("retry", reason),
-        )
+        endpoint = Endpoint(self.options, api_key=api_key, on_retry=partial(self.findings.add, "retry"))
         try:
             async with endpoint, asyncio.TaskGroup() as group:
                 for _ in range(self.options.concurrency):
@@ -146,12 +140,30 @@ class Runner:
             if self.stopped:
                 return
 
+    def count_pairs(self, subject: Subject, counts: Counter[str]) -> list[QA]:
+        """Return a subject's pairs; count them, or why there are none."""
+        what, why = "unreadable" if subject.id in self.unreadable else "unasked", ""
+        for answer in self.store.answers.get(subject.id, []):
+            try:
+                pairs = _judge(answer, subject)
+            except InvalidReplyError as error:
+                what, why = "invalid", str(error)
+            except RefusalError as error:
+                what, why = "refused", str(error)
+            else:
+                counts.update(images=1, pairs=len(pairs))
+                return pairs
+        counts[what] += 1
+        if why:
+            self.findings.add(what, f"{subject.id}: {why}")
+        return []
+
     def _next_attempt(self, subject: Subject) -> int | None:
         """Return the number of the next attempt, or None if there is a fit reply, a refusal, or no attempt left."""
         answers = self.store.answers.get(subject.id, [])
         for answer in answers:
             try:
-                judge(answer, subject)
+                _judge(answer, subject)
             except InvalidReplyError:
                 continue
             except RefusalError:
@@ -196,7 +208,7 @@ class Runner:
         self.findings.add("failed", f"{subject.id}: {reason}")
         self._count_in_a_row("failed", reason)
 
-    def _take(self, subject: Subject, attempt: int, reply: EndpointReply, *, cost: float) -> None:
+    def _take(self, subject: Subject, attempt: int, reply: Reply, *, cost: float) -> None:
         answer = Answered(
             id=subject.id,
             attempt=attempt,
@@ -216,9 +228,8 @@ class Runner:
     def _count_in_a_row(self, what: str, reason: str) -> None:
         self._in_a_row[what] += 1
         if self._in_a_row[what] >= _IN_A_ROW:
-            remedy = (
-                "Try --structured json_object or none" if what == "rejected" else "Run again when the endpoint answers"
-            )
+            structured = "Try --structured json_object or none"
+            remedy = structured if what == "rejected" else "Run again when the endpoint answers"
             raise RunError(f"{_IN_A_ROW} requests {what} in a row: {reason}", remedy=remedy)
 
     def _store(self, event: Sent | Answered | Failed) -> None:

@@ -51,27 +51,25 @@ class RunCard(_Event):
     max_pixels: int
 
 
-class Sent(_Event):
-    """A request that is about to leave.
+class _Request(_Event):
+    """A request about the subject ``id``; ``attempt`` counts from 1, and a further one follows an unfit reply."""
 
-    Attributes:
-        id: The subject.
-        attempt: From 1; a further attempt follows an unfit reply.
-        cost_bound: What it can cost at most, in USD; 0 without prices.
-    """
-
-    event: Literal["sent"] = "sent"
+    event: str
     id: str
     attempt: int
+
+
+class Sent(_Request):
+    """A request that is about to leave; it can cost at most ``cost_bound`` USD, 0 without prices."""
+
+    event: Literal["sent"] = "sent"
     cost_bound: float = 0.0
 
 
-class Answered(_Event):
+class Answered(_Request):
     """A reply as it came.
 
     Attributes:
-        id: The subject.
-        attempt: From 1.
         text: The reply's text, or the body's beginning where it was no chat completion.
         finish_reason: The endpoint's own; ``body`` if the body was no chat completion, ``oversized`` if it was cut,
             ``rejected`` if the endpoint found fault with the request.
@@ -82,8 +80,6 @@ class Answered(_Event):
     """
 
     event: Literal["answered"] = "answered"
-    id: str
-    attempt: int
     text: str
     finish_reason: str | None = None
     refusal: str | None = None
@@ -92,19 +88,15 @@ class Answered(_Event):
     cost: float = 0.0
 
 
-class Failed(_Event):
+class Failed(_Request):
     """A request that ended without a reply; it is sent again by the next run.
 
     Attributes:
-        id: The subject.
-        attempt: From 1.
         reason: In words.
         cost_bound: What time-outs and cut connections may have cost, in USD.
     """
 
     event: Literal["failed"] = "failed"
-    id: str
-    attempt: int
     reason: str
     cost_bound: float = 0.0
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,29 +164,29 @@ def _find_mask(tree: Tree, sample: Sample, entry: mmad.Entry | None) -> Path | N
     if sample.defect == GOOD:
         return None
     path = Path(sample.path)
+    folder = tree.root / path.parents[2]
     candidates = [
-        tree.root / path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png",
-        tree.root / path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}.png",
-        tree.root / path.parents[2] / "Masks" / path.parent.name / f"{path.stem}.png",
+        folder / "ground_truth" / path.parent.name / f"{path.stem}_mask.png",
+        folder / "ground_truth" / path.parent.name / f"{path.stem}.png",
+        folder / "Masks" / path.parent.name / f"{path.stem}.png",
         *([entry.mask] if entry and entry.mask else []),
     ]
     return next((mask.resolve() for mask in candidates if mask.is_file()), None)
 
 
-def _drop_duplicates(subjects: Iterable[Subject], findings: Findings) -> list[Subject]:
+def _drop_duplicates(subjects: Sequence[Subject], findings: Findings) -> list[Subject]:
     """Drop images whose file occurs under another id too: all of them if they are said to show different things."""
     by_digest: dict[str, list[Subject]] = {}
-    listed = list(subjects)
-    for subject in track(listed, total=len(listed), description="duplicates"):
+    for subject in track(subjects, total=len(subjects), description="duplicates"):
         by_digest.setdefault(_digest(subject.image), []).append(subject)
-    kept = []
+    kept: list[Subject] = []
     for first, *others in by_digest.values():
         agree = all((other.category, other.defect) == (first.category, first.defect) for other in others)
         kept += [first] if agree else []
         for other in others if agree else [first, *others]:
             reason = f"the same file as {first.id}" if agree else "one file under several names that contradict"
             findings.add("duplicate", f"{other.id}: {reason}; left out")
-    return sorted(kept, key=lambda subject: subject.id)
+    return kept
 
 
 def _digest(path: Path) -> str:
@@ -201,12 +202,5 @@ def _spread(subjects: list[Subject], limit: int) -> list[Subject]:
     groups: dict[tuple[str, str, str], list[Subject]] = {}
     for subject in subjects:
         groups.setdefault((subject.dataset, subject.category, subject.defect), []).append(subject)
-    taken = list(_round_robin(groups.values()))[:limit]
+    taken = [subject for turn in zip_longest(*groups.values()) for subject in turn if subject][:limit]
     return sorted(taken, key=lambda subject: subject.id)
-
-
-def _round_robin(groups: Iterable[list[Subject]]) -> Iterator[Subject]:
-    remaining = [list(reversed(group)) for group in groups]
-    while remaining:
-        yield from [group.pop() for group in remaining]
-        remaining = [group for group in remaining if group]

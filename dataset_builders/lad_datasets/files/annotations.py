@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +15,7 @@ from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.control_text import find_control_text
 
 __all__ = ["ANNOTATIONS", "BLIND", "DECISIONS", "SUMMARY", "Annotation", "Decision", "read_annotations", "read_lines"]
+__all__ += ["to_line"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -113,6 +115,11 @@ def _decide(annotation: Annotation, decision: Decision | None, findings: Finding
     return annotation.model_copy(update={key: value for key, value in edits.items() if value})
 
 
+def to_line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of such a file."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """Yield the lines of a file.
 
@@ -121,9 +128,8 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """
     if not path.is_file():
         decisions = "Export the decisions on the page of `lad review`, and name that file"
-        raise DataError(
-            "no such file", where=path, remedy=decisions if model is Decision else "Write one with `lad annotate`"
-        )
+        remedy = decisions if model is Decision else "Write one with `lad annotate`"
+        raise DataError("no such file", where=path, remedy=remedy)
     number = 0
     try:
         with path.open(encoding="utf-8") as lines:
@@ -140,6 +146,5 @@ def _read_line(where: str, line: str, model: type[Model]) -> Model:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "the line"
-        raise DataError(
-            f"{key}: {fault['msg']}", where=where, remedy=f"The keys are {', '.join(model.model_fields)}"
-        ) from None
+        keys = f"The keys are {', '.join(model.model_fields)}"
+        raise DataError(f"{key}: {fault['msg']}", where=where, remedy=keys) from None
