@@ -54,14 +54,8 @@ def describe_build(
 
     They stand next to a folder of shards, not in it: EasyR1 takes the type of a folder's first file for all of it.
     They appear before the output, and an earlier output goes just before they do: a build that is killed in between
-    leaves no output, and the same command makes it.
-
-    Args:
-        files: The data as drafts, which take their final names next.
-        out: The parquet or the folder of shards.
-        about: What only the builder knows.
-        options: How pairs were made.
-        findings: Gets duplicates and single labels; their counts are recorded.
+    leaves no output, and the same command makes it. ``files`` are the data's drafts, which take their final names
+    next. ``findings`` gets duplicates and single labels; their counts are recorded.
     """
     find_duplicates(iter_provenance(files), findings)
     counts = count_rows(iter_provenance(files))
@@ -86,7 +80,7 @@ def describe_build(
         files={about.split: out.name if options.shard_mb is None else f"{out.name}/*.parquet"},
         counts=counts,
         licences=licences,
-        made_by=f"`{about.verb}`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+        made_by=about.verb,
     )
     description, readme = description_files(out)
     with replace_when_done(description) as first, replace_when_done(readme) as second:
@@ -116,8 +110,9 @@ def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> No
         digest, path = row["query_sha256"], f"{row['dataset']}/{row['query_path']}"
         known_path, known_label = labels.setdefault(digest, (path, row["label"]))
         if known_label != row["label"]:
-            line = f"{path} is {row['label']}, the same image {known_path} is {known_label}"
-            findings.add("conflicting label", line)
+            findings.add(
+                "conflicting label", f"{path} is {row['label']}, the same image {known_path} is {known_label}"
+            )
         elif known_path != path:
             findings.add("duplicate", f"{path} is the same image as {known_path}")
         for digest, path in _iter_references(row):
@@ -125,29 +120,21 @@ def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> No
     for digest, path in references.items():
         anomalous, label = labels.get(digest, ("", NORMAL))
         if label == ANOMALOUS:
-            line = f"the reference {path} is the same image as the anomalous {anomalous}"
-            findings.add("conflicting label", line)
+            findings.add("conflicting label", f"the reference {path} is the same image as the anomalous {anomalous}")
 
 
 def find_single_labels(counts: Mapping[tuple[str, ...], int], findings: Findings) -> None:
-    """Report where one answer is always right: in the whole file, else in each category.
-
-    Args:
-        counts: Rows by dataset, category, kind and label, as ``count_rows`` gives them.
-        findings: Gets what is found.
-    """
+    """Report where one answer is always right, from ``count_rows``: in the whole file, else in each category."""
     labels: dict[str, set[str]] = {}
     for dataset, category, _, label in counts:
         labels.setdefault(f"{dataset}/{category}", set()).add(label)
-    if len(every := set().union(*labels.values())) == 1:
-        labels = {"the whole file": every}
-    for where, found in labels.items():
-        if len(found) == 1:
-            (answer,) = found
-            findings.add("one label", f"{where}: every answer is {answer!r}, so always answering {answer!r} is right")
     totals: Counter[str] = Counter()
     for (*_, label), rows in counts.items():
         totals[label] += rows
+    for where, found in ({"the whole file": set(totals)} if len(totals) == 1 else labels).items():
+        if len(found) == 1:
+            (answer,) = found
+            findings.add("one label", f"{where}: every answer is {answer!r}, so always answering {answer!r} is right")
     label, most = totals.most_common(1)[0] if totals else ("", 0)
     if len(totals) > 1 and most > CONSTANT_SHARE * totals.total():
         share = most / totals.total()

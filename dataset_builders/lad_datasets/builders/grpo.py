@@ -68,27 +68,9 @@ def build_grpo(
     val_fraction: float = 0.0,
     balance: bool = False,
 ) -> dict[str, Any]:
-    """Build the GRPO set.
+    """Build the GRPO set and return the manifest of the training file.
 
-    Args:
-        roots: Tree by layout: mvtec_ad, visa, folder.
-        out: The parquet, or with ``options.shard_mb`` the folder of shards.
-        options: How pairs are made.
-        recipe: Name of a shipped recipe, or the path of one.
-        limit: Sample this many queries by the seed.
-        loco: An MVTec LOCO AD tree: none of its test images may be among the images.
-        names: Which folder names mean normal.
-        val_fraction: Share of the images, 0 to below 1, that goes to ``<out>_val`` instead.
-        balance: Sample as many normal as anomalous queries in each category, whatever the recipe asks for.
-
-    Returns:
-        The manifest of the training file.
-
-    Raises:
-        UsageError: No tree is given, an option is out of range, the recipe is unknown, or the output cannot be made.
-        DataError: A tree or the recipe is not as described, an image is unreadable or a test image of MVTec LOCO AD,
-            or nothing is left.
-        RunError: Another process builds the output.
+    `lad_datasets.build_grpo` describes the arguments; ``roots`` has the tree of each layout: mvtec_ad, visa, folder.
     """
     chosen = read_recipe(recipe)
     if not roots:
@@ -118,12 +100,7 @@ def build_grpo(
 
 @contextmanager
 def claim_outputs(out: Path, options: Options, *, val_fraction: float) -> Iterator[None]:
-    """Hold the locks of a training file and of its validation file, if any is asked for.
-
-    Raises:
-        UsageError: The fraction is out of range, or an output exists or has a wrong name.
-        RunError: Another process builds an output.
-    """
+    """Hold the locks of a training file and of its validation file, if any is asked for, as `claim_output`."""
     if not 0 <= val_fraction < 1:
         raise UsageError(f"{val_fraction} is not 0 or more and below 1", where="--val-fraction")
     with ExitStack() as claims:
@@ -144,18 +121,13 @@ def build_split(
     guard: Guard | None,
     val_fraction: float,
 ) -> dict[str, Any]:
-    """Write the training file, and the held-out images to `validation_path`; return the training file's manifest.
-
-    Raises:
-        DataError: There are too few queries, or as `build_pairs`.
-    """
+    """Write the training file, and the held-out images to `validation_path`; return the training file's manifest."""
     if not val_fraction:
         return build_pairs(planned, out, options, findings, about=about, guard=guard)
     train, held_out = split_queries(planned, val_fraction=val_fraction, seed=options.seed)
     if not train or not held_out:
-        raise DataError(
-            f"{len(planned)} queries are too few to hold out {val_fraction:g} of them", where="--val-fraction"
-        )
+        problem = f"{len(planned)} queries are too few to hold out {val_fraction:g} of them"
+        raise DataError(problem, where="--val-fraction")
     part = replace(about, split="validation", recorded={**about.recorded, "validation_of": out.name})
     validation = validation_path(out)
     build_pairs(held_out, validation, options, Findings(of=validation.name), about=part, guard=guard)
@@ -187,23 +159,20 @@ def split_queries(planned: Sequence[Query], *, val_fraction: float, seed: int) -
     """Hold out whole images: in each category, a share of the normal and of the anomalous ones.
 
     Images are compared by content, so that a copy under another name stays with its original. The choice depends only
-    on the seed and the content.
-
-    Returns:
-        Training and held-out queries, in the order given.
+    on the seed and the content. Training and held-out queries are returned in the order given.
     """
-    digests = [_digest(query) for query in planned]
+    images = [(query, _digest(query)) for query in planned]
     groups: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
     labels: dict[str, tuple[str, str, str]] = {}
-    for query, digest in zip(planned, digests, strict=True):
+    for query, digest in images:
         group = labels.setdefault(digest, (query.tree.dataset, query.sample.category, query.sample.label))
         groups[group].add(digest)
     held_out: set[str] = set()
-    for images in groups.values():
-        wanted = max(1, round(val_fraction * len(images))) if len(images) > 1 else 0
-        held_out |= set(sorted(images, key=lambda digest: draw_key(seed, "validation", digest))[:wanted])
-    train = [query for query, digest in zip(planned, digests, strict=True) if digest not in held_out]
-    return train, [query for query, digest in zip(planned, digests, strict=True) if digest in held_out]
+    for own in groups.values():
+        wanted = max(1, round(val_fraction * len(own))) if len(own) > 1 else 0
+        held_out |= set(sorted(own, key=lambda digest: draw_key(seed, "validation", digest))[:wanted])
+    train = [query for query, digest in images if digest not in held_out]
+    return train, [query for query, digest in images if digest in held_out]
 
 
 def _digest(query: Query) -> str:
@@ -251,11 +220,9 @@ def choose_queries(
     if not queries:
         roots = ", ".join(str(tree.root) for tree in trees)
         needed = sorted({f"{entry.dataset}/{entry.category}" for entry in recipe.entries})
-        raise DataError(
-            f"there is no query for recipe {recipe.name}, which needs {', '.join(needed)}",
-            where=roots,
-            remedy="Put test images into <category>/test" if recipe.name == ALL else "Try --recipe all",
-        )
+        problem = f"there is no query for recipe {recipe.name}, which needs {', '.join(needed)}"
+        remedy = "Put test images into <category>/test" if recipe.name == ALL else "Try --recipe all"
+        raise DataError(problem, where=roots, remedy=remedy)
     return queries
 
 
@@ -271,9 +238,8 @@ def _choose_in_category(tree: Tree, category: str, recipe: Recipe, seed: int, fi
         if len(normal) < len(anomalous):
             few = f"only {len(normal)} normal images for {len(anomalous)} anomalous ones"
             findings.add("note", f"recipe {recipe.name}: {tree.layout}/{category}: {few}")
-        normal = sorted(normal, key=lambda sample: draw_key(seed, "normals", tree.dataset, sample.path))[
-            : len(anomalous)
-        ]
+        normal.sort(key=lambda sample: draw_key(seed, "normals", tree.dataset, sample.path))
+        del normal[len(anomalous) :]
     elif recipe.normals == "none":
         normal = []
     taken = anomalous | {sample.path: sample for sample in normal}
@@ -312,11 +278,8 @@ def _tell_missing(recipe: Recipe, trees: Mapping[str, Tree], findings: Findings)
         tree = trees.get(entry.dataset)
         categories = tree.categories if tree else []
         if entry.category != ALL and known and entry.category not in {*known, *categories}:
-            raise DataError(
-                f"{entry.dataset}/{entry.category} is not a known category",
-                where=f"recipe {recipe.name}",
-                remedy=f"Use one of {', '.join(known)}",
-            )
+            problem = f"{entry.dataset}/{entry.category} is not a known category"
+            raise DataError(problem, where=f"recipe {recipe.name}", remedy=f"Use one of {', '.join(known)}")
         where = f"recipe {recipe.name}: {entry.dataset}/{entry.category}"
         if entry.dataset in sweeping:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -11,7 +10,6 @@ from lad_datasets.builders.describe import About
 from lad_datasets.builders.grpo import draw_limit
 from lad_datasets.builders.options import Options
 from lad_datasets.sources import mvtec_loco
-from lad_datasets.sources.samples import Sample
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.task import ANOMALOUS
@@ -36,58 +34,27 @@ Subset `{subset}`. For evaluation alone: these are test images, never to be trai
 
 
 def build_loco(root: Path, out: Path, options: Options, *, subset: Subset, limit: int | None) -> dict[str, Any]:
-    """Build the evaluation set.
-
-    Args:
-        root: The MVTec LOCO AD tree.
-        out: The parquet, or with ``options.shard_mb`` the folder of shards.
-        options: How pairs are made.
-        subset: "logical" leaves the structural anomalies out, as the paper does; "all" takes them in.
-        limit: Use at most this many queries, sampled with the seed.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        UsageError: The output cannot be made.
-        DataError: The tree is not as expected, an image is unreadable, or nothing is left.
-    """
-    with claim_output(out, options):
-        return _build(root, out, options, subset=subset, limit=limit)
-
-
-def _build(root: Path, out: Path, options: Options, *, subset: Subset, limit: int | None) -> dict[str, Any]:
+    """Build the evaluation set and return the manifest; `lad_datasets.build_loco` describes the arguments."""
     findings = Findings()
-    tree = mvtec_loco.scan(root, workers=options.workers)
-    for note in tree.notes:
-        findings.add("note", note)
-    queries = [(tree, sample) for sample in tree.queries() if sample.kind in SUBSETS[subset]]
-    if not queries:
-        raise DataError(f"there is no test image of subset {subset}", where=root, remedy="Try --subset all")
-    _require_anomalies(root, [sample for _, sample in queries])
-    if tree.dataset == "mvtec_loco" and len(queries) != PAIRS[subset]:
-        findings.add("note", f"{root}: {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
-    planned = order_queries([tree], draw_limit(queries, limit, options.seed), options, findings)
-    shots = "a normal image" if options.shots == 1 else f"{options.shots} normal images"
-    about = About(
-        verb="lad build loco",
-        title=f"Reference/query pairs for evaluation: {tree.dataset}, subset {subset}",
-        text=_TEXT.format(shots=shots, subset=subset),
-        split="test",
-        recorded={"subset": subset, "limit": limit},
-        licences={tree.dataset: tree.licence},
-    )
-    return build_pairs(planned, out, options, findings, about=about)
-
-
-def _require_anomalies(root: Path, samples: Sequence[Sample]) -> None:
-    """Refuse a set on which always answering no would be right.
-
-    Raises:
-        DataError: No query is anomalous, as when the tree is in the layout of another dataset.
-    """
-    if not any(sample.label == ANOMALOUS for sample in samples):
-        where = "<category>/test/logical_anomalies"
-        raise DataError(
-            f"there is no anomalous test image in {where}", where=root, remedy="Name an MVTec LOCO AD tree"
+    with claim_output(out, options):
+        tree = mvtec_loco.scan(root, workers=options.workers)
+        for note in tree.notes:
+            findings.add("note", note)
+        queries = [(tree, sample) for sample in tree.queries() if sample.kind in SUBSETS[subset]]
+        if not queries:
+            raise DataError(f"there is no test image of subset {subset}", where=root, remedy="Try --subset all")
+        if not any(sample.label == ANOMALOUS for _, sample in queries):  # always answering no would be right
+            problem = "there is no anomalous test image in <category>/test/logical_anomalies"
+            raise DataError(problem, where=root, remedy="Name an MVTec LOCO AD tree")
+        if tree.dataset == "mvtec_loco" and len(queries) != PAIRS[subset]:
+            findings.add("note", f"{root}: {len(queries)} of {PAIRS[subset]} queries of subset {subset}")
+        planned = order_queries([tree], draw_limit(queries, limit, options.seed), options, findings)
+        about = About(
+            verb="lad build loco",
+            title=f"Reference/query pairs for evaluation: {tree.dataset}, subset {subset}",
+            text=_TEXT.format(shots=options.shots_in_words, subset=subset),
+            split="test",
+            recorded={"subset": subset, "limit": limit},
+            licences={tree.dataset: tree.licence},
         )
+        return build_pairs(planned, out, options, findings, about=about)

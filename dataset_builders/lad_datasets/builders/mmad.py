@@ -31,7 +31,6 @@ TRAINING_SET: Final = "mmad_train"
 #: MMAD's names of the datasets on which the paper trains.
 _TRAINED_ON: Final = frozenset({"DS-MVTec", "VisA"})
 
-
 _TEXT: Final = """
 Each row is a multiple-choice question of MMAD (https://github.com/jam-cc/MMAD) about a test image, with {shots} that
 MMAD names as template. The right letter is in the column `answer`; `label` says whether the image is anomalous. For
@@ -60,11 +59,7 @@ def _is_held_out(image: mmad.Asked) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Templates:
-    """References as MMAD names them.
-
-    Attributes:
-        paths: By the query's path.
-    """
+    """References as MMAD names them, by the query's path."""
 
     paths: Mapping[str, Sequence[str]]
 
@@ -88,23 +83,11 @@ def build_mmad(
     val_fraction: float = 0.0,
     loco: Path | None = None,
 ) -> dict[str, Any]:
-    """Build the questions.
+    """Build the questions and return the manifest; `lad_datasets.build_mmad` describes the other arguments.
 
-    Args:
-        root: MMAD's folder, with ``mmad.json`` and the datasets in it.
-        out: The parquet, or with ``options.shard_mb`` the folder of shards.
-        options: How pairs are made; ``reference`` is "random" or "nearest": MMAD's random or similar templates.
-        limit: Use at most this many images with all their questions, sampled with the seed.
-        training: Build a training file: only questions about MVTec AD and VisA, which the paper trains on.
-        val_fraction: Share of the images of a training file that goes to ``<out>_val`` instead.
-        loco: An MVTec LOCO AD tree: none of its test images may be among the images of a training file.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        UsageError: The output cannot be made, or the reference policy is not one that MMAD knows.
-        DataError: There is no question, or an image is unreadable.
+    ``options.reference`` is "random" or "nearest": MMAD's random or similar templates. A ``training`` file has only
+    questions about MVTec AD and VisA, which the paper trains on, and none of the test images of ``loco``; the share
+    ``val_fraction`` of its images goes to ``<out>_val`` instead.
     """
     if options.reference == "fixed":
         raise UsageError(
@@ -117,36 +100,21 @@ def build_mmad(
     if not training and (val_fraction or loco):
         raise UsageError("--val-fraction and --loco go with --training")
     with claim_outputs(out, options, val_fraction=val_fraction):
-        return _build(root, out, options, limit=limit, training=training, val_fraction=val_fraction, loco=loco)
-
-
-def _build(
-    root: Path,
-    out: Path,
-    options: Options,
-    *,
-    limit: int | None,
-    training: bool,
-    val_fraction: float,
-    loco: Path | None,
-) -> dict[str, Any]:
-    findings = Findings()
-    queries = _plan(root, options, limit, findings, training=training)
-    count = sum(len(query.choices) for query in queries)
-    if limit is None and not training and count != QUESTIONS:
-        findings.add("note", f"{root}: {count} of MMAD's {QUESTIONS} questions")
-    about = About(
-        verb="lad build mmad",
-        title=f"MMAD's multiple-choice questions for {'training' if training else 'evaluation'}",
-        text=(_TRAINING_TEXT if training else _TEXT).format(
-            shots="a normal image" if options.shots == 1 else f"{options.shots} normal images"
-        ),
-        split="train" if training else "test",
-        recorded={"limit": limit, "training": training},
-        licences={queries[0].tree.dataset: CC_BY_NC_SA_4},
-    )
-    guard = Guard(loco, workers=options.workers) if loco else None
-    return build_split(queries, out, options, findings, about=about, guard=guard, val_fraction=val_fraction)
+        findings = Findings()
+        queries = _plan(root, options, limit, findings, training=training)
+        count = sum(len(query.choices) for query in queries)
+        if limit is None and not training and count != QUESTIONS:
+            findings.add("note", f"{root}: {count} of MMAD's {QUESTIONS} questions")
+        about = About(
+            verb="lad build mmad",
+            title=f"MMAD's multiple-choice questions for {'training' if training else 'evaluation'}",
+            text=(_TRAINING_TEXT if training else _TEXT).format(shots=options.shots_in_words),
+            split="train" if training else "test",
+            recorded={"limit": limit, "training": training},
+            licences={queries[0].tree.dataset: CC_BY_NC_SA_4},
+        )
+        guard = Guard(loco, workers=options.workers) if loco else None
+        return build_split(queries, out, options, findings, about=about, guard=guard, val_fraction=val_fraction)
 
 
 def _plan(

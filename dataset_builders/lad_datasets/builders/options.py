@@ -45,6 +45,11 @@ class Options:
     skip_bad: bool = False
     overwrite: bool = False
 
+    @property
+    def shots_in_words(self) -> str:
+        """The references of a pair, for a card."""
+        return "a normal image" if self.shots == 1 else f"{self.shots} normal images"
+
     def recorded(self) -> dict[str, Any]:
         """Return what can change the output; of the masks only whether boxes are asked for."""
         kept = {key: value for key, value in asdict(self).items() if key not in {"workers", "skip_bad", "overwrite"}}

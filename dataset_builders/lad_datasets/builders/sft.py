@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -81,22 +82,14 @@ class Turn:
 
 
 def split_by_image(turns: Sequence[Turn], *, val_fraction: float, seed: int) -> tuple[list[Turn], list[Turn]]:
-    """Split so that no image in question is in both parts.
+    """Return training and validation turns, each in the order given; no image in question is in both.
 
-    The image in question is a turn's last one (a reference may be shared). Whole images are drawn, by a hash of
-    their content and the seed, so that the order of the annotations does not matter.
-
-    Args:
-        turns: What to split.
-        val_fraction: Part of the images for validation, 0 to below 1; above 0 it takes at least one image.
-        seed: Of the draw.
-
-    Returns:
-        Training and validation turns, each in the order given.
+    The image in question is a turn's last one (a reference may be shared). Whole images are sampled, by a hash of
+    their content and the seed, so that the order of the annotations does not matter. A ``val_fraction`` above 0
+    holds out at least one image.
     """
-    images = sorted(
-        {turn.digests[-1] for turn in turns}, key=lambda d: hashlib.sha256(f"{seed}/{d}".encode()).digest()
-    )
+    own = {turn.digests[-1] for turn in turns}
+    images = sorted(own, key=lambda digest: hashlib.sha256(f"{seed}/{digest}".encode()).digest())
     wanted = max(1, round(val_fraction * len(images))) if val_fraction and len(images) > 1 else 0
     held_out = set(images[:wanted])
     train = [turn for turn in turns if turn.digests[-1] not in held_out]
@@ -115,55 +108,15 @@ def build_sft(
     skip_bad: bool = False,
     loco: Path | None = None,
 ) -> dict[str, Any]:
-    """Build a LLaMA-Factory dataset folder.
-
-    Args:
-        annotations: A JSON lines file, or a folder with ``annotations.jsonl``.
-        out: The folder to make.
-        rows: Rows of MVTec AD and VisA to keep, sampled with the seed; None for all.
-        kinds: Keep anomalous images of these kinds only, such as "appearance"; empty for all.
-        val_fraction: Part of the images held out for validation.
-        seed: Random seed.
-        overwrite: Replace a folder that an earlier build made.
-        skip_bad: Leave out annotations whose image is unreadable, each named, instead of failing.
-        loco: An MVTec LOCO AD tree: none of its test images may be among the images.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        UsageError: ``out`` exists, or an option is out of range.
-        DataError: An annotation does not fit, an image is unreadable, or a test image of MVTec LOCO AD is among them.
-    """
+    """Build a dataset folder and return its manifest; `lad_datasets.build_sft` describes the arguments."""
     if not 0 <= val_fraction < 1:
         raise UsageError(f"{val_fraction} is not from 0 to below 1", where="--val-fraction")
-    with locked(out):
-        _refuse_existing(out, overwrite=overwrite)
-        return _build(
-            annotations, out, rows, kinds, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad, loco=loco
-        )
-
-
-def _build(
-    annotations: Path,
-    out: Path,
-    rows: int | None,
-    kinds: Collection[str],
-    *,
-    val_fraction: float,
-    seed: int,
-    skip_bad: bool,
-    loco: Path | None,
-) -> dict[str, Any]:
     findings = Findings()
-    folder, kept = read_annotations(annotations, findings)
-    kept = _keep_kinds(kept, kinds, findings)
-    for annotation in kept:
-        refuse_test_image(annotation.dataset, annotation.images, where=annotation.id, root=folder)
-    staging = hidden_sibling(out, "partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
+    with _staging(out, overwrite=overwrite) as staging:
+        folder, kept = read_annotations(annotations, findings)
+        kept = _keep_kinds(kept, kinds, findings)
+        for annotation in kept:
+            refuse_test_image(annotation.dataset, annotation.images, where=annotation.id, root=folder)
         checker = _Checker(folder, staging, findings, Guard(loco) if loco else None)
         turns = list(checker.iter_turns(kept))
         if not skip_bad:
@@ -177,9 +130,21 @@ def _build(
             if out.exists():
                 shutil.rmtree(out)
             staging.replace(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+@contextmanager
+def _staging(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Hold an output's lock and yield an empty folder for it, which is removed if it is still there at the end."""
+    staging = hidden_sibling(out, "partial")
+    with locked(out):
+        _refuse_existing(out, overwrite=overwrite)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _keep_kinds(annotations: list[Annotation], kinds: Collection[str], findings: Findings) -> list[Annotation]:
@@ -191,9 +156,8 @@ def _keep_kinds(annotations: list[Annotation], kinds: Collection[str], findings:
     if not kinds:
         return annotations
     if unknown := set(kinds) - set(KINDS):
-        raise UsageError(
-            f"no kind is called {', '.join(sorted(unknown))}", where="--kinds", remedy=f"Use {', '.join(KINDS)}"
-        )
+        problem = f"no kind is called {', '.join(sorted(unknown))}"
+        raise UsageError(problem, where="--kinds", remedy=f"Use {', '.join(KINDS)}")
     kept = [a for a in annotations if a.kind in kinds or GOOD in {a.kind, a.defect}]
     if not any(annotation.kind in kinds for annotation in kept):
         raise UsageError(f"no annotation is of kind {', '.join(kinds)}", where="--kinds")
@@ -222,11 +186,8 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise UsageError("it exists", where=f"--out {out}", remedy="Choose another folder or pass --overwrite")
     if not (out / DATASET_INFO).is_file() and any(out.iterdir()):
-        raise UsageError(
-            f"the folder has no {DATASET_INFO}, so no build made it",
-            where=f"--out {out}",
-            remedy="Name another folder",
-        )
+        problem = f"the folder has no {DATASET_INFO}, so no build made it"
+        raise UsageError(problem, where=f"--out {out}", remedy="Name another folder")
 
 
 @dataclass(slots=True)
@@ -254,11 +215,9 @@ class _Checker:
         """Raise if an image was unreadable."""
         bad = [result for result in self.checked.values() if isinstance(result, DataError)]
         if bad:
-            raise DataError(
-                f"{bad[0].problem} (unreadable images: {len(bad)})",
-                where=bad[0].where,
-                remedy="Fix them, or pass --skip-bad to leave their annotations out",
-            )
+            remedy = "Fix them, or pass --skip-bad to leave their annotations out"
+            problem = f"{bad[0].problem} (unreadable images: {len(bad)})"
+            raise DataError(problem, where=bad[0].where, remedy=remedy)
 
     def _check(self, name: str) -> tuple[Path, str] | DataError:
         if name not in self.checked:
@@ -289,11 +248,8 @@ def _write_folder(
         rows = [_messages_row(turn, [_final_name(file, staging) for file in turn.files]) for turn in turns]
         write_json(staging / f"{name}.json", rows)
         _write_parquet(staging / f"{name}.parquet", turns)
-    info = {
-        _dataset_name(split, suffix): {"file_name": f"{split}.{suffix}", **_LAYOUT}
-        for split in splits
-        for suffix in SUFFIXES
-    }
+    names = [(split, suffix) for split in splits for suffix in SUFFIXES]
+    info = {_dataset_name(*name): {"file_name": ".".join(name), **_LAYOUT} for name in names}
     write_json(staging / DATASET_INFO, info)
     every = [turn for turns in splits.values() for turn in turns]
     counts = count_rows([_provenance(turn) for turn in every])
@@ -318,7 +274,7 @@ def _write_folder(
         files={name: f"{name}.parquet" for name in splits},
         counts=counts,
         licences=licences,
-        made_by="`lad build sft`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+        made_by="lad build sft",
     )
     write_text(staging / "README.md", card)
     return manifest
@@ -360,11 +316,7 @@ def _provenance(turn: Turn) -> dict[str, str]:
 
 
 def _read_again(file: Path, digest: str, *, staging: Path) -> bytes:
-    """Return an image that was checked before.
-
-    Raises:
-        DataError: It was replaced since.
-    """
+    """Return an image that was checked before, unless it was replaced since."""
     data = read_image_bytes(file)
     # A repaired copy in the staging folder differs from its source, whose digest this is.
     if sha256(data) != digest and not file.is_relative_to(staging):

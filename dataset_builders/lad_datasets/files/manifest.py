@@ -81,11 +81,7 @@ def nest_counts(counts: Counter[tuple[str, ...]]) -> list[dict[str, str | int]]:
 
 
 def digest_sources(sources: Mapping[str, str]) -> str:
-    """Return one hex digest of many files.
-
-    Args:
-        sources: Hex digest by path.
-    """
+    """Return one hex digest of many files, from the hex digest of each by its path."""
     lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(sources.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -107,7 +103,7 @@ def card_text(
         files: Data file by split, relative to the card.
         counts: Rows by dataset, category, kind and label.
         licences: By dataset.
-        made_by: The command and versions, in Markdown.
+        made_by: The command.
     """
     card = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701 - Markdown
     return card.from_string(_CARD).render(
@@ -118,7 +114,7 @@ def card_text(
         counts=sorted(counts.items()),
         licences=[f"{name}: {terms.name} {terms.url}".rstrip() for name, terms in sorted(licences.items())],
         noncommercial=sorted(name for name, terms in licences.items() if terms.commercial is False),
-        made_by=made_by,
+        made_by=f"`{made_by}`, " + ", ".join(f"{name} {number}" for name, number in versions().items()),
     )
 
 

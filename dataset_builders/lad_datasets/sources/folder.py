@@ -20,10 +20,7 @@ from lad_datasets.sources.samples import GOOD, OWN_DATA, Sample, Tree, iter_fold
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["CATEGORIES", "scan", "scan_folders"]
-
-#: A user's categories are the user's.
-CATEGORIES: Final = None
+__all__ = ["ASIDE", "scan", "scan_folders"]
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,<defect>}"
 
@@ -37,10 +34,6 @@ _MASKS: Final = re.compile(r"(?:(?P<of>.+)[ ._-])?(?:masks?|gt|ground[ _-]?truth
 def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images.
 
-    Args:
-        root: The folder of the categories.
-        names: Which folder names mean normal.
-
     Raises:
         DataError: The folder is not laid out as above, or a name may mean normal or a defect.
     """
@@ -48,10 +41,8 @@ def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     samples, notes = scan_folders(root, names)
     if dataset := recognise(root):
         name, option = DATASETS[dataset]
-        notes = (
-            f"{root}: every category has a name of {name}; if it is {name}, use {option}, for its licence",
-            *notes,
-        )
+        note = f"{root}: every category has a name of {name}; if it is {name}, use {option}, for its licence"
+        notes = (note, *notes)
     return Tree("folder", "folder", root, OWN_DATA, samples, notes)
 
 

@@ -64,13 +64,7 @@ _MASK_SPELLINGS: Final = (("rbg_mask", "rgb_mask"), ("rgb_mask", "rbg_mask"))
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A question of MMAD with its right option.
-
-    Attributes:
-        type: MMAD's own, such as "Defect Localization".
-        question: As MMAD asks it.
-        answer: The text of the right option.
-    """
+    """A question of MMAD, of its own type such as "Defect Localization", with the text of the right option."""
 
     type: str
     question: str
@@ -155,11 +149,7 @@ class _Value(BaseModel):
 
 
 def read(root: Path, findings: Findings) -> Mmad:
-    """Read MMAD's statements about MVTec AD and VisA.
-
-    Args:
-        root: The folder with ``mmad.json``, ``domain_knowledge.json`` or both.
-        findings: Told of every entry that is refused, broken or doubled.
+    """Read MMAD's statements about MVTec AD and VisA: ``mmad.json``, ``domain_knowledge.json`` or both.
 
     Raises:
         DataError: Neither file is there, or one is not JSON of this form.
@@ -205,10 +195,6 @@ class Asked:
 def read_questions(root: Path, findings: Findings) -> list[Asked]:
     """Read every image's multiple-choice questions, of all datasets: for evaluation alone.
 
-    Args:
-        root: MMAD's folder.
-        findings: Told of every entry that is refused or doubled.
-
     Raises:
         DataError: ``mmad.json`` is not there, is not JSON of this form, or holds no question.
     """
@@ -219,8 +205,7 @@ def read_questions(root: Path, findings: Findings) -> list[Asked]:
         try:
             asked.append(_parse_asked(root, key, value))
         except (DataError, ValidationError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            findings.add("refused", f"MMAD entry {key!r}: {reason}")
+            _refuse(key, error, findings)
     if not any(image.choices for image in asked):
         raise DataError("it has no question", where=root / "mmad.json")
     return [image for image in asked if image.choices]
@@ -231,9 +216,7 @@ def _parse_asked(root: Path, key: str, value: Any) -> Asked:
     similar = tuple(_inside_dataset(root, path) for path in parsed.similar_templates)
     drawn = tuple(_inside_dataset(root, path) for path in parsed.random_templates)
     key = _inside_dataset(root, key)
-    if len(PurePosixPath(key).parts) != 5:
-        expected = "<dataset>/<class>/<split>/<defect>/<file>"
-        raise DataError(f"the path has {len(PurePosixPath(key).parts)} parts, not {expected}", where=key)
+    _split_key(key)
     choices = tuple(_parse_choice(question, key) for question in parsed.conversation)
     return Asked(key, choices, similar, drawn)
 
@@ -279,11 +262,7 @@ def _inside_dataset(root: Path, relative: str) -> str:
 
 
 def _refuse_outside(root: Path, relative: str) -> PurePosixPath:
-    """Return a path that by its words stays inside a folder.
-
-    Raises:
-        DataError: It is absolute or climbs out.
-    """
+    """Return a path that by its words stays inside a folder: it is not absolute and does not climb out."""
     pure = PurePosixPath(relative.replace("\\", "/"))
     absolute = pure.is_absolute() or (bool(pure.parts) and pure.parts[0].endswith(":"))
     if not pure.parts or absolute or ".." in pure.parts or "\0" in relative:
@@ -292,14 +271,15 @@ def _refuse_outside(root: Path, relative: str) -> PurePosixPath:
 
 
 def _without_marker(text: str, where: object) -> str:
-    """Return a text that may become part of training data.
-
-    Raises:
-        DataError: It holds what trainers read as control, such as an image marker.
-    """
+    """Return a text that may become part of training data: it has no image marker or other control text."""
     if problem := find_control_text(text):
         raise DataError(problem, where=where)
     return text
+
+
+def _refuse(key: str, error: DataError | ValidationError, findings: Findings) -> None:
+    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    findings.add("refused", f"MMAD entry {key!r}: {reason}")
 
 
 def _take(found: Mmad, root: Path, key: str, value: Any, findings: Findings) -> None:
@@ -315,8 +295,7 @@ def _take(found: Mmad, root: Path, key: str, value: Any, findings: Findings) -> 
         entry = _parse_entry(root, key, value)
         image = _image_key(key)
     except (DataError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        findings.add("refused", f"MMAD entry {key!r}: {reason}")
+        _refuse(key, error, findings)
         return
     if image in found.entries:
         findings.add("duplicate", f"MMAD entry {key!r}: the same image as {found.entries[image].key!r}; not used")
@@ -349,10 +328,15 @@ def _find_mask(root: Path, relative: str) -> Path:
 
 
 def _image_key(key: str) -> ImageKey:
+    dataset, category, _, defect, file = _split_key(key)
+    return DATASETS[dataset][0], category, defect, PurePosixPath(file).stem
+
+
+def _split_key(key: str) -> tuple[str, ...]:
     parts = PurePosixPath(key).parts
     if len(parts) != 5:
         raise DataError(f"the path has {len(parts)} parts, not <dataset>/<class>/<split>/<defect>/<file>", where=key)
-    return DATASETS[parts[0]][0], parts[1], parts[3], PurePosixPath(key).stem
+    return parts
 
 
 def _read_pairs(path: Path, findings: Findings) -> Iterator[tuple[str, Any]]:
@@ -364,20 +348,17 @@ def _read_pairs(path: Path, findings: Findings) -> Iterator[tuple[str, Any]]:
             findings.add("duplicate", f"{path}: key {key!r} occurs twice; the first one is used")
         else:
             seen.add(key)
-            yield key, value.to_plain() if isinstance(value, _Pairs) else value
+            yield key, _plain(value)
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object with every one of its keys, doubles too."""
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return it as a dict, the objects inside too."""
-        return {key: _plain(value) for key, value in self}
-
 
 def _plain(value: Any) -> Any:
+    """Return a JSON value with dicts for its objects."""
     if isinstance(value, _Pairs):
-        return value.to_plain()
+        return {key: _plain(item) for key, item in value}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 

@@ -27,10 +27,6 @@ CATEGORIES: Final = MVTEC_AD_CATEGORIES
 def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     """List a tree's images.
 
-    Args:
-        root: The folder of the categories.
-        names: Which folder names mean normal.
-
     Raises:
         DataError: The folder is not laid out as above, or is another dataset.
     """

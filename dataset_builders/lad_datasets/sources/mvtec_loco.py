@@ -22,9 +22,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from lad_datasets.sources.folder import ASIDE
 from lad_datasets.sources.folder_names import means_normal
 from lad_datasets.sources.recognise import refuse_other_dataset
-from lad_datasets.sources.samples import CC_BY_NC_SA_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.samples import (
+    CC_BY_NC_SA_4,
+    GOOD,
+    UNNAMED,
+    Sample,
+    Tree,
+    iter_folders,
+    iter_images,
+    read_marker,
+)
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.pairs.images import decode_mask, read_image_bytes
 from lad_reasoner.support.errors import DataError
@@ -37,9 +47,6 @@ CATEGORIES: Final = tuple(LOCO_CATEGORIES)
 #: Kind by the name of its folder under ``test``.
 KINDS: Final = {GOOD: GOOD, "logical_anomalies": "logical", "structural_anomalies": "structural"}
 
-#: The defect of an anomalous image that no mask names.
-UNNAMED: Final = "unnamed"
-
 #: Our choice: the least share of a mask's marked pixels that names a defect, and how far its value may be off.
 _MIN_SHARE: Final = 0.2
 _MAX_STEP: Final = 2
@@ -49,17 +56,11 @@ _MAX_VALUE: Final = 255
 
 LAYOUT: Final = "<category>/train/good and <category>/test/{good,logical_anomalies,structural_anomalies}"
 
-#: Folders of a category that no pair is made of.
-ASIDE: Final = ("ground_truth", "validation")
-
 
 def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
     """List a tree's images.
 
-    Args:
-        root: The folder of the categories.
-        defects: Read the masks to name the defects; without, every anomalous image is ``unnamed``.
-        workers: Threads that read masks.
+    ``workers`` threads read the masks to name the defects; without ``defects``, every anomalous image is ``unnamed``.
 
     Raises:
         DataError: The folder is not laid out as above, or a ``defects_config.json`` cannot be read.
@@ -75,9 +76,8 @@ def scan(root: Path, *, defects: bool = True, workers: int = 1) -> Tree:
         if not found:
             notes.append(f"{category}: skipped: no images in train/good or test/*")
         elif dataset == "mvtec_loco" and category.name not in CATEGORIES:
-            notes.append(
-                f"{category}: not one of MVTec LOCO AD's categories ({', '.join(CATEGORIES)}); taken all the same"
-            )
+            known = ", ".join(CATEGORIES)
+            notes.append(f"{category}: not one of MVTec LOCO AD's categories ({known}); taken all the same")
         if defects:
             found, unnamed = _name_defects(root, category, found, workers)
             notes += unnamed
@@ -124,11 +124,10 @@ def _read_defect_names(config: Path) -> dict[int, str]:
         raise DataError(f"the file is not JSON: {error}", where=config) from error
     names: dict[int, str] = {}
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries] if entries else [], 1):
-        name, value = _read_entry(entry, f"{config}, entry {number}")
+        where = f"{config}, entry {number}"
+        name, value = _read_entry(entry, where)
         if value in names:
-            raise DataError(
-                f"pixel_value {value} is already that of {names[value]!r}", where=f"{config}, entry {number}"
-            )
+            raise DataError(f"pixel_value {value} is already that of {names[value]!r}", where=where)
         names[value] = name
     return names
 

@@ -9,7 +9,8 @@ from lad_datasets.sources.samples import iter_folders
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.task import LOCO_CATEGORIES
 
-__all__ = ["DATASETS", "MVTEC_AD_CATEGORIES", "VISA_CATEGORIES", "recognise", "refuse_other_dataset"]
+__all__ = ["DATASETS", "MVTEC_AD_CATEGORIES", "VISA_CATEGORIES", "converted_root", "recognise"]
+__all__ += ["refuse_other_dataset"]
 
 MVTEC_AD_CATEGORIES: Final = (
     "bottle",
@@ -71,10 +72,11 @@ def recognise(root: Path) -> str:
     folders = list(iter_folders(root))
     if any((folder / "test" / "logical_anomalies").is_dir() for folder in folders):
         return "mvtec_loco"
-    return _owner(_products(_converted(root)))
+    datasets = {_BY_CATEGORY.get(name, "") for name in _products(converted_root(root))}
+    return datasets.pop() if len(datasets) == 1 else ""
 
 
-def _converted(root: Path) -> Path:
+def converted_root(root: Path) -> Path:
     """Return where VisA's converted layout has its categories, if there is such a folder."""
     return root / "1cls" if (root / "1cls").is_dir() else root
 
@@ -82,12 +84,6 @@ def _converted(root: Path) -> Path:
 def _products(root: Path) -> list[str]:
     marks = ("test", "train", "Data/Images")
     return [folder.name for folder in iter_folders(root) if any((folder / mark).is_dir() for mark in marks)]
-
-
-def _owner(products: list[str]) -> str:
-    """Return the dataset that all categories are of; empty if there is none."""
-    datasets = {_BY_CATEGORY.get(name, "") for name in products}
-    return datasets.pop() if len(datasets) == 1 else ""
 
 
 def refuse_other_dataset(root: Path, layout: str) -> None:
@@ -102,7 +98,7 @@ def refuse_other_dataset(root: Path, layout: str) -> None:
         return
     found = recognise(root)
     known = {name for name, owner in _BY_CATEGORY.items() if owner == layout}
-    converted = _converted(root)
+    converted = converted_root(root)
     products = _products(converted)
     name, own_option = DATASETS[layout]
     if found and found != layout and not (layout == "folder" and found in {"mvtec_ad", "visa"}):

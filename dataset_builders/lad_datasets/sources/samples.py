@@ -21,6 +21,7 @@ __all__ = [
     "GOOD",
     "IMAGE_SUFFIXES",
     "OWN_DATA",
+    "UNNAMED",
     "Licence",
     "Sample",
     "Tree",
@@ -31,6 +32,9 @@ __all__ = [
 
 #: The defect and the kind of a normal image.
 GOOD: Final = "good"
+
+#: The defect of an anomalous image that nothing names.
+UNNAMED: Final = "unnamed"
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"})
 

@@ -20,13 +20,14 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from lad_datasets.sources.folder import scan_folders
 from lad_datasets.sources.folder_names import COMMON, FolderNames, means_normal
-from lad_datasets.sources.recognise import VISA_CATEGORIES, refuse_other_dataset
-from lad_datasets.sources.samples import CC_BY_4, GOOD, Sample, Tree, iter_folders, iter_images, read_marker
+from lad_datasets.sources.recognise import VISA_CATEGORIES, converted_root, refuse_other_dataset
+from lad_datasets.sources.samples import CC_BY_4, GOOD, UNNAMED, Sample, Tree, iter_folders, iter_images, read_marker
 from lad_datasets.sources.skipped import note_dead_links, note_skipped
 from lad_reasoner.support.errors import DataError
 
@@ -34,18 +35,11 @@ __all__ = ["CATEGORIES", "UNNAMED", "scan"]
 
 CATEGORIES: Final = VISA_CATEGORIES
 
-#: The defect of an anomalous image that ``image_anno.csv`` does not name.
-UNNAMED: Final = "unnamed"
-
 SPLIT: Final = Path("split_csv", "1cls.csv")
 
 
 def scan(root: Path, names: FolderNames = COMMON) -> Tree:
-    """List a tree's images, raw or converted.
-
-    Args:
-        root: The folder of the objects or of ``1cls``.
-        names: Which folder names of the converted layout mean normal.
+    """List a tree's images, raw or converted; ``names`` applies to the converted layout.
 
     Raises:
         DataError: The folder has neither layout or is another dataset, or a CSV lacks a column or names a file that is
@@ -60,10 +54,9 @@ def scan(root: Path, names: FolderNames = COMMON) -> Tree:
     if any((folder / "Data" / "Images").is_dir() for folder in iter_folders(root)):
         samples, notes = _scan_raw(root)
     else:
-        converted = root / "1cls" if (root / "1cls").is_dir() else root
+        converted = converted_root(root)
         found, notes = scan_folders(converted, names)
-        prefix = "1cls/" if converted != root else ""
-        samples = tuple(Sample(prefix + s.path, s.category, s.split, s.defect) for s in found)
+        samples = tuple(replace(s, path=(converted / s.path).relative_to(root).as_posix()) for s in found)
     return Tree(dataset, "visa", root, licence, samples, notes)
 
 
@@ -115,9 +108,8 @@ def _iter_split(root: Path, category: str, rows: list[dict[str, str]], defects: 
         for row in sorted((row for row in own if row["split"] == split), key=lambda row: row["image"]):
             path = row["image"].strip()
             if not os.path.isfile(root / path):  # noqa: PTH113 - pathlib raises where a name is too long
-                raise DataError(
-                    "no such file", where=root / path, remedy=f"{root / SPLIT} names it: unpack VisA again"
-                )
+                remedy = f"{root / SPLIT} names it: unpack VisA again"
+                raise DataError("no such file", where=root / path, remedy=remedy)
             defect = GOOD if row["label"].strip() == "normal" else defects.get(path, UNNAMED)
             yield Sample(path, category, "train" if split == "train" else "test", defect)
 
