@@ -39,10 +39,6 @@ def write_blind(predictions: Sequence[Path], out: Path, *, data: Path | None, sa
 
     Returns:
         The number of replies.
-
-    Raises:
-        UsageError: The folder is not empty.
-        DataError: A file cannot be read, was made on other data, or has no reasoning.
     """
     _require_empty(out)
     source = data or data_of(predictions[0])

@@ -25,12 +25,7 @@ _FIRST_MARGIN: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices in USD per million tokens.
-
-    Attributes:
-        prompt: Price of input tokens, images included.
-        completion: Price of output tokens.
-    """
+    """Prices in USD per million tokens: of input tokens, images included, and of output tokens."""
 
     prompt: float
     completion: float
@@ -42,13 +37,10 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """The estimated size and cost of a run.
+    """The estimated size and cost of a run, one request per image.
 
     Attributes:
-        requests: Number of requests, one per image.
-        prompt_tokens: Estimated input tokens.
-        completion_tokens: Estimated output tokens.
-        cost: Estimated cost in USD; None without prices.
+        cost: USD; None without prices.
         cost_bound: USD if every reply were as long as allowed; None without prices.
     """
 

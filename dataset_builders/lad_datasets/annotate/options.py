@@ -18,21 +18,18 @@ class ModelOptions:
     """How a model is asked to write.
 
     Attributes:
-        base_url: Of the endpoint, up to and including ``/v1``.
-        model: As the endpoint calls it.
+        base_url: Address of the endpoint, up to and including ``/v1``.
         key_variable: Environment variable that holds the API key.
         max_pixels: Larger images are shrunk to this area.
-        max_tokens: Of a reply.
-        attempts: Replies asked for about an image until one is fit.
-        concurrency: Requests in flight at most.
-        per_minute: Requests a minute at most; None for no limit.
-        timeout: Seconds for a request.
-        tries: Of one request while its faults may pass.
+        attempts: Maximum replies per image until one is fit.
+        concurrency: Maximum requests in flight.
+        timeout: Seconds per request.
+        tries: Maximum tries per request while its faults may pass.
         structured: ``json_schema``, ``json_object`` or ``none``.
-        temperature: Of sampling; None leaves it to the endpoint.
-        backoff: Seconds; the first wait's upper bound.
-        prices: In USD; None if nothing is counted.
-        budget: In USD; None for no limit.
+        temperature: Sampling temperature; None leaves it to the endpoint.
+        backoff: Upper bound of the first wait, in seconds.
+        prices: None if nothing is counted.
+        budget: Limit in USD; None for no limit.
     """
 
     base_url: str

@@ -75,7 +75,7 @@ def find_subjects(
     limit: int | None = None,
     names: FolderNames = COMMON,
 ) -> list[Subject]:
-    """List the images to annotate.
+    """List the images to annotate, in the order of their ids.
 
     Args:
         trees: Root by layout: ``mvtec_ad``, ``visa``, ``folder``.
@@ -83,13 +83,6 @@ def find_subjects(
         findings: Collects duplicates, contradictions and images missing from MMAD.
         limit: Keep this many, spread evenly over products and defects.
         names: Which folder names mean normal.
-
-    Returns:
-        Subjects in the order of their ids.
-
-    Raises:
-        UsageError: No tree is given.
-        DataError: A tree or MMAD's folder is not what it should be.
     """
     if not trees:
         raise UsageError("give at least one of --mvtec, --visa and --folder", where="lad annotate")
@@ -146,9 +139,8 @@ class _Joiner:
         if entry.says_anomalous is None or entry.says_anomalous == (sample.defect != GOOD):
             return entry
         said = "a defect" if entry.says_anomalous else "no defect"
-        self._findings.add(
-            "contradiction", f"MMAD entry {entry.key!r} says {said}, the dataset says {sample.defect}; MMAD's not used"
-        )
+        line = f"MMAD entry {entry.key!r} says {said}, the dataset says {sample.defect}; MMAD's not used"
+        self._findings.add("contradiction", line)
         return None
 
     def tell_unused(self, subjects: int, *, asked: bool) -> None:

@@ -60,15 +60,9 @@ def _iter_pairs(subject: Subject) -> Iterator[QA]:
     product, defect = product_phrase(subject.category), defect_phrase(subject)
     variant = _pick(subject, "detection")
     verdict = "Yes" if subject.is_anomalous == (variant not in _AFFIRMATIVE) else "No"
-    if not subject.is_anomalous:
-        said = f"The {product} shows no defect."
-    else:
-        said = f"The {product} shows a defect" + (f": {defect}." if defect else ".")
-    yield QA(
-        topic="detection",
-        question=_QUESTIONS["detection"][variant].format(product=product),
-        answer=f"{verdict}. {said}",
-    )
+    shown = ("a defect" + (f": {defect}" if defect else "")) if subject.is_anomalous else "no defect"
+    question = _QUESTIONS["detection"][variant].format(product=product)
+    yield QA(topic="detection", question=question, answer=f"{verdict}. The {product} shows {shown}.")
     if subject.mask is not None:
         question = _QUESTIONS["localization"][_pick(subject, "localization")].format(product=product)
         if place := describe_mask(subject):
@@ -98,11 +92,7 @@ def _pick(subject: Subject, topic: Topic) -> int:
 
 
 def describe_mask(subject: Subject) -> str:
-    """Say where the defect is and how much of the image it covers, as measured in the mask; empty if it is blank.
-
-    Raises:
-        DataError: The mask is unreadable.
-    """
+    """Return where the defect is in its mask and how much of the image it covers; empty if the mask is blank."""
     import numpy as np
 
     assert subject.mask is not None

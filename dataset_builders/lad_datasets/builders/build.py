@@ -122,12 +122,9 @@ def _nothing_planned(
         return DataError("there is no query", where=", ".join(str(tree.root) for tree in trees))
     most = max(orders[id(tree)].count(category) for tree in trees for category in tree.categories)
     wanted = options.shots * options.votes
-    return DataError(
-        f"a query needs at least {wanted} normal training images of its category{_asked(options)}, "
-        f"but there are {most or 'none'}",
-        where=lacking[0],
-        remedy="Lower --shots or --votes" if most else "Put normal images into train/good",
-    )
+    needed = f"a query needs at least {wanted} normal training images of its category{_asked(options)}"
+    remedy = "Lower --shots or --votes" if most else "Put normal images into train/good"
+    return DataError(f"{needed}, but there are {most or 'none'}", where=lacking[0], remedy=remedy)
 
 
 def _reference_order(
@@ -156,7 +153,7 @@ def build_pairs(
     """Write the pairs of every query, with a manifest and a card.
 
     Args:
-        queries: In the order of the output.
+        queries: The queries, in the order of the output.
         out: The parquet, or the folder of shards.
         options: How to build.
         findings: Collects everything that was repaired, skipped or left out.
@@ -229,9 +226,8 @@ def _take(outcome: Outcome, writer: PairWriter, findings: Findings) -> None:
 def _refuse_bad(findings: Findings, rows: int, options: Options) -> None:
     bad = [*findings.of(UNREADABLE), *findings.of(MISREAD)]
     if bad and not options.skip_bad:
-        raise DataError(
-            f"{bad[0]} (such images: {len(bad)})", remedy="Fix them, or pass --skip-bad to leave their pairs out"
-        )
+        remedy = "Fix them, or pass --skip-bad to leave their pairs out"
+        raise DataError(f"{bad[0]} (such images: {len(bad)})", remedy=remedy)
     if rows == 0:
         raise DataError(f"the build made no pair ({findings.summary()})")
 

@@ -32,18 +32,15 @@ def filter_pairs(
     max_share: float | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the pairs whose sampled answers are mixed.
+    """Write the pairs whose sampled answers are mixed, with a manifest next to them; return the manifest.
 
     Args:
         predictions: JSON lines of `lad predict --samples` on the training file.
-        out: The parquet to write; its manifest stands next to it.
+        out: The parquet to write.
         data: The training file; the one that the run card names by default.
         min_share: The smallest share of right answers; by default at least one answer is right.
         max_share: The largest share; by default at least one answer is not right.
         overwrite: Replace an existing output.
-
-    Returns:
-        The manifest.
 
     Raises:
         UsageError: The output exists or has another suffix, or the bounds cross.

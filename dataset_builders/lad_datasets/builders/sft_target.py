@@ -44,16 +44,10 @@ class Target:
 
 
 def draw_rows(annotations: Sequence[Annotation], *, rows: int, seed: int) -> set[str]:
-    """Choose which annotations to keep, by a hash of their id, so that their order does not matter.
+    """Return the ids of the annotations to keep, chosen by a hash, so that their order does not matter.
 
-    Args:
-        annotations: All usable annotations.
-        rows: How many of MVTec AD and VisA; those of other datasets, to which the paper's number does not
-            apply, are all kept.
-        seed: Of the draw.
-
-    Returns:
-        The ids to keep.
+    ``rows`` counts those of MVTec AD and VisA; those of other datasets, to which the paper's number does not apply,
+    are all kept.
     """
     counted = sorted(
         (a.id for a in annotations if a.dataset in PAPER_DATASETS),
@@ -65,16 +59,9 @@ def draw_rows(annotations: Sequence[Annotation], *, rows: int, seed: int) -> set
 def explain(
     annotations: Sequence[Annotation], *, rows: int, findings: Mapping[str, int], summary: Path
 ) -> Target | None:
-    """Explain whether the target can be met, and if not, why.
+    """Explain whether the target can be met, and if not, why; None where no annotation is of MVTec AD or VisA.
 
-    Args:
-        annotations: All usable annotations.
-        rows: The target.
-        findings: Counts of the findings about annotations and images.
-        summary: The summary of `lad annotate`, which may be missing.
-
-    Returns:
-        None where no annotation is of MVTec AD or VisA.
+    ``findings`` counts those about annotations and images; ``summary``, of `lad annotate`, may be missing.
     """
     available = sum(annotation.dataset in PAPER_DATASETS for annotation in annotations)
     if not available:

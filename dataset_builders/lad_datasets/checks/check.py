@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from lad_datasets.files.annotations import ANNOTATIONS
 from lad_datasets.files.sft_folder import is_sft_data
@@ -15,7 +15,10 @@ from lad_reasoner.pairs.tokens import QWEN2_5_VL
 from lad_reasoner.support.errors import UsageError, as_sentences
 from lad_reasoner.support.files import unchanged
 
-__all__ = ["CHECKERS", "CheckOptions", "CheckReport", "Checker", "Table", "check_file", "check_files"]
+if TYPE_CHECKING:
+    from lad_reasoner.support.findings import Finding
+
+__all__ = ["CHECKERS", "CheckOptions", "CheckReport", "Table", "check_file", "check_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,7 @@ class CheckOptions:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table to print.
-
-    Attributes:
-        title: Its heading.
-        columns: Their headings.
-        rows: A value for each column.
-    """
+    """A table to print: its heading, those of its columns, and a value for each column of each row."""
 
     title: str
     columns: tuple[str, ...]
@@ -84,6 +81,11 @@ class CheckReport:
     facts: dict[str, Any] = field(default_factory=dict)
     queries: frozenset[str] = frozenset()
 
+    def add(self, finding: Finding, *, more: str = "") -> None:
+        """Add a finding of another check, with more words behind it."""
+        line = str(finding).removeprefix(f"{finding.severity}: ") + more
+        (self.errors if finding.is_error else self.warnings).append(line)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {name: value for name, value in asdict(self).items() if name != "queries"} | {"path": str(self.path)}
@@ -92,21 +94,6 @@ class CheckReport:
 _PARQUET_MAGIC: Final = b"PAR1"
 
 CheckFunction = Callable[[Path, CheckOptions], CheckReport]
-
-
-@dataclass(frozen=True, slots=True)
-class Checker:
-    """One kind of file.
-
-    Attributes:
-        kind: As people call it.
-        fits: Tells by name, and if need be by a look inside, whether a path is of this kind.
-        function: ``module:function`` of a ``CheckFunction``, imported when it is needed.
-    """
-
-    kind: str
-    fits: Callable[[Path], bool]
-    function: str
 
 
 def _is_pair_parquet(path: Path) -> bool:
@@ -121,16 +108,10 @@ def _is_pair_parquet(path: Path) -> bool:
         return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
 
 
-def _is_easyr1_config(path: Path) -> bool:
+def _is_config(path: Path, *keys: str) -> bool:
+    """Tell a trainer's config by a key at its top level."""
     return path.suffix in {".yaml", ".yml"} and any(
-        line.startswith("worker:") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
-
-
-def _is_sft_config(path: Path) -> bool:
-    return path.suffix in {".yaml", ".yml"} and any(
-        line.startswith(("stage:", "finetuning_type:"))
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        line.startswith(keys) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
     )
 
 
@@ -146,24 +127,20 @@ def _is_model(path: Path) -> bool:
 
 MODEL: Final = "model folder"
 
-#: The first that fits checks the file.
-CHECKERS: Final = (
-    Checker("pair parquet", _is_pair_parquet, "lad_datasets.checks.pairs:check_pairs"),
-    Checker("SFT folder", is_sft_data, "lad_datasets.checks.sft:check_sft_folder"),
-    Checker(MODEL, _is_model, "lad_datasets.checks.model:check_model"),
-    Checker("annotations", _is_annotations, "lad_datasets.checks.annotations:check_annotations"),
-    Checker("EasyR1 config", _is_easyr1_config, "lad_datasets.checks.config:check_config"),
-    Checker("LLaMA-Factory config", _is_sft_config, "lad_datasets.checks.config:check_sft_config"),
+#: Each kind of file: its name, whether a path is of it, and ``module:function`` of its check. The first that fits
+#: checks the file.
+CHECKERS: Final[tuple[tuple[str, Callable[[Path], bool], str], ...]] = (
+    ("pair parquet", _is_pair_parquet, "pairs:check_pairs"),
+    ("SFT folder", is_sft_data, "sft:check_sft_folder"),
+    (MODEL, _is_model, "model:check_model"),
+    ("annotations", _is_annotations, "annotations:check_annotations"),
+    ("EasyR1 config", lambda path: _is_config(path, "worker:"), "config:check_config"),
+    ("LLaMA-Factory config", lambda path: _is_config(path, "stage:", "finetuning_type:"), "config:check_sft_config"),
 )
 
 
 def check_files(paths: Sequence[Path], options: CheckOptions) -> list[CheckReport]:
-    """Check files, and that no two pair parquets have a query in common, as training and validation data might.
-
-    Raises:
-        UsageError: As ``check_file``.
-        DataError: As ``check_file``.
-    """
+    """Check files, and that no two pair parquets have a query in common, as training and validation data might."""
     reports = [check_file(path, options) for path in paths]
     for index, report in enumerate(reports):
         for earlier in reports[:index]:
@@ -181,17 +158,14 @@ def check_file(path: Path, options: CheckOptions) -> CheckReport:
     """
     if not path.exists():
         raise UsageError("no such file", where=path)
-    for checker in CHECKERS:
-        if checker.fits(path):
-            if options.fix and checker.kind != MODEL:
-                raise UsageError(
-                    f"{path} is a {checker.kind}, and only a {MODEL} can be repaired",
-                    where="--fix",
-                    remedy="Leave it out",
-                )
-            module, function = checker.function.split(":")
-            checked = cast(CheckFunction, getattr(import_module(module), function))
+    for kind, fits, check in CHECKERS:
+        if fits(path):
+            if options.fix and kind != MODEL:
+                problem = f"{path} is a {kind}, and only a {MODEL} can be repaired"
+                raise UsageError(problem, where="--fix", remedy="Leave it out")
+            module, function = check.split(":")
+            checked = cast(CheckFunction, getattr(import_module(f"lad_datasets.checks.{module}"), function))
             with unchanged(lambda: sorted(path.glob("*.parquet")) if path.is_dir() else [path]):
                 return checked(path, options)
-    kinds = ", ".join(checker.kind for checker in CHECKERS)
+    kinds = ", ".join(kind for kind, _, _ in CHECKERS)
     raise UsageError("the kind of this file is unknown", where=path, remedy=f"Name one of: {kinds}")

@@ -35,7 +35,5 @@ def check_sft_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa:
 def _report(path: Path, kind: str, findings: Iterable[Finding]) -> CheckReport:
     report = CheckReport(path, kind)
     for finding in findings:
-        (report.errors if finding.is_error else report.warnings).append(
-            str(finding).removeprefix(f"{finding.severity}: ")
-        )
+        report.add(finding)
     return report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lad_datasets.checks.check import MODEL, CheckOptions, CheckReport
 from lad_reasoner.models.compatibility import check_model_folder, repair_model_folder
@@ -23,19 +22,12 @@ def check_model(path: Path, options: CheckOptions) -> CheckReport:
     else:
         faults = check_model_folder(path, max_pixels=options.model_pixels)
     for fault in faults:
-        finding = fault.finding
-        line = str(finding).removeprefix(f"{finding.severity}: ")
-        repairable = "; `--fix` repairs it" if fault.edits and not options.fix else ""
-        (report.errors if finding.is_error else report.warnings).append(line + repairable)
-    report.facts |= _facts(ModelFolder(path))
-    return report
-
-
-def _facts(folder: ModelFolder) -> dict[str, Any]:
-    """Return what kind of model it is, from its config and the headers of its weights."""
+        report.add(fault.finding, more="; `--fix` repairs it" if fault.edits and not options.fix else "")
+    folder = ModelFolder(path)
     tensors = folder.tensors.values()
-    return {
+    report.facts |= {
         "type": folder.document("config.json").get("model_type", "unknown"),
         "parameters": sum(tensor.size for tensor in tensors),
         "weights": " ".join(sorted({tensor.dtype for tensor in tensors})) or "none",
     }
+    return report

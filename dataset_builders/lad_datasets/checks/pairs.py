@@ -73,17 +73,14 @@ def check_pairs(path: Path, options: CheckOptions) -> CheckReport:
     provenance = [row.provenance for row in rows if row.provenance]
     _check_whole(provenance, report)
     report.queries = query_digests(row["query_sha256"] for row in provenance)
-    report.tables.append(_count_table(provenance))
+    counts = tuple((*key, count) for key, count in sorted(count_rows(provenance).items()))
+    report.tables.append(Table("pairs", ("dataset", "category", "kind", "label", "rows"), counts))
     _add_token_budget(rows, report, options)
     return report
 
 
 def _open(file: Path) -> tuple[int, Sequence[str]]:
-    """Return how many rows a file has, and its columns, after checking its schema.
-
-    Raises:
-        DataError: It is no parquet, or a column is absent or of another type.
-    """
+    """Return how many rows a file has, and its columns, after checking its schema."""
     with open_parquet(file) as parquet:
         found, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
     expected = pair_schema()
@@ -91,9 +88,8 @@ def _open(file: Path) -> tuple[int, Sequence[str]]:
     missing = [name for name in wanted if name not in found.names]
     if missing:
         more = f" and {len(missing) - _NAMES} more" if len(missing) > _NAMES else ""
-        raise DataError(
-            f"columns are missing: {', '.join(missing[:_NAMES])}{more}", where=file, remedy="Build it with `lad build`"
-        )
+        problem = f"columns are missing: {', '.join(missing[:_NAMES])}{more}"
+        raise DataError(problem, where=file, remedy="Build it with `lad build`")
     for name in wanted:
         types = {_spell(expected.field(name).type)} | ({"list<element: string>"} if name == "images" else set())
         if (spelt := _spell(found.field(name).type)) not in types:
@@ -108,13 +104,11 @@ def _spell(kind: pa.DataType) -> str:
 
 def _iter_checked(rows: Iterable[dict[str, Any]], options: CheckOptions) -> Iterator[_Row]:
     """Yield the result of each row in order, a few at work at once."""
-    ruler = PromptRuler(
-        trainer=TrainerPixels(options.min_pixels, options.max_pixels) if options.easyr1 else None,
-        processor=QWEN2_5_VL
-        if options.easyr1
-        else ProcessorPixels(QWEN2_5_VL.factor, options.min_pixels, options.max_pixels),
-        tokenizer=options.tokenizer,
-    )
+    bounds = options.min_pixels, options.max_pixels
+    if options.easyr1:
+        ruler = PromptRuler(trainer=TrainerPixels(*bounds), processor=QWEN2_5_VL, tokenizer=options.tokenizer)
+    else:
+        ruler = PromptRuler(processor=ProcessorPixels(QWEN2_5_VL.factor, *bounds), tokenizer=options.tokenizer)
     guard = Guard(options.loco, workers=options.workers) if options.loco else None
     window: deque[Future[_Row]] = deque()
     with ThreadPoolExecutor(options.workers) as pool:
@@ -126,21 +120,15 @@ def _iter_checked(rows: Iterable[dict[str, Any]], options: CheckOptions) -> Iter
             yield window.popleft().result()
 
 
-def _complete(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return a row of EasyR1's columns with every column; verl's repeat what it states."""
-    verl = {"prompt": [{"content": row["problem"] or ""}], "reward_model": {"ground_truth": row["answer"]}}
-    return dict.fromkeys(COLUMNS, "") | complete_row(row, number) | verl
-
-
 def _check_row(row: dict[str, Any], number: int, ruler: PromptRuler, guard: Guard | None) -> _Row:
-    if "pair_id" not in row:
+    if "pair_id" not in row:  # EasyR1's columns alone; verl's repeat what they state
+        verl = {"prompt": [{"content": row["problem"] or ""}], "reward_model": {"ground_truth": row["answer"]}}
         try:
-            row = _complete(row, number)
+            row = dict.fromkeys(COLUMNS, "") | complete_row(row, number) | verl
         except ValueError as error:
             return _Row([f"row {number}, column answer: {error}"])
     where = f"pair {row['pair_id']}"
-    absent = [name for name in COLUMNS if row[name] is None]
-    if absent:
+    if absent := [name for name in COLUMNS if row[name] is None]:
         return _Row([f"{where}: no value in {', '.join(absent)}"])
     if hollow := _hollow(row):
         return _Row([f"{where}: {hollow}"])
@@ -180,8 +168,7 @@ def _check_images(
         try:
             data, name = _read(image)
             sizes.append(decode(data, f"{where}, image {number} ({name})").size)
-            repairs = load_bytes(data, name).repairs
-            if repairs:
+            if repairs := load_bytes(data, name).repairs:
                 faults.append(f"{where}, image {number}: trainers would misread it ({', '.join(repairs)})")
             if guard is not None and not evaluation:
                 guard.check(data, f"{where}, image {number}")
@@ -227,8 +214,7 @@ def _gold_faults(row: dict[str, Any]) -> Iterator[str]:
             yield f"column {column}: {error}"
             continue
         stated = {name: getattr(truth, name) for name in ("label", "category", "kind", "defect")}
-        differing = [name for name, value in stated.items() if value and value != row[name]]
-        if differing:
+        if differing := [name for name, value in stated.items() if value and value != row[name]]:
             yield f"column {column} differs from the columns {', '.join(differing)}"
         reward = rlad_reward(f"<think> compared </think><answer> {right_answer(truth)} </answer>", gold)["overall"]
         if reward != 1.0:
@@ -251,13 +237,8 @@ def _check_whole(provenance: Sequence[dict[str, str]], report: CheckReport) -> N
     for row in provenance if not evaluation else ():
         for path in (row["query_path"], *row["reference_path"].split("\n")):
             if is_test_image(row["dataset"], path):
-                line = f"pair {row['pair_id']}: {path} is a test image of MVTec LOCO AD in a training file"
-                report.errors.append(line)
-
-
-def _count_table(provenance: Sequence[dict[str, str]]) -> Table:
-    rows = tuple((*key, count) for key, count in sorted(count_rows(provenance).items()))
-    return Table("pairs", ("dataset", "category", "kind", "label", "rows"), rows)
+                problem = f"{path} is a test image of MVTec LOCO AD in a training file"
+                report.errors.append(f"pair {row['pair_id']}: {problem}")
 
 
 def _add_token_budget(rows: Sequence[_Row], report: CheckReport, options: CheckOptions) -> None:
@@ -281,8 +262,7 @@ def _add_token_budget(rows: Sequence[_Row], report: CheckReport, options: CheckO
     longest = max(everything["all"])
     report.facts |= {"rows": len(rows), "longest_prompt": longest, "max_prompt_length": round_up(longest)}
     limit = options.max_prompt_length
-    over = sum(length > limit for length in everything["all"]) if limit else 0
-    if over:
+    if limit and (over := sum(length > limit for length in everything["all"])):
         remedy = f"Set it to {round_up(longest)}, or lower max_pixels"
         problem = f"max_prompt_length {limit}: {over} prompts are longer, up to {longest}"
         report.errors.append(as_sentences(problem, remedy))

@@ -55,9 +55,8 @@ def fetch(url: str, target: Path, *, sha256: str | None) -> None:
         except (URLError, http.client.HTTPException, OSError, ValueError) as error:  # ValueError: headers, host names
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
                 raise  # of the disk, not of the network
-            raise RunError(
-                f"the download stopped ({getattr(error, 'reason', error)})", where=url, remedy=_AGAIN
-            ) from error
+            problem = f"the download stopped ({getattr(error, 'reason', error)})"
+            raise RunError(problem, where=url, remedy=_AGAIN) from error
         if sha256 is not None and (found := _digest(part)) != sha256.lower():
             part.unlink()
             problem = f"the SHA-256 of the downloaded file is {found}, not {sha256}; the file is removed"

@@ -22,16 +22,7 @@ from lad_reasoner.support.files import write_bytes
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = [
-    "Encoding",
-    "ImageFormat",
-    "ImageStore",
-    "Loaded",
-    "load",
-    "load_bytes",
-    "same_picture",
-    "sha256",
-]
+__all__ = ["Encoding", "ImageFormat", "ImageStore", "Loaded", "load", "load_bytes", "same_picture", "sha256"]
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -84,11 +75,7 @@ def sha256(data: bytes) -> str:
 
 
 class ImageStore:
-    """Images shrunk by an earlier, interrupted build, by the digest of their source.
-
-    Args:
-        folder: Where they lie; made when the first is kept. It belongs to one encoding.
-    """
+    """Images shrunk by an earlier, interrupted build, by the digest of their source; a folder has one encoding."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,12 +91,7 @@ class ImageStore:
 
 
 def load(path: Path, encoding: Encoding = Encoding(), store: ImageStore | None = None) -> Loaded:
-    """Read an image file for training.
-
-    Args:
-        path: The file.
-        encoding: How it is shrunk.
-        store: Where shrunk images are kept and looked up.
+    """Read an image file for training; shrunk images are kept and looked up in the store.
 
     Raises:
         DataError: It is absent, empty, truncated, corrupt, no image or too large.
@@ -118,11 +100,7 @@ def load(path: Path, encoding: Encoding = Encoding(), store: ImageStore | None =
 
 
 def load_bytes(data: bytes, where: object, encoding: Encoding = Encoding(), store: ImageStore | None = None) -> Loaded:
-    """Read an encoded image for training; as ``load``, with ``where`` for the error.
-
-    Raises:
-        DataError: It is empty, truncated, corrupt, no image or too large.
-    """
+    """Read an encoded image for training; as ``load``, with ``where`` for the error."""
     digest = sha256(data)
     with open_image(data, where) as image:
         exif = _scan_png(data, where) if image.format == "PNG" else True
@@ -157,11 +135,7 @@ def same_picture(first: bytes, second: bytes) -> bool:
 
 
 def _scan_png(data: bytes, where: object) -> bool:
-    """Find truncation and corruption by the checksums, which costs no decoding; tell whether there is EXIF.
-
-    Raises:
-        DataError: A chunk is cut or does not have its checksum.
-    """
+    """Refuse a cut or corrupt PNG by its checksums, which costs no decoding; return whether there is EXIF."""
     view = memoryview(data)
     end = len(_PNG_SIGNATURE)
     kind = b""
@@ -179,11 +153,9 @@ def _scan_png(data: bytes, where: object) -> bool:
 
 
 def _faults(image: Image.Image, *, exif: bool) -> tuple[str, ...]:
-    """Name what a plain ``convert("RGB")`` would get wrong.
+    """Name what a plain ``convert("RGB")`` would get wrong of an image that is not decoded yet.
 
-    Args:
-        image: Opened, not decoded.
-        exif: Whether it may have EXIF: Pillow decodes a whole PNG to look for it behind the pixels.
+    ``exif`` is whether it may have EXIF: Pillow decodes a whole PNG to look for it behind the pixels.
     """
     faults = []
     if exif and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
@@ -209,10 +181,7 @@ def _target_size(size: tuple[int, int], max_pixels: int | None) -> tuple[int, in
 
 def _encode(image: Image.Image, encoding: Encoding) -> bytes:
     out = BytesIO()
-    if encoding.format == "png":
-        image.save(out, "PNG")
-    elif encoding.format == "jpeg":
-        image.save(out, "JPEG", quality=encoding.quality, subsampling=0)
-    else:
-        image.save(out, "WEBP", quality=encoding.quality)
+    lossy = {"quality": encoding.quality}
+    options = {"png": {}, "jpeg": {**lossy, "subsampling": 0}, "webp": lossy}[encoding.format]
+    image.save(out, encoding.format, **options)
     return out.getvalue()

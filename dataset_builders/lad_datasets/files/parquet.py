@@ -72,6 +72,8 @@ class RowWriter:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+        import pyarrow.parquet as pq
+
         self.rows = 0
         self.bytes_taken = 0
         self._limit = row_group_bytes
@@ -79,17 +81,20 @@ class RowWriter:
         self._pending_bytes = 0
         self._schema = schema
         self._path = path
-        self._writer = _open_writer(path, schema)
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="none",
+            use_dictionary=_DICTIONARY_COLUMNS,
+            write_statistics=False,
+            data_page_size=_PAGE_BYTES,
+            version="2.6",
+        )
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._syncing: Future[None] | None = None
 
     def write(self, row: dict[str, Any], *, image_bytes: int) -> None:
-        """Append one row.
-
-        Args:
-            row: By column.
-            image_bytes: Size of the images in it.
-        """
+        """Append one row with images of this size."""
         self._pending.append(row)
         self._pending_bytes += image_bytes + _ROW_BYTES
         self.rows += 1
@@ -98,11 +103,7 @@ class RowWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write what is pending, and the footer.
-
-        Raises:
-            OSError: The disk refused what was written before.
-        """
+        """Write what is pending, and the footer."""
         self._flush()
         self._writer.close()
         self._syncer.shutdown()
@@ -129,12 +130,7 @@ class RowWriter:
 
 
 class PairWriter(RowWriter):
-    """Writes pairs to one parquet file.
-
-    Args:
-        path: The file; the caller sees to it that it is a temporary name.
-        embed: Store image bytes; otherwise only their paths.
-    """
+    """Writes pairs to one parquet file, with the bytes of their images, or with only their paths."""
 
     def __init__(self, path: Path, *, embed: bool = True) -> None:
         super().__init__(path, pair_schema() if embed else path_schema())
@@ -168,20 +164,6 @@ def _to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.Array.from_buffers(kind, len(values), [None, offsets_of(values)], children=[child])
     parts = [value.encode() if isinstance(value, str) else value for value in values]
     return pa.Array.from_buffers(kind, len(values), [None, offsets_of(parts), pa.py_buffer(b"".join(parts))])
-
-
-def _open_writer(path: Path, schema: pa.Schema) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="none",
-        use_dictionary=_DICTIONARY_COLUMNS,
-        write_statistics=False,
-        data_page_size=_PAGE_BYTES,
-        version="2.6",
-    )
 
 
 def _sync_data(file: Path) -> None:

@@ -111,31 +111,19 @@ def _is_test_below(below: list[str]) -> bool:
 
 
 def refuse_test_image(dataset: str, paths: Iterable[str], *, where: object, root: Path | None = None) -> None:
-    """Raise if any path is a test image of MVTec LOCO AD, as it is spelled or where its links lead.
+    """Raise a DataError if any path is a test image of MVTec LOCO AD, as it is spelled or where its links lead.
 
-    Args:
-        dataset: Id of the dataset that the paths belong to.
-        paths: Relative to the dataset's root, or absolute.
-        where: The row or tree, for the error.
-        root: Where relative paths start, if the files are there.
-
-    Raises:
-        DataError: One is.
+    Paths are absolute, or relative to ``root`` if the files are there.
     """
     base = os.path.realpath(root) if root is not None else ""
     for path in paths:
         spelled = os.path.join(base, path)  # noqa: PTH118 - thousands of them
         if is_test_image(dataset, spelled) or (base and is_test_image(dataset, os.path.realpath(spelled))):
-            problem = f"{path} is a test image of MVTec LOCO AD"
-            raise DataError(problem, where=where, remedy=_REMEDY)
+            raise DataError(f"{path} is a test image of MVTec LOCO AD", where=where, remedy=_REMEDY)
 
 
 class Guard:
     """The content and the look of every test image of an MVTec LOCO AD tree.
-
-    Args:
-        root: The tree.
-        workers: Threads that read it.
 
     Raises:
         DataError: It has no test images, or one of them is unreadable.
@@ -154,10 +142,6 @@ class Guard:
 
     def check(self, data: bytes, where: object) -> None:
         """Raise if an image is one of them: as it is, scaled, compressed, turned, mirrored, padded or cropped by 5%.
-
-        Args:
-            data: The encoded image.
-            where: Its path, for the error.
 
         Raises:
             DataError: It is.

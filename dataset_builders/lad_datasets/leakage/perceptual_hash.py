@@ -38,21 +38,13 @@ _BORDER_NOISE: Final = 12
 
 
 def look_of(data: bytes, where: object) -> NDArray[np.uint64]:
-    """Return the perceptual hash of an encoded image, four 64-bit words.
-
-    Raises:
-        DataError: The bytes are not a sound image.
-    """
+    """Return the perceptual hash of an encoded image, four 64-bit words."""
     words: NDArray[np.uint64] = _hash([_shrink(_grey(data, where))])[0]
     return words
 
 
 def looks_of_orientations(data: bytes, where: object) -> NDArray[np.uint64]:
-    """Return the hashes of the eight orientations of an image, and of it without its uniform border: (8 or 16, 4).
-
-    Raises:
-        DataError: The bytes are not a sound image.
-    """
+    """Return the hashes of the eight orientations of an image, and of it without its uniform border: (8 or 16, 4)."""
     import numpy as np
 
     image = _grey(data, where)
@@ -62,11 +54,7 @@ def looks_of_orientations(data: bytes, where: object) -> NDArray[np.uint64]:
 
 
 def looks_of_crops(data: bytes, where: object) -> NDArray[np.uint64]:
-    """Return the hashes of an image cropped in each way of ``CROPS``: (81, 4).
-
-    Raises:
-        DataError: The bytes are not a sound image.
-    """
+    """Return the hashes of an image cropped in each way of ``CROPS``: (81, 4)."""
     image = _grey(data, where)
     whole = _shrink(image)
     image.thumbnail((_CROPPED_PIXELS, _CROPPED_PIXELS))
@@ -123,9 +111,8 @@ def read_looks(
 
     looks, faults = {}, []
     with ThreadPoolExecutor(workers) as pool:
-        for sample, look in zip(
-            samples, track(pool.map(read, samples), total=len(samples), description="looks"), strict=True
-        ):
+        found = track(pool.map(read, samples), total=len(samples), description="looks")
+        for sample, look in zip(samples, found, strict=True):
             if isinstance(look, DataError):
                 faults.append(look)
             else:

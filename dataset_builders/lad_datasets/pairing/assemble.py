@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 from lad_datasets.files.images import Encoding, ImageStore, Loaded, load, same_picture
 from lad_datasets.leakage.guard import Guard
@@ -54,30 +55,20 @@ class Query:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a query.
-
-    Attributes:
-        pairs: Ready to be written; none if something is wrong with it.
-        findings: Kind and line of each thing to tell.
-    """
+    """What became of a query: its pairs, none if something is wrong with it, and kind and line of each finding."""
 
     pairs: list[Pair] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
 
+    def leave_out(self, query: Query, reason: str) -> Self:
+        """Drop the pairs, for a reason."""
+        self.pairs = []
+        self.findings.append(("left out", f"{query.pair_id}: {reason}"))
+        return self
+
 
 class Assembler:
-    """Makes pairs of queries; one for all threads.
-
-    Args:
-        encoding: How images are shrunk.
-        embed: Store bytes; otherwise absolute paths.
-        shots: References per pair.
-        votes: Pairs per query, each with references of its own.
-        store: Of images shrunk before.
-        guard: Against test images of MVTec LOCO AD, for training files.
-        answers: The form of the answers.
-        masks: Root of the masks, to ask for boxes.
-    """
+    """Makes pairs of queries; one for all threads. The guard is for training files."""
 
     def __init__(
         self,
@@ -109,12 +100,10 @@ class Assembler:
         """
         outcome = Outcome()
         if reason := self._unanswerable(query.sample):
-            outcome.findings.append(("left out", f"{query.pair_id}: {reason}"))
-            return outcome
+            return outcome.leave_out(query, reason)
         loaded = self._read(query, query.sample, self._load, outcome)
         if loaded is None:
-            outcome.findings.append(("left out", f"{query.pair_id}: its image cannot be used"))
-            return outcome
+            return outcome.leave_out(query, "its image cannot be used")
         references = []
         wanted = self._shots * self._votes
         for sample, reference in self._iter_references(query, loaded, outcome):
@@ -122,9 +111,7 @@ class Assembler:
             if len(references) == wanted:
                 break
         else:
-            reason = f"only {len(references)} of {wanted} references are usable"
-            outcome.findings.append(("left out", f"{query.pair_id}: {reason}"))
-            return outcome
+            return outcome.leave_out(query, f"only {len(references)} of {wanted} references are usable")
         image = self._image(query, query.sample, loaded)
         outcome.pairs = [
             self._pair(query, vote, references[vote * self._shots : (vote + 1) * self._shots], image)
@@ -136,7 +123,7 @@ class Assembler:
             except DataError as fault:
                 return Outcome(findings=[*outcome.findings, (UNREADABLE, str(fault))])
             if isinstance(boxes, str):
-                return Outcome(findings=[*outcome.findings, ("left out", f"{query.pair_id}: {boxes}")])
+                return outcome.leave_out(query, boxes)
             size = image_size(loaded.data, query.pair_id)
             outcome.pairs = [replace(pair, boxes=boxes, size=size) for pair in outcome.pairs]
         if query.choices:

@@ -55,7 +55,7 @@ class ReferenceOrder:
         tree: Whose normal training images are the candidates.
         policy: "random": seeded, a different one for each query. "fixed": by name, the same for every query of a
             category. "nearest": by the distance of perceptual hashes, then by name.
-        seed: Of the random policy.
+        seed: Seed of the random policy.
         looks: Perceptual hash by path, for "nearest": of the queries and of the candidates to choose from.
     """
 
@@ -75,12 +75,9 @@ class ReferenceOrder:
 
     def iter_candidates(self, query: Sample) -> Iterator[Sample]:
         """Yield the candidates for a query, best first; never the query itself."""
-        candidates = self._candidates.get(query.category, [])
-        if not candidates:
-            return
-        for index in self._order(query, candidates):
-            if candidates[index].path != query.path:
-                yield candidates[index]
+        if candidates := self._candidates.get(query.category):
+            ordered = (candidates[index] for index in self._order(query, candidates))
+            yield from (candidate for candidate in ordered if candidate.path != query.path)
 
     def looks_same(self, query: Sample, candidate: Sample) -> bool:
         """Tell whether both are known to have one perceptual hash."""

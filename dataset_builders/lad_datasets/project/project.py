@@ -59,13 +59,7 @@ _PARTS: Final = ("train", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What was made.
-
-    Attributes:
-        plan: The file with the commands.
-        products: Their names.
-        counts: Test images by part ("train" or "evaluation") and label.
-    """
+    """What was made: the file with the commands, and the test images by part ("train", "evaluation") and label."""
 
     plan: Path
     products: tuple[str, ...]

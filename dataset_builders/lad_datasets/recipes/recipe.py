@@ -145,11 +145,8 @@ def read_recipe(name: str) -> Recipe:
         return _parse(f"recipe {name}", (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8"))
     path = Path(name)
     if not path.is_file():
-        raise UsageError(
-            f"there is no recipe {name}",
-            where="--recipe",
-            remedy=f"Use one of {', '.join(shipped_recipes())}, or a YAML file",
-        )
+        remedy = f"Use one of {', '.join(shipped_recipes())}, or a YAML file"
+        raise UsageError(f"there is no recipe {name}", where="--recipe", remedy=remedy)
     try:
         return _parse(str(path), path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
