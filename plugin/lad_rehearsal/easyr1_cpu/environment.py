@@ -39,9 +39,6 @@ def write_path(folder: Path) -> Path:
     """Make a folder for PYTHONPATH with the replacement for vLLM, its metadata and links to this package; return it.
 
     The trainer may use another interpreter, which must not see the other packages of this one.
-
-    Args:
-        folder: The run's folder.
     """
     path = folder / "path"
     path.mkdir(exist_ok=True)

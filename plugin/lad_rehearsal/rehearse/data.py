@@ -16,12 +16,7 @@ __all__ = ["require_parquet", "take_rows"]
 
 
 def require_parquet(key: str, value: str, *, build: str) -> Path:
-    """Return the parquet file of a key.
-
-    Args:
-        key: EasyR1's key.
-        value: Its value, optionally with EasyR1's ``@split``.
-        build: The command that makes such a file.
+    """Return the parquet file that EasyR1's key names, perhaps with an ``@split``; ``build`` makes such a file.
 
     Raises:
         DataError: The file does not exist or is not a parquet file.

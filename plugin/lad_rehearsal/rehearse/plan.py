@@ -25,14 +25,7 @@ _ONE_RANK: Final = "one process on this machine"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key with a different value in the rehearsal.
-
-    Attributes:
-        key: EasyR1's key.
-        was: Value in the config.
-        now: Value in the rehearsal.
-        why: The reason.
-    """
+    """A key of EasyR1 with a different value in the rehearsal, and the reason."""
 
     key: str
     was: Any
@@ -43,13 +36,9 @@ class Change:
 def scale_down(
     config: EasyR1Config, *, steps: int, paths: dict[str, str], engine: RolloutEngine = "transformers"
 ) -> tuple[EasyR1Config, list[Change]]:
-    """Return the config of the rehearsal, and its differences from the given one.
+    """Return the config of the rehearsal, and its differences from the given one for GPUs.
 
-    Args:
-        config: The config for GPUs.
-        steps: Steps to rehearse.
-        paths: Keys of files and folders that the rehearsal creates, with their values.
-        engine: What samples the responses.
+    ``paths`` has the keys of files and folders that the rehearsal creates, with their values.
     """
     wanted = [
         *((key, path, "made for the rehearsal") for key, path in paths.items()),

@@ -136,11 +136,7 @@ def check_config(
 
 
 def _refuse_other(folder: Path) -> None:
-    """Reject a folder that is not a rehearsal's, before it would be emptied.
-
-    Raises:
-        UsageError: The folder contains something else.
-    """
+    """Reject a folder that is not a rehearsal's, before it would be emptied."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / MARKER).is_file():
         problem = "the folder is not empty and does not contain a rehearsal"
         raise UsageError(problem, where=folder, remedy="Choose another folder with --out")
@@ -183,11 +179,7 @@ def _run(
     tokenizer: Path | None,
     steps: int,
 ) -> tuple[list[dict[str, float]], Path]:
-    """Make the model, train, and return the metrics and the trainer's log.
-
-    Raises:
-        RunError: The trainer ended without an error, but a step or the checkpoint is missing.
-    """
+    """Make the model, train, and return the metrics and the trainer's log, if no step and no checkpoint is missing."""
     make_model(source, runtime, Path(scaled["worker.actor.model.model_path"]), tokenizer=tokenizer)
     log = train(scaled, runtime, keys, steps=steps)
     rows = read_metrics(scaled.run_dir)

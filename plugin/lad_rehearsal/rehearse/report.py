@@ -15,12 +15,7 @@ __all__ = ["Gap", "RehearsalReport", "list_gaps"]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Something that the rehearsal could not cover.
-
-    Attributes:
-        what: Its name.
-        why: What replaced it, or where to find out.
-    """
+    """Something that the rehearsal could not cover, and what replaced it, or where to find out."""
 
     what: str
     why: str
@@ -63,15 +58,7 @@ def list_gaps(
     rows: Mapping[str, str],
     engine: RolloutEngine = "transformers",
 ) -> list[Gap]:
-    """Return what a rehearsal of a config did not cover.
-
-    Args:
-        config: The config for GPUs.
-        source: What the tiny model was made from.
-        steps: The metrics.
-        rows: Which rows of each file were read.
-        engine: What sampled the responses.
-    """
+    """Return what a rehearsal of a config for GPUs did not cover; ``rows`` states which of each file were read."""
     return [
         *_model_gaps(config, source),
         *_machine_gaps(config, engine),
@@ -86,11 +73,9 @@ def _model_gaps(config: EasyR1Config, source: ModelSource) -> Iterator[Gap]:
         yield Gap("architecture", f"{source.replaces}; a tiny {source.family} replaced it")
     yield Gap("weights", f"a tiny {source.family} replaced {name}: loading and saving at full size were not tried")
     if source.folder is None:
-        yield Gap(
-            "tokenizer and processor",
-            f"{name} is not on this machine, so the package's own were used. They count image tokens like the "
-            "family's published processor, but not words",
-        )
+        own = f"{name} is not on this machine, so the package's own were used"
+        counts = "They count image tokens like the family's published processor, but not words"
+        yield Gap("tokenizer and processor", f"{own}. {counts}")
 
 
 def _machine_gaps(config: EasyR1Config, engine: RolloutEngine) -> Iterator[Gap]:

@@ -34,13 +34,7 @@ _MACHINES_FAULT: Final = re.compile(
 
 
 def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tokenizer: Path | None) -> None:
-    """Make the tiny model with the trainer's version of transformers.
-
-    Args:
-        source: What it is made from.
-        runtime: The trainer and its interpreter.
-        out: Folder to write.
-        tokenizer: Folder of the tokenizer, if it is not the model's.
+    """Make the tiny model with the trainer's version of transformers; ``tokenizer`` if it is not the model's.
 
     Raises:
         RunError: The process failed; the error names the log.
@@ -59,13 +53,7 @@ def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tok
 
 
 def train(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> Path:
-    """Run the trainer on a scaled-down config and return its log.
-
-    Args:
-        config: The scaled-down config.
-        runtime: The trainer and its interpreter.
-        keys: EasyR1's keys.
-        steps: Number of steps, for the progress.
+    """Run the trainer on a scaled-down config and return its log; ``steps`` is for the progress.
 
     Raises:
         UsageError: verl has no counterpart for a key.
@@ -83,13 +71,7 @@ def train(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Ke
 
 
 def explain_failure(where: str, code: int, log: Path) -> RunError:
-    """Return the error of a failed process, and whether the config or this machine is the likely cause.
-
-    Args:
-        where: What failed.
-        code: The exit code; negative: a signal.
-        log: The output of the process.
-    """
+    """Return the error of a process that failed (a negative code is a signal), and its likely cause."""
     if code in {-signal.SIGKILL, 128 + signal.SIGKILL} or _MACHINES_FAULT.search(last_error(log)):
         remedy = "This machine caused the failure, not the config. Free memory or processor time, then rehearse again"
     else:

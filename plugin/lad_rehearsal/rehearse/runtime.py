@@ -56,11 +56,7 @@ class RehearsalRuntime:
     engine: RolloutEngine = "transformers"
 
     def environment(self, folder: Path) -> dict[str, str]:
-        """Return all environment variables of the rehearsal's processes.
-
-        Args:
-            folder: The run's folder for Ray.
-        """
+        """Return all environment variables of the rehearsal's processes; ``folder`` is the run's, for Ray."""
         # A rehearsal does not use a cluster's GPUs: Ray starts on this machine, and torch sees no GPU.
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         own = {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -106,16 +102,11 @@ def _installed(name: TrainerName, engine: RolloutEngine) -> RehearsalRuntime:
 
 
 def _require_versions(python: str) -> None:
-    """Check EasyR1's requirements in the interpreter that will run it.
-
-    Raises:
-        RunError: The interpreter does not start, or lacks a requirement.
-    """
+    """Check EasyR1's requirements in the interpreter that will run it."""
     needs = [need for need in map(Requirement, EASYR1_NEEDS) if need.name not in _ON_GPUS_ONLY]
     try:
-        asked = subprocess.run(
-            [python, "-c", _VERSIONS, *[need.name for need in needs]], capture_output=True, text=True, check=True
-        )
+        command = [python, "-c", _VERSIONS, *[need.name for need in needs]]
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise RunError(f"cannot run {python}: {error}", remedy=f"Set {PYTHON} to a Python interpreter") from error
     if unmet := unmet_requirements(needs, json.loads(asked.stdout)):

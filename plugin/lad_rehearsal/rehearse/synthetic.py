@@ -16,11 +16,9 @@ _SIZES: Final = ("--train", "4", "--test", "16", "--loco-test", "12", "--sft", "
 
 
 def make_pairs(folder: Path, *, prompt: str | None = None) -> dict[str, str]:
-    """Render datasets, pair them, and return the values of ``data.train_files`` and ``data.val_files``.
+    """Render datasets into a new folder, pair them, and return ``data.train_files`` and ``data.val_files``.
 
-    Args:
-        folder: Folder to write; it must not exist.
-        prompt: Name of the shipped format prompt, which decides the form of the gold answers.
+    The shipped format prompt of this name decides the form of the gold answers.
 
     Raises:
         UsageError: There are no synthetic pairs for this format prompt.
@@ -40,9 +38,8 @@ def make_pairs(folder: Path, *, prompt: str | None = None) -> dict[str, str]:
 
 
 def _lad(*words: str) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "lad_reasoner.commands.lad", *words], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["no output"])[-1]
         raise RunError(f"failed with exit code {run.returncode}: {last}", where=f"lad {' '.join(words[:2])}")

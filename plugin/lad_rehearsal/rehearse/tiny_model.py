@@ -48,9 +48,11 @@ def make_model(family: str, out: Path, *, source: Path | None = None, tokenizer:
     elif source is None:
         _build_embedded(out)
     else:
+        from transformers import AutoConfig
+
         for folder in (source, tokenizer or source):  # the tokenizer's files replace the model's
             shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*_WEIGHTS), dirs_exist_ok=True)
-        _save_random(shrink(_read_config(source)), out)
+        _save_random(shrink(AutoConfig.from_pretrained(source, trust_remote_code=False)), out)
 
 
 def shrink(config: Any) -> Any:
@@ -96,12 +98,6 @@ def _share(sections: list[int], total: int) -> list[int]:
     """
     shares = [section * total // sum(sections) for section in sections]
     return [shares[0] + total - sum(shares), *shares[1:]]
-
-
-def _read_config(source: Path) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def _save_random(config: Any, out: Path) -> None:

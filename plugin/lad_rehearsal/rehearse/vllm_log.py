@@ -38,8 +38,7 @@ _IRRELEVANT: Final = re.compile(
 def read_settings(log: Path) -> dict[str, str]:
     """Return the engine settings that verl gave to vLLM, as option and value ("on" for a switch).
 
-    Args:
-        log: The output of the trainer, in which verl prints vLLM's command line.
+    verl prints vLLM's command line in the trainer's output.
     """
     words = re.findall(r"^(?:\S*\([^)]*\)\S*)?\s*[\[ ]'([^']*)'", log.read_text("utf-8", "replace"), re.MULTILINE)
     following = dict(zip(words, [*words[1:], ""], strict=True))
@@ -48,11 +47,7 @@ def read_settings(log: Path) -> dict[str, str]:
 
 
 def read_messages(log: Path) -> list[str]:
-    """Return vLLM's warnings and errors, and its information about limits, each once and in order.
-
-    Args:
-        log: The output of the trainer.
-    """
+    """Return vLLM's warnings and errors, and its information about limits, each once and in order."""
     found = _LINE.finditer(log.read_text(encoding="utf-8", errors="replace"))
     kept = [
         f"{line['level'].lower()}: {line['text']}"

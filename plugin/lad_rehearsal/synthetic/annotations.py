@@ -24,17 +24,8 @@ from lad_rehearsal.synthetic.scenes import (
     draw_layout,
 )
 
-__all__ = [
-    "ANNOTATIONS",
-    "DATASET",
-    "QuestionSample",
-    "draw_comparison",
-    "draw_damage",
-    "draw_pair",
-    "draw_parts",
-    "draw_samples",
-]
-__all__ += ["write_annotations"]
+__all__ = ["ANNOTATIONS", "DATASET", "QuestionSample", "draw_comparison", "draw_damage", "draw_pair", "draw_parts"]
+__all__ += ["draw_samples", "write_annotations"]
 
 ANNOTATIONS: Final = "annotations.jsonl"
 DATASET: Final = "synthetic_sft"
@@ -111,12 +102,8 @@ def draw_samples(
 
 def write_annotations(
     out: Path, *, rows: int, pixels: int, rng: np.random.Generator, exclude: Collection[Layout]
-) -> int:
-    """Write ``annotations.jsonl`` and its images under ``sft/``.
-
-    Returns:
-        Number of rows.
-    """
+) -> None:
+    """Write ``annotations.jsonl`` and its images under ``sft/``."""
     (out / "sft").mkdir(parents=True, exist_ok=True)
     samples = list(draw_samples(rows, rng=rng, exclude=exclude))
     with (out / ANNOTATIONS).open("w", encoding="utf-8") as lines:
@@ -128,7 +115,6 @@ def write_annotations(
                 for name in names:
                     Image.fromarray(next(images)).save(out / name, compress_level=1)
                 lines.write(json.dumps(_row(number, sample, names)) + "\n")
-    return rows
 
 
 def _row(number: int, sample: QuestionSample, images: list[str]) -> dict[str, object]:

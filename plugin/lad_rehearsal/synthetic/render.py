@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lad_rehearsal.synthetic.scenes import BLEMISHES, COLOURS, EMPTY, SHAPES, SLOTS, Scene, as_arrays
+from lad_rehearsal.synthetic.scenes import BLEMISHES, COLOURS, EMPTY, SHAPES, SLOTS, Scene
 
 __all__ = ["RenderedScenes", "render"]
 
@@ -42,32 +42,15 @@ class RenderedScenes:
     marks: npt.NDArray[np.uint8]
 
 
-def _circle(u: Floats, v: Floats) -> Floats:
-    return 1 - np.hypot(u, v)
-
-
-def _square(u: Floats, v: Floats) -> Floats:
-    return np.float32(0.88) - np.maximum(abs(u), abs(v))
-
-
-def _triangle(u: Floats, v: Floats) -> Floats:
-    inside: Floats = np.minimum(np.float32(0.8) - v, (v + 1) * np.float32(0.447) - abs(u) * np.float32(0.894))
-    return inside
-
-
-def _cross(u: Floats, v: Floats) -> Floats:
-    a, b = abs(u), abs(v)
-    inside: Floats = np.minimum(np.float32(0.33) - np.minimum(a, b), 1 - np.maximum(a, b))
-    return inside
-
-
-def _ring(u: Floats, v: Floats) -> Floats:
-    return np.float32(0.27) - abs(np.hypot(u, v) - np.float32(0.73))
-
-
-#: Signed distance to a shape's edge, positive inside, in units of the part's radius; in the order of SHAPES.
-_SHAPE_FUNCTIONS: Final[tuple[Callable[[Floats, Floats], Floats], ...]] = (_circle, _square, _triangle, _cross, _ring)
-assert len(_SHAPE_FUNCTIONS) == len(SHAPES)
+#: Signed distance to a shape's edge, positive inside, in units of the part's radius.
+_SHAPE_FUNCTIONS: Final[dict[str, Callable[[Floats, Floats], Floats]]] = {
+    "circle": lambda u, v: 1 - np.hypot(u, v),
+    "square": lambda u, v: np.float32(0.88) - np.maximum(abs(u), abs(v)),
+    "triangle": lambda u, v: np.minimum(np.float32(0.8) - v, (v + 1) * np.float32(0.447) - abs(u) * np.float32(0.894)),
+    "cross": lambda u, v: np.minimum(np.float32(0.33) - np.minimum(abs(u), abs(v)), 1 - np.maximum(abs(u), abs(v))),
+    "ring": lambda u, v: np.float32(0.27) - abs(np.hypot(u, v) - np.float32(0.73)),
+}
+assert tuple(_SHAPE_FUNCTIONS) == SHAPES
 assert len(_PALETTE) == len(COLOURS)
 
 
@@ -79,10 +62,11 @@ def render(scenes: Sequence[Scene], *, rng: np.random.Generator, size: int = 84)
         rng: Source of randomness; the same state gives the same bytes.
         size: Edge of an image in pixels, a multiple of 3 (of 28 if Qwen2.5-VL should not resize it).
     """
-    parts, blemishes = as_arrays(scenes)
+    parts = np.array([scene.parts for scene in scenes])
+    blemishes = np.array([scene.blemishes for scene in scenes])
     cell = size // 3
     cells = np.broadcast_to(_background(len(scenes), rng), (len(scenes), SLOTS, cell, cell, 3)).copy()
-    for shape, distance in enumerate(_SHAPE_FUNCTIONS):
+    for shape, distance in enumerate(_SHAPE_FUNCTIONS.values()):
         _draw_parts(cells, (parts != EMPTY) & (parts // len(COLOURS) == shape), parts, distance, rng)
     marks = np.zeros(cells.shape[:-1], dtype=np.uint8)
     for index in range(1, len(BLEMISHES)):
@@ -165,9 +149,7 @@ def _develop(pictures: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8
     slope = np.linspace(-1, 1, size, dtype=np.float32)
     light = _uniform(rng, 0.88, 1.08, count) + _uniform(rng, -0.06, 0.06, count) * slope
     pictures *= light[..., None]
-    noise = rng.random(
-        pictures.shape, dtype=np.float32
-    )  # uniform noise is three times as fast as normal noise and sufficient here
+    noise = rng.random(pictures.shape, dtype=np.float32)  # uniform: three times as fast as normal, and sufficient
     noise *= 2 * _NOISE
     noise += 0.5 - _NOISE  # adding 0.5 rounds the later conversion to bytes
     pictures += noise

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 __all__ = [
     "BLEMISHES",
@@ -24,14 +23,8 @@ __all__ = [
     "STRUCTURAL",
     "Layout",
     "Scene",
-    "as_arrays",
-    "break_scene",
-    "compare",
-    "draw_dense",
-    "draw_layout",
-    "draw_layouts",
-    "part_name",
 ]
+__all__ += ["break_scene", "compare", "draw_dense", "draw_layout", "draw_layouts", "part_name"]
 
 SHAPES: Final = ("circle", "square", "triangle", "cross", "ring")
 COLOURS: Final = ("red", "yellow", "green", "cyan", "blue", "purple")
@@ -225,8 +218,3 @@ def draw_dense(scene: Scene, rng: np.random.Generator, *, share: float = 0.5) ->
         else:
             parts[slot] = _another(parts[slot], rng, same_shape=change < 0.7)
     return Scene(tuple(parts), tuple(blemishes))
-
-
-def as_arrays(scenes: Sequence[Scene]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return parts and blemishes of N scenes, each of shape (N, 9)."""
-    return np.array([scene.parts for scene in scenes]), np.array([scene.blemishes for scene in scenes])

@@ -16,7 +16,6 @@ root contains ``synthetic.json``; with it, readers record ``synthetic_mvtec_ad``
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from PIL import Image
 
 from lad_datasets.sources import mvtec_ad, mvtec_loco, visa
 from lad_datasets.sources.samples import GOOD
+from lad_reasoner.support.files import write_json
 from lad_rehearsal.synthetic.annotations import write_annotations
 from lad_rehearsal.synthetic.render import render
 from lad_rehearsal.synthetic.scenes import LOGICAL, STRUCTURAL, Layout, Scene, break_scene, compare, draw_layouts
@@ -104,13 +104,9 @@ class _Product:
 def draw_trees(
     out: Path, *, seed: int = 0, sizes: Sizes | None = None, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, int]:
-    """Write the three trees and the annotations into ``out``.
+    """Write the three trees and the annotations into ``out``, which is empty or does not exist.
 
-    Args:
-        out: A folder that is empty or does not exist.
-        seed: The same seed and sizes give the same bytes.
-        sizes: Sizes of the trees.
-        report: Called with the name of each finished category.
+    The same seed and sizes give the same bytes. ``report`` is called with the name of each finished category.
 
     Returns:
         Images of mvtec_ad, visa and mvtec_loco (without masks), and rows of annotations.
@@ -125,12 +121,12 @@ def draw_trees(
             counts[dataset] += write(root / category, _Product(layout, rng, sizes))
             report(f"{dataset}/{category}")
         marker = {"generator": GENERATOR, "version": VERSION, "dataset": name, "seed": seed, "sizes": asdict(sizes)}
-        _write_json(root / MARKER, marker)
+        write_json(root / MARKER, marker)
     _write_visa_split(out / "visa", train=sizes.train)
     rng = np.random.default_rng([seed, crc32(b"annotations")])
     held_out = tuple(layouts["mvtec_loco"].values())
-    counts["annotations"] = write_annotations(out, rows=sizes.sft, pixels=sizes.pixels, rng=rng, exclude=held_out)
-    return counts
+    write_annotations(out, rows=sizes.sft, pixels=sizes.pixels, rng=rng, exclude=held_out)
+    return counts | {"annotations": sizes.sft}
 
 
 def draw_categories(seed: int) -> dict[str, dict[str, Layout]]:
@@ -226,7 +222,7 @@ def _write_loco_category(folder: Path, product: _Product) -> int:
         }
         for defect, value in _PIXEL_VALUES.items()
     ]
-    _write_json(folder / "defects_config.json", config)
+    write_json(folder / "defects_config.json", config)
     return sum(map(len, parts.values()))
 
 
@@ -247,10 +243,6 @@ def _save(path: Path, image: npt.NDArray[np.uint8]) -> None:
 def _save_mask(path: Path, mask: Mask, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.where(mask, value, 0).astype(np.uint8)).save(path)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:

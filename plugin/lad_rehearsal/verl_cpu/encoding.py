@@ -64,11 +64,9 @@ class EncodedPrompts:
 
 
 def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]]) -> EncodedPrompts:
-    """Encode chats whose messages contain their images, as ``{"type": "image", "image": PIL image}``.
+    """Encode chats, one list of messages per prompt, that contain ``{"type": "image", "image": PIL image}``.
 
-    Args:
-        processor: A processor of Qwen2.5-VL or Qwen3-VL to which verl has bound the model's ``get_rope_index``.
-        chats: One list of messages per prompt.
+    verl has bound the model's ``get_rope_index`` to the processor, which is Qwen2.5-VL's or Qwen3-VL's.
     """
     texts = processor.apply_chat_template([list(chat) for chat in chats], add_generation_prompt=True, tokenize=False)
     pictures = [_pictures(chat) for chat in chats]
@@ -79,16 +77,12 @@ def encode_prompts(processor: Any, chats: Sequence[Sequence[Mapping[str, Any]]])
         padding_side="left",
         return_tensors="pt",
     )
-    positions = prompt_positions(
-        processor,
-        made["input_ids"],
-        image_grid_thw=made.get("image_grid_thw"),
-        attention_mask=made["attention_mask"],
-    )
-    kept = positions.masked_fill(made["attention_mask"].eq(0).unsqueeze(0), -1)
+    ids, mask = made["input_ids"], made["attention_mask"]
+    positions = prompt_positions(processor, ids, image_grid_thw=made.get("image_grid_thw"), attention_mask=mask)
+    kept = positions.masked_fill(mask.eq(0).unsqueeze(0), -1)
     return EncodedPrompts(
-        input_ids=made["input_ids"],
-        attention_mask=made["attention_mask"],
+        input_ids=ids,
+        attention_mask=mask,
         position_ids=positions,
         next_position=kept.amax(dim=(0, 2)) + 1,
         image_counts=[len(some) for some in pictures],
@@ -106,7 +100,7 @@ def prompt_positions(
     """Return time, row and column of each token by the model's own rule, ``(3, P, L)``.
 
     Args:
-        processor: A processor to which verl has bound the model's ``get_rope_index``.
+        processor: As for `encode_prompts`.
         input_ids: ``(P, L)`` token ids.
         image_grid_thw: ``(images, 3)`` of all prompts, in order; None without images.
         attention_mask: ``(P, L)``, 0 on padding; None means no padding.

@@ -38,11 +38,11 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         scaling = self.model_config.lora_alpha / self.model_config.lora_rank
         for name, weight in state.items():
             layer = name.removesuffix(".base_layer.weight")
+            merged = weight
             if layer != name:
                 up, down = state[f"{layer}.lora_B.default.weight"], state[f"{layer}.lora_A.default.weight"]
-                yield from normalize_peft_param_name({name: weight + scaling * up @ down}).items()
-            else:
-                yield from normalize_peft_param_name({name: weight}).items()
+                merged = weight + scaling * up @ down
+            yield from normalize_peft_param_name({name: merged}).items()
 
     def forward_step(
         self,

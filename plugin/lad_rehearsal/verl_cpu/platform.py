@@ -23,11 +23,6 @@ def _no_memory(*_args: object, **_kwargs: object) -> int:
     return 0
 
 
-def _mem_get_info(*_args: object) -> tuple[int, int]:
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
-
-
 def _device_module() -> ModuleType:
     """Return ``torch.cpu`` with the functions that verl expects of ``torch.cuda``."""
     module = ModuleType("lad_rehearsal.verl_cpu.device")
@@ -41,7 +36,7 @@ def _device_module() -> ModuleType:
         manual_seed_all=torch.manual_seed,
         max_memory_allocated=_no_memory,
         max_memory_reserved=_no_memory,
-        mem_get_info=_mem_get_info,
+        mem_get_info=lambda *_args: (psutil.virtual_memory().available, psutil.virtual_memory().total),
         memory_allocated=_no_memory,
         memory_reserved=_no_memory,
         reset_peak_memory_stats=_nothing,
@@ -80,11 +75,7 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]
     set_device = synchronize = set_allocator_settings = empty_cache = _nothing
     profiler_start = profiler_stop = _nothing
 
-    def manual_seed(self, seed: int) -> None:
-        """Seed torch."""
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:  # noqa: ARG002
         """Return None twice: a CPU has no compute capability."""

@@ -59,11 +59,7 @@ class Policy:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int | None) -> None:
-        """Copy new weights into the model.
-
-        Args:
-            weights: Name and full tensor of each weight.
-            version: The trainer's global step.
+        """Copy the weights of a global step into the model: name and full tensor of each.
 
         Raises:
             RunError: A weight is missing or unknown.
@@ -75,8 +71,7 @@ class Policy:
             weight = self._weights[name]
             weight.copy_(tensor)
             fresh.add(weight.data_ptr())  # a tied weight has several names and is sent under one
-        stale = [name for name, weight in self._weights.items() if weight.data_ptr() not in fresh]
-        if stale:
+        if stale := [name for name, weight in self._weights.items() if weight.data_ptr() not in fresh]:
             raise RunError(f"weight update: {len(stale)} weights are missing, such as {stale[0]!r}")
         self._version = self._version if version is None else version
 

@@ -60,9 +60,8 @@ class BatchRollout:
 
     def __init__(self, config: DictConfig, workers: Sequence[Any]) -> None:
         if config.reward.reward_model.enable:
-            raise UsageError(
-                "a reward model needs a GPU", where="reward.reward_model.enable", remedy="Set it to false"
-            )
+            where = "reward.reward_model.enable"
+            raise UsageError("a reward model needs a GPU", where=where, remedy="Set it to false")
         self._config = config.actor_rollout_ref.rollout
         self._workers = workers
         model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
@@ -134,12 +133,8 @@ class BatchRollout:
         ]
 
     async def _score(self, samples: Sequence[_PromptSample], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        scores: list[dict[str, Any]] = await asyncio.gather(
-            *[
-                self._reward.run_single(_reward_input(sample.response.tokens, rows[sample.prompt]))
-                for sample in samples
-            ]
-        )
+        inputs = [_reward_input(sample.response.tokens, rows[sample.prompt]) for sample in samples]
+        scores: list[dict[str, Any]] = await asyncio.gather(*map(self._reward.run_single, inputs))
         return scores
 
 
@@ -173,13 +168,12 @@ def _field(sample: _PromptSample, prompts: EncodedPrompts, score: dict[str, Any]
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:
     """Return the batch as one dict per prompt; values of the whole batch are repeated in each."""
-    columns = {}
-    for key, value in batch.items():
-        columns[key] = (
-            [value.data] * len(batch)
-            if isinstance(value, NonTensorData)
-            else list(value.tolist() if not isinstance(value, torch.Tensor) else value)
-        )
+    columns = {
+        key: [value.data] * len(batch)
+        if isinstance(value, NonTensorData)
+        else list(value if isinstance(value, torch.Tensor) else value.tolist())
+        for key, value in batch.items()
+    }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

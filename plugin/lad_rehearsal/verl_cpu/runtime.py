@@ -128,10 +128,7 @@ def cpu_environment(
 ) -> dict[str, str]:
     """Return the environment variables of the trainer's process, to be merged over ``os.environ``.
 
-    Args:
-        folder: The run's folder for Ray, from `run_folder`. It also marks the run's processes: see `end_run`.
-        threads: Threads of each process that computes; default: all cores, because trainer and rollout alternate.
-        engine: What samples the responses.
+    ``folder`` is the run's folder for Ray, from `run_folder`. It also marks the run's processes: see `end_run`.
     """
     return {
         **cluster_environment(threads=threads),
@@ -148,8 +145,7 @@ def cpu_environment(
 def cluster_environment(*, threads: int | None = None) -> dict[str, str]:
     """Return the environment variables that every process of the run needs, on every node.
 
-    Args:
-        threads: Threads of each process that computes; default: all cores, because trainer and rollout alternate.
+    Each process that computes has this many ``threads``; all cores by default, because trainer and rollout alternate.
     """
     return {
         "VERL_PLATFORM": CPU_PLATFORM,
