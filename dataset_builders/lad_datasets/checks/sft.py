@@ -31,8 +31,7 @@ def check_sft_folder(path: Path, options: CheckOptions) -> CheckReport:
     if options.model_pixels:
         config["image_max_pixels"] = options.model_pixels
     for finding in check_data({**config, "dataset": ",".join(names) or "lad_sft"}, max_rows=None):
-        line = str(finding).removeprefix(f"{finding.severity}: ")
-        (report.errors if finding.is_error else report.warnings).append(line)
+        report.add(finding)
     if not report.errors:
         _check_rows(folder, {name: folder / files[name] for name in names}, options, report)
     return report
