@@ -11,11 +11,11 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lad_datasets.builders.describe import About, describe_build, description_files
 from lad_datasets.builders.options import Options
@@ -32,7 +32,10 @@ from lad_reasoner.support.files import hidden_sibling, locked, replace_when_done
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 
-__all__ = ["Options", "build_pairs", "claim_output", "iter_outcomes", "order_queries"]
+__all__ = ["Options", "build_pairs", "claim_output", "iter_outcomes", "map_ahead", "order_queries"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 #: Longest name of a file on every common file system.
 _NAME_BYTES: Final = 255
@@ -201,13 +204,21 @@ def build_pairs(
 
 def iter_outcomes(queries: Sequence[Query], assembler: Assembler, workers: int) -> Iterator[Outcome]:
     """Yield the outcome of each query in order; no more than a few queries' images are held at once."""
-    window: deque[Future[Outcome]] = deque()
     most = max(_IMAGES_HELD, 2 * workers) // assembler.images_a_query
     ahead = min(workers + _AHEAD, max(1, most - 1))  # one more is at work when the first is waited for
+    tracked = track(queries, total=len(queries), description="pairs")
+    return map_ahead(assembler.assemble, tracked, workers=workers, ahead=ahead)
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Iterator[Result]:
+    """Yield the function's results in order, computed by threads; at most ``ahead`` wait behind the next one."""
+    window: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for query in track(queries, total=len(queries), description="pairs"):
-                window.append(pool.submit(assembler.assemble, query))
+            for item in items:
+                window.append(pool.submit(function, item))
                 if len(window) > ahead:
                     yield window.popleft().result()
             while window:

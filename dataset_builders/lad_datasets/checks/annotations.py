@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from lad_datasets.checks.check import CheckOptions, CheckReport, Table
+from lad_datasets.checks.check import CheckOptions, CheckReport, count_table
 from lad_datasets.files.annotations import read_annotations
 from lad_datasets.files.images import load
 from lad_datasets.leakage.guard import Guard, refuse_test_image
@@ -25,7 +25,7 @@ def check_annotations(path: Path, options: CheckOptions) -> CheckReport:
     findings = Findings(quiet=True)
     folder, annotations = read_annotations(path, findings)
     guard = Guard(options.loco, workers=options.workers) if options.loco else None
-    counts: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter()
     for annotation in annotations:
         counts[annotation.dataset, annotation.category, annotation.writer] += 1
         try:
@@ -40,7 +40,6 @@ def check_annotations(path: Path, options: CheckOptions) -> CheckReport:
         except DataError as fault:
             report.errors.append(str(fault))
     report.warnings += findings.lines
-    rows = tuple((*key, count) for key, count in sorted(counts.items()))
-    report.tables.append(Table("annotations to keep", ("dataset", "category", "writer", "rows"), rows))
+    report.tables.append(count_table("annotations to keep", ("dataset", "category", "writer", "rows"), counts))
     report.facts = {"rows": len(annotations)}
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -18,7 +19,7 @@ from lad_reasoner.support.files import unchanged
 if TYPE_CHECKING:
     from lad_reasoner.support.findings import Finding
 
-__all__ = ["CHECKERS", "CheckOptions", "CheckReport", "Table", "check_file", "check_files"]
+__all__ = ["CheckOptions", "CheckReport", "Table", "add_finding", "check_file", "check_files", "count_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,20 @@ class CheckReport:
     facts: dict[str, Any] = field(default_factory=dict)
     queries: frozenset[str] = frozenset()
 
-    def add(self, finding: Finding, *, more: str = "") -> None:
-        """Add a finding of another check, with more words behind it."""
-        line = str(finding).removeprefix(f"{finding.severity}: ") + more
-        (self.errors if finding.is_error else self.warnings).append(line)
-
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {name: value for name, value in asdict(self).items() if name != "queries"} | {"path": str(self.path)}
+
+
+def add_finding(report: CheckReport, finding: Finding, *, more: str = "") -> None:
+    """Add a finding of another check to a report, with more words behind it."""
+    line = str(finding).removeprefix(f"{finding.severity}: ") + more
+    (report.errors if finding.is_error else report.warnings).append(line)
+
+
+def count_table(title: str, columns: tuple[str, ...], counts: Counter[tuple[str, ...]]) -> Table:
+    """Return a table of counts, in the order of their keys."""
+    return Table(title, columns, tuple((*key, count) for key, count in sorted(counts.items())))
 
 
 _PARQUET_MAGIC: Final = b"PAR1"

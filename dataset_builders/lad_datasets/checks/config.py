@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lad_datasets.checks.check import CheckOptions, CheckReport
+from lad_datasets.checks.check import CheckOptions, CheckReport, add_finding
 
 if TYPE_CHECKING:
     from lad_reasoner.support.findings import Finding
@@ -35,5 +35,5 @@ def check_sft_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa:
 def _report(path: Path, kind: str, findings: Iterable[Finding]) -> CheckReport:
     report = CheckReport(path, kind)
     for finding in findings:
-        report.add(finding)
+        add_finding(report, finding)
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lad_datasets.checks.check import MODEL, CheckOptions, CheckReport
+from lad_datasets.checks.check import MODEL, CheckOptions, CheckReport, add_finding
 from lad_reasoner.models.compatibility import check_model_folder, repair_model_folder
 from lad_reasoner.models.folder import ModelFolder
 
@@ -22,7 +22,7 @@ def check_model(path: Path, options: CheckOptions) -> CheckReport:
     else:
         faults = check_model_folder(path, max_pixels=options.model_pixels)
     for fault in faults:
-        report.add(fault.finding, more="; `--fix` repairs it" if fault.edits and not options.fix else "")
+        add_finding(report, fault.finding, more="; `--fix` repairs it" if fault.edits and not options.fix else "")
     folder = ModelFolder(path)
     tensors = folder.tensors.values()
     report.facts |= {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lad_datasets.builders.build import map_ahead
 from lad_datasets.builders.describe import find_duplicates, find_single_labels
-from lad_datasets.checks.check import CheckOptions, CheckReport, Table
+from lad_datasets.checks.check import CheckOptions, CheckReport, Table, count_table
 from lad_datasets.files.images import load_bytes, sha256
 from lad_datasets.files.manifest import count_rows
 from lad_datasets.leakage.guard import Guard, is_test_image
@@ -49,7 +50,7 @@ _NAMES: Final = 4
 
 @dataclass(slots=True)
 class _Row:
-    """What one row came to: its faults, the text columns, and the length of its prompt."""
+    """The result of a row: its faults, the text columns, and the length of its prompt."""
 
     faults: list[str] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
@@ -73,8 +74,9 @@ def check_pairs(path: Path, options: CheckOptions) -> CheckReport:
     provenance = [row.provenance for row in rows if row.provenance]
     _check_whole(provenance, report)
     report.queries = query_digests(row["query_sha256"] for row in provenance)
-    counts = tuple((*key, count) for key, count in sorted(count_rows(provenance).items()))
-    report.tables.append(Table("pairs", ("dataset", "category", "kind", "label", "rows"), counts))
+    report.tables.append(
+        count_table("pairs", ("dataset", "category", "kind", "label", "rows"), count_rows(provenance))
+    )
     _add_token_budget(rows, report, options)
     return report
 
@@ -110,17 +112,12 @@ def _iter_checked(rows: Iterable[dict[str, Any]], options: CheckOptions) -> Iter
     else:
         ruler = PromptRuler(processor=ProcessorPixels(QWEN2_5_VL.factor, *bounds), tokenizer=options.tokenizer)
     guard = Guard(options.loco, workers=options.workers) if options.loco else None
-    window: deque[Future[_Row]] = deque()
-    with ThreadPoolExecutor(options.workers) as pool:
-        for number, row in enumerate(rows):
-            window.append(pool.submit(_check_row, row, number, ruler, guard))
-            if len(window) > 2 * options.workers:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
+    check = partial(_check_row, ruler=ruler, guard=guard)
+    return map_ahead(check, enumerate(rows), workers=options.workers, ahead=2 * options.workers)
 
 
-def _check_row(row: dict[str, Any], number: int, ruler: PromptRuler, guard: Guard | None) -> _Row:
+def _check_row(numbered: tuple[int, dict[str, Any]], ruler: PromptRuler, guard: Guard | None) -> _Row:
+    number, row = numbered
     if "pair_id" not in row:  # EasyR1's columns alone; verl's repeat what they state
         verl = {"prompt": [{"content": row["problem"] or ""}], "reward_model": {"ground_truth": row["answer"]}}
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lad_datasets.checks.check import CheckOptions, CheckReport, Table
+from lad_datasets.checks.check import CheckOptions, CheckReport, add_finding, count_table
 from lad_datasets.files.images import load, load_bytes, sha256
 from lad_datasets.files.sft_folder import DATASET_INFO, sft_files
 from lad_datasets.leakage.guard import Guard, refuse_test_image
@@ -31,7 +31,7 @@ def check_sft_folder(path: Path, options: CheckOptions) -> CheckReport:
     if options.model_pixels:
         config["image_max_pixels"] = options.model_pixels
     for finding in check_data({**config, "dataset": ",".join(names) or "lad_sft"}, max_rows=None):
-        report.add(finding)
+        add_finding(report, finding)
     if not report.errors:
         _check_rows(folder, {name: folder / files[name] for name in names}, options, report)
     return report
@@ -46,8 +46,7 @@ def _check_rows(folder: Path, files: dict[str, Path], options: CheckOptions, rep
             counts[name, *(str(row.get(key, "")) for key in ("dataset", "category", "kind"))] += 1
             for fault in _faults(row, folder, guard, seen):
                 report.errors.append(f"{name}: row {number}: {fault}")
-    rows = tuple((*key, count) for key, count in sorted(counts.items()))
-    report.tables.append(Table("rows", ("file", "dataset", "category", "kind", "rows"), rows))
+    report.tables.append(count_table("rows", ("file", "dataset", "category", "kind", "rows"), counts))
     report.facts = {"rows": counts.total()}
 
 
