@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,8 +59,7 @@ def annotate_with_templates(
             if summary := _read_finished(out, subjects, writer=template_writer.WRITER):
                 findings.add("note", f"{out}: the annotations are complete; pass --overwrite to write them again")
                 return summary
-        _write(out, subjects, pairs_of, writer=template_writer.WRITER)
-        return _summarise(out, subjects, counts, findings, writer=template_writer.WRITER)
+        return _write(out, subjects, pairs_of, counts, findings, writer=template_writer.WRITER)
 
 
 def annotate_with_model(
@@ -98,8 +98,8 @@ def annotate_with_model(
             asyncio.run(runner.run(subjects, api_key=key))
         finally:
             counts = Counter[str](failed=runner.failed)
-            _write(out, subjects, lambda subject: runner.count_pairs(subject, counts), writer=options.model)
-            summary = _summarise(out, subjects, counts, findings, writer=options.model, cost=budget.spent)
+            pairs_of = partial(runner.count_pairs, counts=counts)
+            summary = _write(out, subjects, pairs_of, counts, findings, writer=options.model, cost=budget.spent)
     _refuse_unfinished(runner.stopped, summary, out)
     return summary
 
@@ -116,26 +116,6 @@ def _refuse_unfinished(stopped: str, summary: dict[str, Any], out: Path) -> None
         problem = f"{left} of {summary['subjects']} images not annotated ({stopped or 'their requests failed'})"
         again = "Run the same command again to continue; answered questions are not sent again"
         raise RunError(problem, where=out, remedy=remedies.get(stopped, again))
-
-
-def _summarise(
-    out: Path,
-    subjects: Sequence[Subject],
-    counts: Counter[str],
-    findings: Findings,
-    *,
-    writer: str,
-    cost: float | None = None,
-) -> dict[str, Any]:
-    summary = {
-        "writer": writer,
-        "subjects": len(subjects),
-        "counts": dict(sorted((+counts).items())),
-        "findings": dict(sorted(findings.counts.items())),
-        **({} if cost is None else {"cost_usd": round(cost, 6)}),
-    }
-    write_json(out / SUMMARY, summary)
-    return summary
 
 
 def _refuse_loss(out: Path, subjects: Sequence[Subject], *, writer: str) -> None:
@@ -161,15 +141,37 @@ def _read_finished(out: Path, subjects: Sequence[Subject], *, writer: str) -> di
     return summary if finished and summary.get("writer") == writer else {}
 
 
-def _write(out: Path, subjects: Sequence[Subject], pairs_of: Callable[[Subject], list[QA]], *, writer: str) -> None:
-    """Write ``annotations.jsonl`` and ``subjects.jsonl``, in the order of the subjects, whole or not at all."""
+def _write(
+    out: Path,
+    subjects: Sequence[Subject],
+    pairs_of: Callable[[Subject], list[QA]],
+    counts: Counter[str],
+    findings: Findings,
+    *,
+    writer: str,
+    cost: float | None = None,
+) -> dict[str, Any]:
+    """Write ``annotations.jsonl`` and ``subjects.jsonl``, in the order of the subjects, whole or not at all.
+
+    Returns:
+        The summary, which is written last: where it stands, the run is finished.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    (out / SUMMARY).unlink(missing_ok=True)  # it is written last: where it stands, the run is finished
+    (out / SUMMARY).unlink(missing_ok=True)
     with replace_when_done(out / ANNOTATIONS) as annotations, annotations.open("w", encoding="utf-8") as lines:
         for subject in track(subjects, total=len(subjects), description="annotations"):
             lines.writelines(map(to_line, _iter_rows(subject, pairs_of(subject), writer=writer)))
     with replace_when_done(out / SUBJECTS) as known, known.open("w", encoding="utf-8") as lines:
         lines.writelines(to_line(subject.to_json()) for subject in subjects)
+    summary = {
+        "writer": writer,
+        "subjects": len(subjects),
+        "counts": dict(sorted((+counts).items())),
+        "findings": dict(sorted(findings.counts.items())),
+        **({} if cost is None else {"cost_usd": round(cost, 6)}),
+    }
+    write_json(out / SUMMARY, summary)
+    return summary
 
 
 def _iter_rows(subject: Subject, pairs: Sequence[QA], *, writer: str) -> Iterator[dict[str, Any]]:

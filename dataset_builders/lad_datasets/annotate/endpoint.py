@@ -21,10 +21,7 @@ _SAFETY_CODES: Final = frozenset({"content_filter", "content_policy_violation", 
 class Endpoint:
     """An open connection. Use as an asynchronous context manager.
 
-    Args:
-        options: How it is asked.
-        api_key: Never kept, printed or logged.
-        on_retry: Called with the reason before a request is sent again.
+    The key is never kept, printed or logged. ``on_retry`` is called with the reason before a request is sent again.
     """
 
     def __init__(self, options: ModelOptions, *, api_key: str, on_retry: Callable[[str], None]) -> None:

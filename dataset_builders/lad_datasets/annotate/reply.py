@@ -119,13 +119,9 @@ def _faults_of(pair: QA, subject: Subject, copied: set[tuple[str, ...]]) -> Iter
         yield "the answer is not in English"
     if _shingles([pair.answer]) & copied:
         yield f"the answer copies {COPIED_WORDS} words in a row from the prompt"
-    if pair.topic == "detection" and _verdict(pair.answer) != ("yes" if subject.is_anomalous else "no"):
-        yield f"the answer does not begin with {'Yes' if subject.is_anomalous else 'No'}, which is the truth"
-
-
-def _verdict(answer: str) -> str:
-    words = _WORD.findall(answer.lower())
-    return words[0] if words else ""
+    verdict = "Yes" if subject.is_anomalous else "No"
+    if pair.topic == "detection" and _WORD.findall(pair.answer.lower())[:1] != [verdict.lower()]:
+        yield f"the answer does not begin with {verdict}, which is the truth"
 
 
 def _is_english(text: str) -> bool:

@@ -40,12 +40,7 @@ _FAULTS: Final = {
 
 
 def _judge(answer: Answered, subject: Subject) -> list[QA]:
-    """Return the pairs of a stored reply.
-
-    Raises:
-        RefusalError: The model refused, or a filter stopped it.
-        InvalidReplyError: The reply is unfit.
-    """
+    """Return the pairs of a stored reply, unless it is a refusal or unfit."""
     reason = (answer.finish_reason or "").lower()
     if answer.refusal or reason in _SAFETY_STOPS:
         raise RefusalError(answer.refusal or f"stopped by the endpoint ({answer.finish_reason})")
@@ -79,10 +74,7 @@ class Runner:
     """One run over the subjects.
 
     Attributes:
-        store: Where replies go.
-        budget: What it may cost.
-        findings: Told of everything that is not a fit reply.
-        options: Whom to ask, and how.
+        findings: Get everything that is not a fit reply.
         stopped: Why no further request is sent; empty while they are.
         failed: Requests that ended without a reply.
         unreadable: Ids of subjects whose image cannot be sent.

@@ -35,14 +35,7 @@ class _Event(BaseModel):
 
 
 class RunCard(_Event):
-    """What must be the same for every reply of a store.
-
-    Attributes:
-        model: As the endpoint calls it.
-        base_url: The endpoint.
-        prompt_sha256: Digest of the prompt's fixed part.
-        max_pixels: Area to which images were shrunk.
-    """
+    """What must be the same for every reply of a store; ``prompt_sha256`` is of the prompt's fixed part."""
 
     event: Literal["run"] = "run"
     model: str
@@ -89,12 +82,7 @@ class Answered(_Request):
 
 
 class Failed(_Request):
-    """A request that ended without a reply; it is sent again by the next run.
-
-    Attributes:
-        reason: In words.
-        cost_bound: What time-outs and cut connections may have cost, in USD.
-    """
+    """A request that ended without a reply; time-outs and cut connections may have cost ``cost_bound`` USD."""
 
     event: Literal["failed"] = "failed"
     reason: str
@@ -109,10 +97,7 @@ _EVENTS: Final[TypeAdapter[RunCard | Sent | Answered | Failed]] = TypeAdapter(
 class Store:
     """The replies of one run. Use as a context manager; one process at a time.
 
-    Args:
-        folder: Where the file lies; made if absent.
-        card: The run that wants to write.
-        findings: Told of broken lines and of requests that were in flight when an earlier run was killed.
+    Broken lines, and requests that were in flight when an earlier run was killed, are reported as findings.
 
     Attributes:
         answers: The replies, by subject, in order of attempts.

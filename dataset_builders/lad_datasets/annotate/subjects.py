@@ -30,11 +30,9 @@ class Subject:
     Attributes:
         id: ``<dataset>/<path in its tree>``; unique and stable.
         dataset: Recorded id, such as ``mvtec_ad``.
-        category: The product.
         kind: One of ``task.KINDS``.
         defect: The dataset's own name(s), ``+``-joined; "good" for a normal image.
-        image: Absolute path.
-        mask: Absolute path of the defect's mask, or None.
+        mask: The defect's mask; like the image's, its path is absolute.
         statements: MMAD's questions about this image, each with its right option.
         knowledge: MMAD's expert text about this defect of this product; may be empty.
         caption: MMAD's caption; may be empty.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_datasets.builders.describe import description_files, iter_provenance
-from lad_datasets.files.manifest import count_rows, nest_counts, versions
+from lad_datasets.files.manifest import count_rows, nest_counts, read_object, versions
 from lad_datasets.files.parquet import RowWriter
 from lad_datasets.leakage.guard import refuse_test_image
 from lad_reasoner.evaluation.difficulty import PairDifficulty, majority_at, mixed_pairs, pass_at, read_difficulty
@@ -78,6 +77,7 @@ def _describe(
     samples = min(pair.samples for pair in pairs)
     steps = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < samples] + [samples]
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+    licences = read_object(description_files(source)[0]).get("licences")
     return {
         "builder": "lad filter",
         "files": [out.name],
@@ -90,18 +90,9 @@ def _describe(
         "pass_at": {str(k): pass_at(pairs, k) for k in steps},
         "majority_at": {str(k): majority_at(pairs, k) for k in steps},
         "pass_at_kept": {str(k): pass_at(kept, k) for k in steps},
-        "licences": _licences(source),
+        "licences": licences if isinstance(licences, dict) else {},
         "versions": versions(),
     }
-
-
-def _licences(source: Path) -> dict[str, str]:
-    """Return the licences of the source, as its manifest has them; empty without one."""
-    try:
-        found = json.loads(description_files(source)[0].read_text(encoding="utf-8")).get("licences", {})
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _write(draft: Path, source: Path, kept: set[str]) -> int:

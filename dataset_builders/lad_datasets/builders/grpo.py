@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from lad_datasets.builders.build import build_pairs, claim_output, order_queries
 from lad_datasets.builders.describe import About, description_files
 from lad_datasets.builders.options import Options
 from lad_datasets.files.images import sha256
+from lad_datasets.files.manifest import read_object
 from lad_datasets.leakage.guard import Guard, refuse_test_image
 from lad_datasets.pairing.assemble import Query
 from lad_datasets.pairing.reference import draw_key
@@ -148,11 +148,7 @@ def validation_path(out: Path) -> Path:
 
 def _is_leftover(validation: Path, out: Path) -> bool:
     """Return whether a validation file is of a build that was killed before its training file was there."""
-    try:
-        manifest = json.loads(description_files(validation)[0].read_text(encoding="utf-8"))
-        return not out.exists() and manifest.get("validation_of") == out.name
-    except (OSError, ValueError, AttributeError):
-        return False
+    return not out.exists() and read_object(description_files(validation)[0]).get("validation_of") == out.name
 
 
 def split_queries(planned: Sequence[Query], *, val_fraction: float, seed: int) -> tuple[list[Query], list[Query]]:

@@ -90,11 +90,8 @@ def build_mmad(
     ``val_fraction`` of its images goes to ``<out>_val`` instead.
     """
     if options.reference == "fixed":
-        raise UsageError(
-            "MMAD names the templates of each image, so they cannot be fixed",
-            where="--reference",
-            remedy="Use random or nearest",
-        )
+        problem = "MMAD names the templates of each image, so they cannot be fixed"
+        raise UsageError(problem, where="--reference", remedy="Use random or nearest")
     if options.answers != YES_NO or options.masks:
         raise UsageError("MMAD's questions are answered by a letter; leave --answers and --boxes out")
     if not training and (val_fraction or loco):
@@ -120,11 +117,7 @@ def build_mmad(
 def _plan(
     root: Path, options: Options, limit: int | None, findings: Findings, *, training: bool = False
 ) -> list[Query]:
-    """Return a query an image, in MMAD's order; an image whose templates are too few is named and left out.
-
-    Raises:
-        DataError: Nothing is left.
-    """
+    """Return a query for each image, in MMAD's order; an image with too few templates is named and left out."""
     kept: dict[str, mmad.Asked] = {}
     templates: dict[str, Sequence[str]] = {}
     most = 0

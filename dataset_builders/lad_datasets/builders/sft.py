@@ -148,11 +148,7 @@ def _staging(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _keep_kinds(annotations: list[Annotation], kinds: Collection[str], findings: Findings) -> list[Annotation]:
-    """Keep the annotations of normal images and of the kinds that are asked for.
-
-    Raises:
-        UsageError: There is no such kind, or no annotation of one.
-    """
+    """Keep the annotations of normal images and of the kinds that are asked for."""
     if not kinds:
         return annotations
     if unknown := set(kinds) - set(KINDS):

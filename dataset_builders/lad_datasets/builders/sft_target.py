@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lad_datasets.files.annotations import Annotation
+from lad_datasets.files.manifest import read_object
 
 __all__ = ["PAPER_DATASETS", "PAPER_ROWS", "Target", "draw_rows", "explain", "read_counts"]
 
@@ -77,10 +77,5 @@ def explain(
 
 def read_counts(summary: Path) -> Mapping[str, Any]:
     """Return the counts of the summary that `lad annotate` wrote; empty when there is none."""
-    if not summary.is_file():
-        return {}
-    try:
-        counts = json.loads(summary.read_text(encoding="utf-8"))["counts"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}  # it only explains: annotations without it are as good
+    counts = read_object(summary).get("counts")
     return counts if isinstance(counts, dict) else {}

@@ -19,12 +19,9 @@ class Published:
     """A dataset's archive.
 
     Attributes:
-        title: The dataset's name.
         page: Where its authors present it.
-        url: Address of the archive.
         sha256: Checksum of the archive; None where no source states one.
         gigabytes: Size of the archive; about as much again is needed for its contents.
-        licence: Terms of use.
         layout: A path inside that every complete copy has; the folder above it becomes the root.
         used_by: The option that reads the result.
     """

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
 
 from lad_datasets.sources.samples import Licence
 
-__all__ = ["card_text", "count_rows", "digest_sources", "nest_counts", "versions"]
+__all__ = ["card_text", "count_rows", "digest_sources", "nest_counts", "read_object", "versions"]
 
 #: The packages whose version can change the bytes of a build.
 _PACKAGES: Final = ("lad-reasoner", "pyarrow", "pillow", "imagehash", "numpy")
@@ -68,6 +70,15 @@ configs:
 def versions() -> dict[str, str]:
     """Return the version of each package that can change the bytes of a build."""
     return {package: version(package) for package in _PACKAGES}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that an earlier command wrote; empty if the file is absent or broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def count_rows(rows: Iterable[Mapping[str, str]]) -> Counter[tuple[str, ...]]:

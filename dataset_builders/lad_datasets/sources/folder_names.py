@@ -182,11 +182,9 @@ class FolderNames:
             return False
         normal = means_normal(folder.name)
         if normal is None:
-            raise DataError(
-                f"the name {folder.name!r} may mean normal images or a defect",
-                where=folder,
-                remedy=f"Pass --normal {folder.name!r} or --defect {folder.name!r}",
-            )
+            problem = f"the name {folder.name!r} may mean normal images or a defect"
+            remedy = f"Pass --normal {folder.name!r} or --defect {folder.name!r}"
+            raise DataError(problem, where=folder, remedy=remedy)
         return normal
 
     def unused(self, found: Iterable[str]) -> list[str]:

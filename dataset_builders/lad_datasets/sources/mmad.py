@@ -252,9 +252,6 @@ def _inside_dataset(root: Path, relative: str) -> str:
     """Return a path with forward slashes; it must stay in the folder of its dataset.
 
     MMAD's README lets that folder be a link to the dataset, which is the user's own. No link below it may lead out.
-
-    Raises:
-        DataError: The path is absolute, climbs out, or follows a link out.
     """
     first, *rest = _refuse_outside(root, relative).parts
     resolve_inside(root / first, "/".join(rest) or ".")

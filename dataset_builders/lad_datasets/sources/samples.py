@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -44,9 +44,7 @@ class Licence:
     """Under what terms a dataset may be used.
 
     Attributes:
-        name: As people write it.
-        hub_id: As the Hugging Face Hub's front matter spells it.
-        url: Where it is stated.
+        hub_id: Its name in the Hugging Face Hub's front matter.
         commercial: Whether commercial use is allowed; None where only the data's owner knows.
     """
 
@@ -95,8 +93,6 @@ class Tree:
     Attributes:
         dataset: Recorded id: the layout's, or the marker's where the tree is synthetic.
         layout: The source module that scanned it, such as ``mvtec_ad``.
-        root: The folder.
-        licence: Terms of use.
         samples: In path order, train before test, category by category.
         notes: What was skipped and why, one line each.
     """
@@ -106,7 +102,7 @@ class Tree:
     root: Path
     licence: Licence
     samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = {name: sample for sample in self.samples for name in (sample.category, sample.defect)}
@@ -140,11 +136,6 @@ SYNTHETIC_IDS: Final = {"mvtec_ad": "synthetic_mvtec_ad", "visa": "synthetic_vis
 def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Licence]:
     """Return the dataset id and licence of a tree: the given ones, or those of a synthetic tree's marker.
 
-    Args:
-        root: The tree's root, where a drawn tree carries ``synthetic.json``.
-        dataset: The id of the real dataset in this layout.
-        licence: The licence of the real dataset.
-
     Raises:
         DataError: The marker cannot be read, or names another dataset than this layout's synthetic one.
     """
@@ -157,11 +148,9 @@ def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Lic
         raise DataError(f"the marker is not JSON: {error}", where=marker, remedy="Render the images again") from error
     expected = SYNTHETIC_IDS[dataset]
     if not isinstance(found, dict) or found.get("dataset") != expected:
-        raise DataError(
-            f'the marker is not {{"dataset": "{expected}"}}',
-            where=marker,
-            remedy="Use the option of the tree's own layout, or render the images again",
-        )
+        problem = f'the marker is not {{"dataset": "{expected}"}}'
+        remedy = "Use the option of the tree's own layout, or render the images again"
+        raise DataError(problem, where=marker, remedy=remedy)
     return expected, APACHE_2
 
 

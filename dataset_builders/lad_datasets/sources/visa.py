@@ -93,11 +93,9 @@ def _iter_annotations(folder: Path) -> Iterator[tuple[str, str]]:
     for row in _read_csv(folder / "image_anno.csv", ("image", "label")):
         names = [name.strip() for name in row["label"].split(",") if name.strip()]
         if normal := [name for name in names if names != ["normal"] and means_normal(name)]:
-            raise DataError(
-                f"the label {', '.join(names)!r} of {row['image']}: {normal[0]!r} means a normal image",
-                where=folder / "image_anno.csv",
-                remedy='The label is "normal", or the names of the defects',
-            )
+            problem = f"the label {', '.join(names)!r} of {row['image']}: {normal[0]!r} means a normal image"
+            remedy = 'The label is "normal", or the names of the defects'
+            raise DataError(problem, where=folder / "image_anno.csv", remedy=remedy)
         if names and names != ["normal"]:
             yield row["image"].strip(), "+".join(names)
 
@@ -120,11 +118,9 @@ def _check_split(file: Path, rows: list[dict[str, str]]) -> None:
     for number, row in enumerate(rows, start=2):
         split, label = row["split"], row["label"].strip()
         if (split, label) not in known:
-            raise DataError(
-                f"split {split!r} and label {label!r} are not VisA's: train has normal, test normal and anomaly",
-                where=f"{file}, line {number}",
-                remedy="Correct the row, or unpack VisA again",
-            )
+            problem = f"split {split!r} and label {label!r} are not VisA's: train has normal, test normal and anomaly"
+            remedy = "Correct the row, or unpack VisA again"
+            raise DataError(problem, where=f"{file}, line {number}", remedy=remedy)
 
 
 def _iter_unsplit(root: Path, folder: Path, defects: dict[str, str]) -> Iterator[Sample]:

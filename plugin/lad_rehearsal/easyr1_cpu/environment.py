@@ -18,9 +18,14 @@ from typing import Final
 
 import lad_reasoner
 import lad_rehearsal
-from lad_rehearsal.easyr1_cpu.vllm_version import MARK, VERSION
 
-__all__ = ["easyr1_environment", "write_path"]
+__all__ = ["MARK", "easyr1_environment", "write_path"]
+
+#: The oldest version of vLLM that EasyR1 accepts; the suffix marks the replacement.
+_VERSION: Final = "0.8.5+lad.reasoner"
+
+#: Keyword in the package metadata of the replacement, by which the guard distinguishes it from vLLM's own.
+MARK: Final = "lad-reasoner-stand-in"
 
 #: Logical CPUs limit processes, not cores. EasyR1's runner, two reward actors and workers each reserve some; with too
 #: few, EasyR1 waits forever.
@@ -29,7 +34,7 @@ LOGICAL_CPUS: Final = 64
 _METADATA: Final = f"""\
 Metadata-Version: 2.1
 Name: vllm
-Version: {VERSION}
+Version: {_VERSION}
 Summary: lad-reasoner's replacement for vLLM in rehearsals of EasyR1 without a GPU
 Keywords: {MARK}
 """
@@ -46,7 +51,7 @@ def write_path(folder: Path) -> Path:
     for package in (lad_reasoner, lad_rehearsal):
         home = Path(str(package.__file__)).parent
         (path / home.name).symlink_to(home, target_is_directory=True)
-    metadata = path / f"vllm-{VERSION}.dist-info"
+    metadata = path / f"vllm-{_VERSION}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(_METADATA, encoding="utf-8")
     return path

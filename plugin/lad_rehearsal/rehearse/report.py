@@ -26,9 +26,6 @@ class RehearsalReport:
     """The result of a rehearsal.
 
     Attributes:
-        config: The config's file.
-        trainer: Its name and version.
-        folder: Folder of the rehearsal.
         seconds: Duration of the command.
         checkpoint: The checkpoint of the last step.
         steps: Metrics of each step, named as in `lad_reasoner.training.metrics`.

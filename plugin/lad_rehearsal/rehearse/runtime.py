@@ -44,7 +44,6 @@ class RehearsalRuntime:
     """A trainer and its environment.
 
     Attributes:
-        trainer: EasyR1 or verl.
         python: The interpreter that has the trainer's requirements.
         checkout: EasyR1's checkout; None if the trainer is installed.
         engine: What samples the responses.

@@ -65,17 +65,14 @@ def render(scenes: Sequence[Scene], *, rng: np.random.Generator, size: int = 84)
     parts = np.array([scene.parts for scene in scenes])
     blemishes = np.array([scene.blemishes for scene in scenes])
     cell = size // 3
-    cells = np.broadcast_to(_background(len(scenes), rng), (len(scenes), SLOTS, cell, cell, 3)).copy()
+    background = (_BACKGROUND + rng.uniform(-10, 10, (len(scenes), 1, 1, 1, 3))).astype(np.float32)
+    cells = np.broadcast_to(background, (len(scenes), SLOTS, cell, cell, 3)).copy()
     for shape, distance in enumerate(_SHAPE_FUNCTIONS.values()):
         _draw_parts(cells, (parts != EMPTY) & (parts // len(COLOURS) == shape), parts, distance, rng)
     marks = np.zeros(cells.shape[:-1], dtype=np.uint8)
     for index in range(1, len(BLEMISHES)):
         _draw_blemishes(cells, marks, blemishes == index, index, rng)
     return RenderedScenes(_develop(_join(cells), rng), _join(marks))
-
-
-def _background(count: int, rng: np.random.Generator) -> Floats:
-    return (_BACKGROUND + rng.uniform(-10, 10, (count, 1, 1, 1, 3))).astype(np.float32)
 
 
 def _grid(cell: int) -> tuple[Floats, Floats]:

@@ -34,7 +34,10 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _merged_lora_per_tensor_param(self) -> Iterator[tuple[str, torch.Tensor]]:
         # verl's own version rounds to bfloat16 and omits adapters outside its FSDP blocks (the vision merger's).
-        state = {name: _whole(weight) for name, weight in self.module.state_dict().items()}
+        state = {
+            name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach()
+            for name, weight in self.module.state_dict().items()
+        }
         scaling = self.model_config.lora_alpha / self.model_config.lora_rank
         for name, weight in state.items():
             layer = name.removesuffix(".base_layer.weight")
@@ -86,12 +89,6 @@ class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             for i, *_ in rows
         ]
         return group_samples(sequences, rows, positions, prompt_lengths=lengths)
-
-
-def _whole(weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight gathered from its shards."""
-    whole: torch.Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
-    return whole.detach()
 
 
 def _token_values(logits: torch.Tensor, grouped: Grouped, micro_batch: TensorDict) -> dict[str, torch.Tensor]:

@@ -132,11 +132,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Return n responses for each prompt.
 
-        Args:
-            prompts: ``prompt_token_ids`` with one placeholder per image, ``multi_modal_data.image`` with the images.
-            sampling_params: Sampling parameters.
-            lora_request: Not read.
-            use_tqdm: Not read.
+        A prompt has ``prompt_token_ids`` with one placeholder per image, and ``multi_modal_data.image``.
 
         Raises:
             ValueError: As in vLLM: too many images, a wrong number of placeholders, or a prompt that is too long.

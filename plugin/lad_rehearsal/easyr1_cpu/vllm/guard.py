@@ -8,7 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from lad_reasoner.support.errors import RunError
-from lad_rehearsal.easyr1_cpu.vllm_version import MARK
+from lad_rehearsal.easyr1_cpu.environment import MARK
 
 __all__ = ["refuse_gpu", "refuse_vllm"]
 

@@ -6,13 +6,7 @@ __all__ = ["LoRARequest"]
 
 
 class LoRARequest(msgspec.Struct):
-    """An adapter by name.
-
-    Attributes:
-        lora_name: Its name.
-        lora_int_id: Its number, at least 1.
-        lora_path: The file that vLLM would read.
-    """
+    """An adapter: its name, its number, at least 1, and the file that vLLM would read."""
 
     lora_name: str
     lora_int_id: int
