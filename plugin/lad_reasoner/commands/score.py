@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -114,7 +115,7 @@ def score_command(
         items: dict[str, Sequence[RunScore | RationaleScore | ClassScore | BoxScore | JudgeScore]]
         items = {"runs": runs, "constants": constants, "rationales": reasons, "classes": classes, "boxes": boxes}
         items["judges"] = judges
-        printed = {name: [item.to_dict() for item in group] for name, group in items.items()}
+        printed = {name: [asdict(item) for item in group] for name, group in items.items()}
         print_json({"protocol": protocol, **printed, "paper": _paper_rows() if paper else []})
         return
     _print_result(systems, runs, constants, paper=paper, resamples=resamples, seed=seed)
@@ -237,8 +238,6 @@ def _score_choices(
 
 
 def _paper_rows() -> list[dict[str, object]]:
-    from dataclasses import asdict
-
     from lad_reasoner.evaluation.paper import TABLE_1
 
     return [asdict(row) for row in TABLE_1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +47,6 @@ class BoxScore:
     name: str
     replies: int
     figures: dict[str, Estimate]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def stated_boxes(response: str, gold: Gold, frame: Frame) -> tuple[Box, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -45,10 +45,6 @@ class ClassScore:
     f1: tuple[float, ...]
     stated: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def score_classes(system: System, *, resamples: int = RESAMPLES, seed: int = 0) -> ClassScore | None:
@@ -96,7 +92,7 @@ def score_classes(system: System, *, resamples: int = RESAMPLES, seed: int = 0) 
         classes=tuple(classes),
         f1=tuple(f1.tolist()),
         stated=tuple(stated),
-        confusion=_rows(total),
+        confusion=tuple(map(tuple, total.astype(int).tolist())),
     )
 
 
@@ -106,7 +102,3 @@ def _f1(confusion: Floats) -> Floats:
     hits = np.diagonal(confusion[..., :classes], axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(2 * hits / (confusion.sum(axis=-1) + confusion.sum(axis=-2)[..., :classes]))
-
-
-def _rows(total: Floats) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(count) for count in row) for row in total)

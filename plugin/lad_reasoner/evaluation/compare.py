@@ -62,8 +62,7 @@ def compare_systems(systems: Sequence[System], *, resamples: int = RESAMPLES, se
     """
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two files of predictions")
-    votes = [majority(system) if system.votes > 1 else system for system in systems]
-    return _compare_all(list(combinations(votes, 2)), resamples=resamples, seed=seed)
+    return _compare_all(list(combinations(_votes(systems), 2)), resamples=resamples, seed=seed)
 
 
 def compare_to_constants(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
@@ -71,9 +70,12 @@ def compare_to_constants(systems: Sequence[System], *, resamples: int = RESAMPLE
 
     These comparisons are a family of their own in Holm's correction.
     """
-    votes = [majority(system) if system.votes > 1 else system for system in systems]
-    pairs = [(vote, constant(label, [row.truth for row in vote.rows])) for vote in votes for label in LABELS]
+    pairs = [(vote, constant(label, [row.truth for row in vote.rows])) for vote in _votes(systems) for label in LABELS]
     return _compare_all(pairs, resamples=resamples, seed=seed)
+
+
+def _votes(systems: Sequence[System]) -> list[System]:
+    return [majority(system) if system.votes > 1 else system for system in systems]
 
 
 def _compare_all(pairs: Sequence[tuple[System, System]], *, resamples: int, seed: int) -> list[Comparison]:
@@ -105,16 +107,7 @@ def _compare(first: System, second: System, *, resamples: int, rng: np.random.Ge
     p_value = mcnemar(only_first, only_second)
     accuracy, f1, mcc = (_difference(metric, cells, drawn) for metric in ("accuracy", "f1", "mcc"))
     return Comparison(
-        first=first.name,
-        second=second.name,
-        pairs=len(rows),
-        accuracy=accuracy,
-        f1=f1,
-        mcc=mcc,
-        only_first=only_first,
-        only_second=only_second,
-        p_value=p_value,
-        p_holm=p_value,
+        first.name, second.name, len(rows), accuracy, f1, mcc, only_first, only_second, p_value, p_holm=p_value
     )
 
 

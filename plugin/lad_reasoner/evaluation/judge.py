@@ -11,16 +11,16 @@ import os
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from lad_reasoner.evaluation.outcomes import System
+from lad_reasoner.evaluation.rationales import is_wrong_reason
 from lad_reasoner.evaluation.statistics import kappa
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.openai_client import ChatServer, NoReplyError
 from lad_reasoner.support.progress import report
-from lad_reasoner.task.task import ANOMALOUS
-from lad_reasoner.task.violations import asserts_anomaly, gold_violations, named_violations
+from lad_reasoner.task.violations import asserts_anomaly
 
 __all__ = ["JudgeScore", "Judgement", "judge"]
 
@@ -83,10 +83,6 @@ class JudgeScore:
     asserts: Judgement
     names: Judgement
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -112,13 +108,11 @@ def judge(system: System, *, url: str, model: str, limit: int, seed: int = 0, ti
     replies = [(row.truth, reply.reasoning) for row in system.rows for reply in row.replies if reply.reasoning]
     chosen = random.Random(seed).sample(replies, min(limit, len(replies)))
     asserts = [_Case(text, _ASSERTS, asserts_anomaly(text)) for _, text in chosen]
-    names = []
-    for truth, text in chosen:
-        gold, phrase = gold_violations("", truth.defect) if truth.label == ANOMALOUS else (frozenset(), "")
-        if gold or phrase:
-            question = _NAMES.format(violation=truth.defect.replace("_", " ").replace("+", ", or "))
-            said = bool(named_violations(text, also=phrase) & (gold | {phrase}))
-            names.append(_Case(text, question, said))
+    names = [
+        _Case(text, _NAMES.format(violation=truth.defect.replace("_", " ").replace("+", ", or ")), not is_wrong)
+        for truth, text in chosen
+        if (is_wrong := is_wrong_reason(truth, text)) is not None
+    ]
     verdicts = asyncio.run(_ask_all([*asserts, *names], url=url, model=model, timeout=timeout))
     return JudgeScore(system.name, _count(asserts, verdicts), _count(names, verdicts[len(asserts) :]))
 
@@ -129,9 +123,8 @@ async def _ask_all(
     """Return the verdicts of each case with yes first and with no first; None for an unreadable one."""
     gate, done, faults = asyncio.Semaphore(_AT_ONCE), 0, list[str]()
     key = os.environ.get("OPENAI_API_KEY", "")
-    async with ChatServer(
-        url, api_key=key, timeout=timeout, tries=3, max_bytes=_MAX_BODY_BYTES, option="--judge"
-    ) as server:
+    server = ChatServer(url, api_key=key, timeout=timeout, tries=3, max_bytes=_MAX_BODY_BYTES, option="--judge")
+    async with server:
 
         async def ask(case: _Case, *, yes_first: bool) -> bool | None:
             nonlocal done
@@ -165,15 +158,15 @@ async def _ask_all(
 
 def _count(cases: Sequence[_Case], verdicts: Sequence[tuple[bool | None, bool | None]]) -> Judgement:
     read = [(case, both) for case, both in zip(cases, verdicts, strict=False) if None not in both]
-    pairs = [(bool(both[0]), case.extractor) for case, both in read if both[0] == both[1]]
-    said, extractor = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    stable = [(bool(both[0]), case.extractor) for case, both in read if both[0] == both[1]]
+    said, extractor = [verdict for verdict, _ in stable], [verdict for _, verdict in stable]
     return Judgement(
         asked=len(cases),
         unread=len(cases) - len(read),
-        stable=_share([both[0] == both[1] for _, both in read]),
+        stable=len(stable) / len(read) if read else None,
         yes=_share(said),
         extractor_yes=_share(extractor),
-        agreement=_share([a == b for a, b in pairs]),
+        agreement=_share([a == b for a, b in stable]),
         kappa=kappa(said, extractor),
     )
 

@@ -22,7 +22,7 @@ CURVE_METRICS: Final = ("auroc", "average_precision", "f1_max", "calibration_err
 _BINS: Final = 10
 
 
-def curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> dict[str, Floats]:
+def curve_metrics(anomalous: NDArray[np.bool_], scores: Floats) -> dict[str, float]:
     """Return the metrics that need a score in every reply.
 
     ``auroc``: the area under the ROC curve. ``average_precision``: the mean precision over the recall steps.
@@ -33,18 +33,20 @@ def curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats 
     Args:
         anomalous: ``(pairs,)``.
         scores: ``(pairs,)``.
-        weights: ``(resamples, pairs)``: how often each pair counts; once by default, as a single resample.
 
     Returns:
-        ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a resample lacks a class.
+        By the names of ``CURVE_METRICS``; NaN where a class is absent.
     """
     order = np.argsort(-scores, kind="stable")
-    weights = np.ones((1, len(scores))) if weights is None else weights[:, order]
-    return sorted_curve_metrics(anomalous[order], scores[order], weights)
+    values = sorted_curve_metrics(anomalous[order], scores[order], np.ones((1, len(scores))))
+    return {name: float(value[0]) for name, value in values.items()}
 
 
 def sorted_curve_metrics(anomalous: NDArray[np.bool_], scores: Floats, weights: Floats) -> dict[str, Floats]:
-    """Return `curve_metrics` of pairs in falling order of their scores, without sorting them again."""
+    """Return `curve_metrics` of pairs in falling order of their scores, ``(resamples,)`` each.
+
+    ``weights``, ``(resamples, pairs)``, states how often each pair counts.
+    """
     gained = weights * anomalous
     hits, total = np.cumsum(gained, axis=1), np.cumsum(weights, axis=1)
     ends = np.r_[scores[1:] != scores[:-1], True]  # the last pair of each distinct score

@@ -135,12 +135,7 @@ def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, 
 
 
 def score_choices(
-    predictions: Path,
-    data: Path | None = None,
-    *,
-    name: str | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    predictions: Path, data: Path | None = None, *, name: str | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> ChoiceRun:
     """Score a file of predictions made on the data of `lad build mmad`.
 
@@ -189,11 +184,7 @@ def score_choices(
 
 
 def _slot(choice: Choice, *, normal: bool) -> int:
-    """Return where a question is counted.
-
-    Raises:
-        DataError: MMAD has no such type.
-    """
+    """Return where a question is counted."""
     name = _MERGED.get(choice.type, choice.type)
     if name not in TYPES:
         raise DataError(f"MMAD has no questions of the type {choice.type!r}; its types are {', '.join(TYPES)}")
@@ -201,13 +192,9 @@ def _slot(choice: Choice, *, normal: bool) -> int:
 
 
 def _measure(counts: Floats) -> dict[str, Floats]:
-    """Return every figure of a dataset.
+    """Return a dataset's ``(...)`` figures by type, ``average``, ``overkill`` and ``miss``; NaN where not defined.
 
-    Args:
-        counts: ``(..., 2 * slots)``: right answers by slot, then questions by slot.
-
-    Returns:
-        ``(...)`` by type, and ``average``, ``overkill`` and ``miss``; NaN where not defined.
+    ``counts``, ``(..., 2 * slots)``, holds right answers by slot, then questions by slot.
     """
     right, asked = np.split(counts, 2, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -103,10 +103,6 @@ class RationaleScore:
     baselines: tuple[Baseline, ...]
     defects: tuple[DefectRationale, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
@@ -138,20 +134,19 @@ def _reading(row: JudgedPair, reply: ScoredReply, masks: Path | None = None) -> 
     if row.truth.label == ANOMALOUS:
         stated = row.truth.gold._replace(choice=None)  # a question cannot be hashed, and says nothing about places
         centre = anomaly_centre(row.truth.query_path, stated, masks)
-    return _Reading(row, reply, named, gold | ({phrase} - {""}), sentences, centre)
+    return _Reading(row, reply, named, gold, sentences, centre)
 
 
 def _gold(truth: Truth) -> tuple[frozenset[str], str]:
-    """Return the violations in the defect's name; its kind alone is too vague to be right or wrong."""
-    return gold_violations("", truth.defect) if truth.label == ANOMALOUS else (frozenset(), "")
+    """Return the violations in the defect's name, and its words; its kind alone is too vague to be right or wrong."""
+    gold, phrase = gold_violations("", truth.defect) if truth.label == ANOMALOUS else (frozenset(), "")
+    return gold | ({phrase} - {""}), phrase
 
 
 def is_wrong_reason(truth: Truth, reasoning: str) -> bool | None:
     """Return whether reasoning names no right violation; None if the data does not name the violation."""
     gold, phrase = _gold(truth)
-    if not gold and not phrase:
-        return None
-    return not _read(reasoning, phrase)[0] & (gold | {phrase})
+    return not _read(reasoning, phrase)[0] & gold if gold else None
 
 
 def _shares(reading: _Reading) -> dict[str, tuple[float, float]]:
@@ -263,9 +258,7 @@ def score_rationales(
 
 def _kappa(readings: Sequence[_Reading]) -> float | None:
     answered = [reading for reading in readings if reading.reply.answer is not None]
-    asserted = [bool(reading.sentences) for reading in answered]
-    said = [reading.reply.answer == ANOMALOUS for reading in answered]
-    return kappa(asserted, said)
+    return kappa([bool(item.sentences) for item in answered], [item.reply.answer == ANOMALOUS for item in answered])
 
 
 def _constant(known: Sequence[_Reading]) -> Baseline:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,7 @@ __all__ = ["GroupScore", "RunScore", "Share", "score_run", "score_system"]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of right answers among some anomalies, or among the normal queries.
-
-    Attributes:
-        name: The kind, or category and defect.
-        pairs: The number of pairs.
-        accuracy: The share of right answers.
-    """
+    """The share of right answers to the queries of one kind, or of one category and defect."""
 
     name: str
     pairs: int
@@ -126,7 +120,7 @@ class RunScore:
     score_sources: dict[str, int]
     missing: int
     unknown: int
-    vote: RunScore | None = field(default=None)
+    vote: RunScore | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as plain JSON values."""
@@ -155,8 +149,8 @@ def score_run(
     Raises:
         DataError: A file cannot be read, the data is not what was predicted on, or no pair is left to score.
     """
-    outcomes = read_system(predictions, data, protocol, name=name)
-    return score_system(outcomes, protocol, resamples=resamples, seed=seed)
+    system = read_system(predictions, data, protocol, name=name)
+    return score_system(system, protocol, resamples=resamples, seed=seed)
 
 
 def read_system(predictions: Path, data: Path | None, protocol: Protocol, *, name: str | None = None) -> System:
@@ -208,9 +202,7 @@ def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPL
     scored = [_score_group("pooled", rows, resamples=resamples, rng=rng)]
     by_category = _group(rows, lambda truth: [truth.category])
     scored += [_score_group(name, by_category[name], resamples=resamples, rng=rng) for name in _ordered(by_category)]
-    vote, votes = None, system.votes
-    if votes > 1:
-        vote = score_system(majority(system), protocol, resamples=resamples, seed=seed)
+    votes = system.votes
     return RunScore(
         name=system.name,
         protocol=protocol,
@@ -224,7 +216,7 @@ def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPL
         score_sources=dict(Counter(reply.source for row in rows for reply in row.replies if reply.source)),
         missing=len(system.missing),
         unknown=len(system.unknown),
-        vote=vote,
+        vote=score_system(majority(system), protocol, resamples=resamples, seed=seed) if votes > 1 else None,
     )
 
 
@@ -243,6 +235,7 @@ def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: 
         for metric, unanimous in _unanimous(cells, values, drawn).items():
             metrics[metric] = unanimous.estimate()
     replies = [reply for row in rows for reply in row.replies]
+    yes = np.column_stack([cells[:, 0] + cells[:, 1] - cells[:, 5], cells[:, :4].sum(axis=1)])
     return GroupScore(
         name=name,
         pairs=len(rows),
@@ -252,7 +245,7 @@ def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: 
         metrics=metrics,
         unparsed=sum(reply.answer is None for reply in replies),
         template_rate=_mean([reply.well_formed for reply in replies if reply.well_formed is not None]),
-        yes_share=proportion(_yes_counts(rows), resamples=resamples, rng=rng),
+        yes_share=proportion(yes, resamples=resamples, rng=rng),
         tokens=_mean([reply.tokens for reply in replies], complete=True),
         cut_share=_mean([reply.cut for reply in replies], complete=True),
         ties=sum(reply.tied for reply in replies),
@@ -273,7 +266,7 @@ def _score_curves(
     if np.isnan(scores).any():
         return dict.fromkeys(CURVE_METRICS, math.nan), {}
     anomalous = np.array([row.truth.label == ANOMALOUS for row in rows for _ in row.replies])
-    values = {metric: float(value[0]) for metric, value in curve_metrics(anomalous, scores).items()}
+    values = curve_metrics(anomalous, scores)
     if not resamples:
         return values, {}
     clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
@@ -328,15 +321,6 @@ def cell_counts(rows: Sequence[JudgedPair]) -> Floats:
             counts[cluster, (0 if right else 3) if anomalous else (2 if right else 1)] += 1
             if reply.answer is None:
                 counts[cluster, 4 if anomalous else 5] += 1
-    return counts
-
-
-def _yes_counts(rows: Sequence[JudgedPair]) -> Floats:
-    """Return ``(queries, 2)``: how many replies about each query answer yes, and how many there are."""
-    clusters = _clusters(rows)
-    counts = np.zeros((int(clusters.max()) + 1, 2))
-    for cluster, row in zip(clusters, rows, strict=True):
-        counts[cluster] += sum(reply.answer == ANOMALOUS for reply in row.replies), len(row.replies)
     return counts
 
 

@@ -160,17 +160,13 @@ def interval(values: Floats) -> tuple[float, float]:
     of another quantity), nor where every resample is the same.
     """
     if np.isnan(values).mean() > _UNDEFINED_SHARE or np.nanmin(values) == np.nanmax(values):
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
 def exact_interval(trials: float, *, right: bool) -> tuple[float, float]:
     """Return Clopper and Pearson's interval of a share of 1 (all trials right) or 0 (all wrong).
-
-    Args:
-        trials: How many independent trials there were.
-        right: Whether all of them were right.
 
     Example:
         >>> [round(bound, 4) for bound in exact_interval(10, right=True)]
@@ -193,11 +189,7 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the exact two-sided p value of McNemar's test.
-
-    Args:
-        only_first: Pairs that only the first model answers correctly.
-        only_second: Pairs that only the second model answers correctly.
+    """Return the exact two-sided p value of McNemar's test, from the pairs that only one model answers correctly.
 
     Example:
         >>> mcnemar(0, 0), mcnemar(1, 9)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
@@ -66,10 +66,9 @@ def result_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, pap
         constants: The scores of always answering yes and always answering no.
         paper: Whether to add the paper's rows: pooled, from its recovered matrices.
     """
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in ("pairs", "accuracy", "F1", "MCC", "yes", "tokens", "cut"):
-        table.add_column(name, justify="right")
+    columns = ("pairs", "accuracy", "F1", "MCC", "yes", "tokens", "cut")
+    table = _table("", [""], columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.columns[0].no_wrap = True
     if len(runs) == 1:
         for group in runs[0].categories.values():
             table.add_row(group.name, *_result_cells(group))
@@ -87,6 +86,16 @@ def result_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, pap
         }
         yes = percent((matrix.tp + matrix.fp) / matrix.total)
         table.add_row(_paper_name(row), str(matrix.total), *_three(metrics), yes, "", "")
+    return table
+
+
+def _table(title: str, words: Iterable[str], numbers: Iterable[str], **options: Any) -> Table:
+    """Return a table without rows: columns of words, then columns of numbers."""
+    table = Table(title=title or None, **options)
+    for name in words:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
     return table
 
 
@@ -123,10 +132,9 @@ def overview_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, p
         paper: Whether to print the paper's rows, as printed there.
     """
     categories = list(dict.fromkeys(category for run in runs for category in run.categories))
-    table = Table(title=f"Accuracy / F1 in percent, protocol {runs[0].protocol!r}")
-    table.add_column("model")
-    for name in ("pairs", "pooled", "macro", *categories, "unparsed", "template"):
-        table.add_column(name.replace("_", " "), justify="right")
+    shown = (name.replace("_", " ") for name in categories)
+    columns = ("pairs", "pooled", "macro", *shown, "unparsed", "template")
+    table = _table(f"Accuracy / F1 in percent, protocol {runs[0].protocol!r}", ["model"], columns)
     if paper and set(categories) <= set(LOCO_CATEGORIES):
         for row in TABLE_1:
             table.add_row(*_paper_cells(row, categories))
@@ -161,12 +169,9 @@ def _unparsed(group: GroupScore) -> str:
 def run_table(run: RunScore) -> Table:
     """Return every metric of one run with its interval: a row per metric, a column per category."""
     sources = ", ".join(f"{count} {source}" for source, count in sorted(run.score_sources.items())) or "none"
-    table = Table(title=f"{run.name}: percent [95% interval]; scores: {sources}")
-    table.add_column("")
     groups = [*run.categories.values(), run.pooled]
-    for group in groups:
-        table.add_column(group.name.replace("_", " "), justify="right")
-    table.add_column("macro", justify="right")
+    columns = (*(group.name.replace("_", " ") for group in groups), "macro")
+    table = _table(f"{run.name}: percent [95% interval]; scores: {sources}", [""], columns)
     table.add_row("pairs", *(str(group.pairs) for group in groups), "")
     table.add_row("anomalous", *(str(group.anomalous) for group in groups), "", end_section=True)
     for name, heading in _COLUMNS.items():
@@ -209,11 +214,8 @@ def share_table(runs: Sequence[RunScore], by: str) -> Table:
     shares: list[dict[str, Share]] = [
         {share.name: share for share in (run.kinds if by == "kind" else run.defects)} for run in runs
     ]
-    table = Table(title=f"Right answers by {by}: percent [95% interval]")
-    table.add_column(by)
-    table.add_column("pairs", justify="right")
-    for run in runs:
-        table.add_column(run.name, justify="right")
+    columns = ("pairs", *(run.name for run in runs))
+    table = _table(f"Right answers by {by}: percent [95% interval]", [by], columns)
     for name in sorted({name for found in shares for name in found}):
         count = next(found[name].pairs for found in shares if name in found)
         cells = [with_interval(found[name].accuracy) if name in found else "n/a" for found in shares]
@@ -230,10 +232,8 @@ def choice_table(run: ChoiceRun) -> Table:
         "unread": "not at all",
     }
     how = ", ".join(f"{count} {words[name]}" for name, count in run.read.items() if count) or "none"
-    table = Table(title=f"{run.name}: MMAD, percent [95% interval]; replies read: {how}")
-    table.add_column("dataset")
-    for name in ("questions", *run.mean.types, "average", "overkill", "miss"):
-        table.add_column(name, justify="right")
+    columns = ("questions", *run.mean.types, "average", "overkill", "miss")
+    table = _table(f"{run.name}: MMAD, percent [95% interval]; replies read: {how}", ["dataset"], columns)
     for row in (*run.datasets, run.mean):
         shares = [percent(accuracy.value) for accuracy in row.types.values()]
         rates = [percent(row.overkill.value), percent(row.miss.value)]
@@ -244,11 +244,8 @@ def choice_table(run: ChoiceRun) -> Table:
 
 def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
     """Return paired comparisons, one per row."""
-    table = Table(title=title)
-    for name in ("A", "B"):
-        table.add_column(name)
-    for name in ("pairs", "accuracy", "F1", "only A right", "only B right", "McNemar p", "Holm p"):
-        table.add_column(name, justify="right")
+    columns = ("pairs", "accuracy", "F1", "only A right", "only B right", "McNemar p", "Holm p")
+    table = _table(title, ("A", "B"), columns)
     for item in comparisons:
         table.add_row(
             item.first,
@@ -266,10 +263,7 @@ def compare_table(comparisons: Sequence[Comparison], title: str) -> Table:
 
 def box_table(scores: Sequence[BoxScore]) -> Table:
     """Return the figures of the boxes, a row per run."""
-    table = Table(title="Boxes: percent [95% interval]")
-    table.add_column("")
-    for name in ("replies", *BOX_FIGURES.values()):
-        table.add_column(name, justify="right")
+    table = _table("Boxes: percent [95% interval]", [""], ("replies", *BOX_FIGURES.values()))
     for score in scores:
         table.add_row(score.name, str(score.replies), *(with_interval(score.figures[name]) for name in BOX_FIGURES))
     return table
@@ -277,19 +271,13 @@ def box_table(scores: Sequence[BoxScore]) -> Table:
 
 def class_tables(scores: Sequence[ClassScore]) -> Iterator[Table]:
     """Yield the figures of the classes, a row per run, and a confusion table per run."""
-    table = Table(title="Classes: percent [95% interval]")
-    table.add_column("")
-    for name in ("replies", "accuracy", "macro F1", "credit"):
-        table.add_column(name, justify="right")
+    table = _table("Classes: percent [95% interval]", [""], ("replies", "accuracy", "macro F1", "credit"))
     for score in scores:
         figures = (score.accuracy, score.macro_f1, score.credit)
         table.add_row(score.name, str(score.replies), *map(with_interval, figures))
     yield table
     for score in scores:
-        table = Table(title=f"{score.name}: truth by row, answer by column")
-        table.add_column("")
-        for name in (*score.stated, "F1"):
-            table.add_column(name, justify="right")
+        table = _table(f"{score.name}: truth by row, answer by column", [""], (*score.stated, "F1"))
         for name, row, f1 in zip(score.classes, score.confusion, score.f1, strict=True):
             table.add_row(name, *map(str, row), percent(f1))
         yield table
@@ -297,10 +285,8 @@ def class_tables(scores: Sequence[ClassScore]) -> Iterator[Table]:
 
 def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:
     """Yield the figures of the reasoning, a column per run, and the shares per defect."""
-    table = Table(title="Reasoning: percent [95% interval]")
-    table.add_column("")
-    for score in scores:
-        table.add_column(score.name, justify="right")
+    runs = [score.name for score in scores]
+    table = _table("Reasoning: percent [95% interval]", [""], runs)
     for name, heading in FIGURES.items():
         table.add_row(heading, *(with_interval(score.figures[name]) for score in scores))
     kappas = ("n/a" if score.kappa is None else f"{score.kappa:.2f}" for score in scores)
@@ -310,10 +296,7 @@ def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:
         table.add_row(f"{rows[0].name}: violation named", *(percent(row.recall) for row in rows))
         table.add_row(f"{rows[0].name}: named that are right", *(percent(row.precision) for row in rows))
     yield table
-    table = Table(title="Violation named / named that are right, by defect, in percent")
-    table.add_column("defect")
-    for score in scores:
-        table.add_column(score.name, justify="right")
+    table = _table("Violation named / named that are right, by defect, in percent", ["defect"], runs)
     found = [{defect.name: defect for defect in score.defects} for score in scores]
     for name in sorted({name for defects in found for name in defects}):
         own = [defects.get(name) for defects in found]
@@ -326,11 +309,8 @@ def rationale_tables(scores: Sequence[RationaleScore]) -> Iterator[Table]:
 
 def judge_table(scores: Sequence[JudgeScore]) -> Table:
     """Return what a judge model makes of the reasoning, a row per run and question."""
-    table = Table(title="Judge, in percent: verdicts that are the same in both orders")
-    for name in ("run", "question"):
-        table.add_column(name)
-    for name in ("asked", "unread", "stable", "yes", "extractor's yes", "agreement", "kappa"):
-        table.add_column(name, justify="right")
+    columns = ("asked", "unread", "stable", "yes", "extractor's yes", "agreement", "kappa")
+    table = _table("Judge, in percent: verdicts that are the same in both orders", ("run", "question"), columns)
     for score in scores:
         for question, item in (("something is wrong", score.asserts), ("the query's violation", score.names)):
             shares = (item.stable, item.yes, item.extractor_yes, item.agreement)
@@ -341,10 +321,8 @@ def judge_table(scores: Sequence[JudgeScore]) -> Table:
 
 def rationale_comparison(names: Sequence[tuple[str, str]], differences: Sequence[Mapping[str, Estimate]]) -> Table:
     """Return paired differences of the reasoning's figures, a column per comparison."""
-    table = Table(title="Reasoning: A minus B, percent points [95% interval]")
-    table.add_column("")
-    for first, second in names:
-        table.add_column(f"{first} - {second}", justify="right")
+    columns = (f"{first} - {second}" for first, second in names)
+    table = _table("Reasoning: A minus B, percent points [95% interval]", [""], columns)
     for figure, heading in FIGURES.items():
         table.add_row(heading, *(with_interval(difference[figure], points) for difference in differences))
     return table

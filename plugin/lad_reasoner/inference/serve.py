@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from errno import EADDRINUSE
 from html import escape
-from importlib.resources import as_file, files
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from socket import AF_INET, AF_INET6, create_server
@@ -39,6 +39,8 @@ _WAITING: Final = 16
 #: Rows of the history of a session, and sessions that the server remembers.
 _HISTORY: Final = 50
 _SESSIONS: Final = 200
+
+_PAGE: Final = files("lad_reasoner.inference") / "serve_page"
 
 _COLUMNS: Final = ("time", "reference", "query", "verdict", "P(yes)", "reasoning")
 
@@ -89,9 +91,9 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
     require_gradio()
     _require_free_address(host, port)
     with upload_folder() as folder, _environment(folder):
-        page, theme = _build_page(backend, folder, max_megabytes)
         from starlette.middleware import Middleware
 
+        page, theme = _build_page(backend, folder, max_megabytes)
         guard = Middleware(RequestGuard, folder=folder, host=host, max_bytes=max_megabytes * 1_000_000)
         try:
             _, address, _ = page.queue(max_size=_WAITING, default_concurrency_limit=1).launch(
@@ -102,7 +104,7 @@ def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iter
                 allowed_paths=[],
                 state_session_capacity=_SESSIONS,
                 theme=theme,
-                css=(files("lad_reasoner.inference") / "serve_page" / "page.css").read_text(encoding="utf-8"),
+                css=(_PAGE / "page.css").read_text(encoding="utf-8"),
                 share=False,
                 footer_links=[],
                 run_history=False,
@@ -138,11 +140,7 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def _require_free_address(host: str, port: int) -> None:
-    """Check the address before gradio does: it takes seconds, and its error names options of its own.
-
-    Raises:
-        RunError: The port is taken, or the address is not of this machine.
-    """
+    """Check the address before gradio does: it takes seconds, and its error names options of its own."""
     try:
         create_server((host, port), family=AF_INET6 if ":" in host else AF_INET).close()
     except OSError as error:
@@ -233,20 +231,14 @@ def _add_examples(gr: Any, inputs: Sequence[Any], folder: Path) -> None:
     own = folder / "pairs"
     own.mkdir()
     for name in {name for *pair, _ in _EXAMPLES for name in pair}:
-        with as_file(files("lad_reasoner.inference") / "serve_page" / name) as source:
-            (own / name).write_bytes(source.read_bytes())
+        (own / name).write_bytes((_PAGE / name).read_bytes())
     pairs = [[str(own / reference), str(own / query)] for reference, query, _ in _EXAMPLES]
     labels = [label for *_, label in _EXAMPLES]
     gr.Examples(pairs, list(inputs), label="Example pairs (synthetic)", example_labels=labels, cache_examples=False)
 
 
 def _uploaded(upload: Any, name: str, folder: Path) -> Any:
-    """Read an upload; a file outside the upload folder was not uploaded.
-
-    Raises:
-        DataError: It is not an image, or too large.
-        UsageError: There is no such upload.
-    """
+    """Read an upload; a file outside the upload folder was not uploaded."""
     where = f"{name} image"
     path = upload.get("path") if isinstance(upload, dict) else None
     if not isinstance(path, str) or "\0" in path or not Path(path).resolve().is_relative_to(folder):
