@@ -24,21 +24,15 @@ CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer_config.json"
 PROCESSOR: Final = "processor_config.json"
 IMAGES: Final = "preprocessor_config.json"
-VIDEOS: Final = "video_preprocessor_config.json"
 #: Part of the processor in transformers 5's one file, and its file in transformers 4.
-PARTS: Final = {"image_processor": IMAGES, "video_processor": VIDEOS}
+PARTS: Final = {"image_processor": IMAGES, "video_processor": "video_preprocessor_config.json"}
 #: Class of the tokenizer in both versions, by model type.
 TOKENIZERS: Final = {family.model_type: family.tokenizer for family in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and the changes that repair it.
-
-    Attributes:
-        finding: The fault, as users see it.
-        edits: Changes that are known to be safe; empty if there are none.
-    """
+    """What is wrong, as users see it, and the changes that are known to be safe."""
 
     finding: Finding
     edits: tuple[Edit, ...] = ()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from lad_reasoner.models.weights import Tensor, read_header
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import write_json
 
 __all__ = ["ABSENT", "INDEX", "Edit", "ModelFolder", "apply_edits"]
 
@@ -65,10 +65,11 @@ class ModelFolder:
 
     path: Path
     broken: dict[str, str] = field(default_factory=dict)
+    _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def has(self, *names: str) -> bool:
-        """Return whether one of these files is there."""
-        return any((self.path / name).is_file() for name in names)
+    def has(self, name: str) -> bool:
+        """Return whether this file is there."""
+        return (self.path / name).is_file()
 
     def document(self, name: str) -> dict[str, Any]:
         """Return a JSON file; empty where it is absent or broken."""
@@ -110,16 +111,11 @@ class ModelFolder:
         """Name to weight, over all files."""
         return {name: tensor for shard in self.shards.values() for name, tensor in shard.items()}
 
-    @cached_property
-    def _documents(self) -> dict[str, dict[str, Any]]:
-        return {}
-
     def _read(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        if not file.is_file():
+        if not self.has(name):
             return {}
         try:
-            return _read_object(file)
+            return _read_object(self.path / name)
         except RecursionError:
             self.broken[name] = "no JSON object: nested too deeply"
         except (ValueError, OSError) as fault:
@@ -142,7 +138,7 @@ def apply_edits(folder: Path, edits: Iterable[Edit]) -> list[Path]:
     A copy is named ``<file>.bak``, or with a number when there is one already: none is ever replaced.
 
     Raises:
-        OSError: The folder cannot be written.
+        DataError: The folder cannot be written.
     """
     by_file: dict[str, list[Edit]] = {}
     for edit in edits:
@@ -156,7 +152,7 @@ def apply_edits(folder: Path, edits: Iterable[Edit]) -> list[Path]:
         if file.is_file():
             copies.append(_free_name(file))
             shutil.copy2(file, copies[-1])
-        _write(file, tree)
+        write_json(file, tree)
     return copies
 
 
@@ -179,12 +175,3 @@ def _free_name(file: Path) -> Path:
     while (copy := file.with_name(f"{file.name}.bak{number or ''}")).exists():
         number += 1
     return copy
-
-
-def _write(file: Path, tree: Mapping[str, Any]) -> None:
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)

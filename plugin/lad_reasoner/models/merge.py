@@ -111,11 +111,7 @@ class _Joined(Mapping[str, "torch.Tensor"]):
 
 
 def _store(parts: Iterable[tuple[str, torch.Tensor]], file: Path, dtype: torch.dtype) -> State:
-    """Write tensors to a file, one at a time, and return them as mapped from there.
-
-    Raises:
-        DataError: There is none: the checkpoint holds an adapter alone.
-    """
+    """Write tensors to a file, one at a time, and return them as mapped from there."""
     import numpy as np
     import torch
 
@@ -126,7 +122,6 @@ def _store(parts: Iterable[tuple[str, torch.Tensor]], file: Path, dtype: torch.d
             out.write(b"\0" * (-out.tell() % _ALIGNMENT))
             places[name] = out.tell(), value.dtype, value.shape
             out.write(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
-
     if not places:
         raise DataError("an adapter alone, without the weights it adapts", remedy="Train without save_lora_only")
 
@@ -155,8 +150,8 @@ def _read_shard(path: Path) -> dict[str, Any]:
             problem = f"the shard holds {refused[1]}, not only tensors; nothing of it was executed"
             raise DataError(problem, where=path, remedy="Merge a checkpoint of a trainer") from None
         what = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}"
-        problem = f"this is not a whole shard ({what})"
-        raise DataError(problem, where=path, remedy="Copy it again, or merge another checkpoint") from None
+        remedy = "Copy it again, or merge another checkpoint"
+        raise DataError(f"this is not a whole shard ({what})", where=path, remedy=remedy) from None
     if not isinstance(part, dict):
         raise DataError(f"this holds a {type(part).__name__}, not weights by name", where=path)
     for name, value in part.items():
