@@ -38,7 +38,6 @@ class BoxScore:
     """The boxes of one system.
 
     Attributes:
-        name: The system.
         replies: Replies to anomalous queries with boxes; the first three figures count them all.
         figures: By the names of `BOX_FIGURES`. ``point_in_mask``: share whose first box has its centre in the mask;
             not defined without masks.

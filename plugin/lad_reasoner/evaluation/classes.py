@@ -25,13 +25,9 @@ class ClassScore:
     """The classes that a system states.
 
     Attributes:
-        name: The system.
-        replies: How many replies were asked for a class.
-        accuracy: Share with a right class.
         credit: Mean of what the reward pays: 1 for a right class, half for another violation of the right family.
         macro_f1: Mean of the F1 of each class that occurs in the truth.
         classes: The rows of the confusion table: classes that occur in the truth.
-        f1: F1 by class.
         stated: Its columns: classes that occur at all, then `UNREAD`.
         confusion: Counts by row and column.
     """

@@ -25,8 +25,6 @@ class Comparison:
     """Two systems on the pairs that both answered.
 
     Attributes:
-        first: Name of A.
-        second: Name of B.
         pairs: Pairs (of votes: queries) that both answered.
         accuracy: A minus B, with the interval of a paired bootstrap.
         f1: A minus B, likewise.

@@ -17,10 +17,6 @@ class PairDifficulty:
     """The sampled answers to one pair.
 
     Attributes:
-        pair_id: The pair.
-        label: Its label.
-        right: Right answers.
-        wrong: Wrong answers.
         unparsed: Replies without a readable answer; they earn nothing, like wrong ones.
     """
 

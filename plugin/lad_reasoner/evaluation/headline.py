@@ -26,8 +26,6 @@ class Headline:
     Attributes:
         best: The run that is right most often; the first of equals.
         accuracy: Its pooled accuracy (of the vote, where it has several replies per query).
-        pairs: The number of pairs behind it.
-        yes_share: The share of its replies that answer yes.
         constant: The one answer to every pair that is right most often.
         baseline: How often that answer is right, from 0 to 1.
         second: The run that follows; None for a single run.

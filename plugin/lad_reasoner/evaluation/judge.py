@@ -74,7 +74,6 @@ class JudgeScore:
     """What a judge makes of a system's reasoning.
 
     Attributes:
-        name: The system.
         asserts: Whether the text states that something is wrong.
         names: Whether it states the query's own violation, where the data names it.
     """

@@ -65,9 +65,7 @@ class DatasetScore:
 
     Attributes:
         name: As MMAD calls it, or ``mean``.
-        images: The number of images.
         questions: The number of questions with a reply.
-        types: Accuracy by type.
         average: The mean of the types; not defined if one is missing.
         overkill: Share of normal images that are called anomalous.
         miss: Share of anomalous images that are called normal.
@@ -87,9 +85,7 @@ class ChoiceRun:
     """What a model answered.
 
     Attributes:
-        name: The name in tables.
         datasets: In the order of the data.
-        mean: The mean of the datasets.
         replies: The number of replies: questions times samples.
         read: How many of them were read by a letter, by the last of several letters, by likeness, or not at all.
         missing: Ids of questions without a reply; they are not scored.

@@ -44,10 +44,8 @@ class ScoredReply:
         answer: "yes", "no", or None if the reply is unparsed.
         well_formed: Whether the reply keeps to the template; None for systems without a template.
         score: Higher means more anomalous; None if there is no score.
-        source: Where the score comes from.
         tokens: Length of the reply; None if unknown.
         cut: Whether the reply was cut off at the token limit; None if unknown.
-        reasoning: The reasoning, empty if there is none.
         response: The whole reply; empty for systems that write none.
         again: The answer to the question asked again with the reply's own words alone: empty if unparsed, None if it
             was not asked.
@@ -84,7 +82,6 @@ class System:
     """The replies of one system to the pairs of a protocol.
 
     Attributes:
-        name: The name in tables.
         rows: One for each pair with a reply.
         missing: Ids of pairs without a reply: reported, not scored.
         unknown: Ids with a reply that the data does not hold.

@@ -39,11 +39,8 @@ class PaperRow:
     """A row of the table.
 
     Attributes:
-        model: The paper's name.
         average: What its "Overall" is: ``pooled`` over all pairs or ``macro``, the mean of the categories. The paper
             does not state it; the recovered matrices show it.
-        overall: The figures printed as overall.
-        categories: By category, in the table's order.
     """
 
     model: str

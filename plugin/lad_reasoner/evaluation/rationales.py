@@ -88,7 +88,6 @@ class RationaleScore:
     """The reasoning of one system.
 
     Attributes:
-        name: The system.
         replies: How many replies have reasoning.
         figures: By the names of ``FIGURES``.
         kappa: Cohen's kappa of asserting a violation and answering yes; None if either is constant.

@@ -61,14 +61,11 @@ class GroupScore:
 
     Attributes:
         name: The category, or ``pooled``.
-        pairs: The number of pairs.
-        anomalous: The number of anomalous pairs.
         replies: The number of replies: pairs times samples.
         confusion: Of the replies.
         metrics: By the names of ``CONFUSION_METRICS`` and ``CURVE_METRICS``; the latter need a score in every reply.
         unparsed: Replies without a readable answer; they count as wrong.
         template_rate: Share of replies that keep to the template; None for systems without a template.
-        yes_share: Share of replies that answer yes.
         tokens: Mean length of a reply in tokens; None if a length is unknown.
         cut_share: Share of replies that were cut off at the token limit; None if unknown.
         ties: Votes with as many yes as no.
@@ -93,8 +90,6 @@ class RunScore:
     """All scores of one system.
 
     Attributes:
-        name: The name in tables.
-        protocol: Which pairs were scored.
         samples: Replies per pair.
         votes: Replies per query: samples, over all its references.
         pooled: All pairs together (micro average).

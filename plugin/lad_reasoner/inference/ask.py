@@ -29,7 +29,6 @@ class Verdict:
         score: P(yes) in [0, 1]; None if the backend has no probabilities.
         score_source: Where the score was read.
         well_formed: Whether the response keeps to the template.
-        response: The unparsed text.
         seconds: Wall-clock time of the model.
         cut: Whether the response was cut off at the token limit.
     """

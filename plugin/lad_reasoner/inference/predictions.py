@@ -88,7 +88,6 @@ class RunKey(_Record):
         dtype: Of the weights; None where a server decides.
         prompt_sha256: Digest of the format prompt's template.
         data_sha256: Digest of the pair parquet.
-        sampling: How responses are sampled.
         schema_version: Of the line; lines without one are of version 1.
     """
 
@@ -121,7 +120,6 @@ class Prediction(RunKey):
     """One response.
 
     Attributes:
-        pair_id: The pair asked about.
         sample: 0, or the index, never negative, among several sampled responses.
         response: The model's text, without special tokens.
         score: P(yes) / (P(yes) + P(no)) at the answer, in [0, 1]; None where the backend cannot tell.
