@@ -14,12 +14,7 @@ __all__ = ["add_again"]
 
 
 def add_again(system: System, predictions: Path, path: Path) -> System:
-    """Return a system with the answers to its questions asked again by `lad predict --without-images`.
-
-    Args:
-        system: The replies of ``predictions``.
-        predictions: Their file.
-        path: What was made of them.
+    """Return the system of ``predictions`` with the answers in ``path``, for which its questions were asked again.
 
     Raises:
         DataError: A file cannot be read, or was not made from these replies.
@@ -36,14 +31,9 @@ def add_again(system: System, predictions: Path, path: Path) -> System:
         if line.pair_id in truths:
             said = read_response(line.response, truths[line.pair_id].gold).answer
             answers[line.pair_id, line.sample] = said or ""
-    rows = tuple(
-        replace(
-            row,
-            replies=tuple(
-                replace(reply, again=answers.get((row.truth.pair_id, sample)))
-                for sample, reply in enumerate(row.replies)
-            ),
-        )
-        for row in system.rows
-    )
-    return replace(system, rows=rows)
+    rows = []
+    for row in system.rows:
+        own = (answers.get((row.truth.pair_id, sample)) for sample in range(len(row.replies)))
+        replies = tuple(replace(reply, again=again) for reply, again in zip(row.replies, own, strict=True))
+        rows.append(replace(row, replies=replies))
+    return replace(system, rows=tuple(rows))

@@ -58,13 +58,9 @@ def stated_boxes(response: str, gold: Gold, frame: Frame) -> tuple[Box, ...]:
 def score_boxes(
     system: System, *, masks: Path | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> BoxScore | None:
-    """Score the boxes of a system; None if its data does not ask for boxes.
+    """Score the boxes of a system; None if its data does not ask for boxes. The bootstrap resamples queries.
 
-    Args:
-        system: Its replies.
-        masks: Root of the dataset with its masks.
-        resamples: Of the bootstrap, which resamples queries; 0 for no intervals.
-        seed: Of the bootstrap.
+    ``masks`` is the root of the dataset with its masks.
 
     Raises:
         DataError: A mask cannot be read.

@@ -46,10 +46,8 @@ class ClassScore:
 def score_classes(system: System, *, resamples: int = RESAMPLES, seed: int = 0) -> ClassScore | None:
     """Score the classes that a system states; None if its data does not ask for classes.
 
-    Args:
-        system: Its replies. A query with several defects has several right classes; the stated one counts, if right.
-        resamples: Of the bootstrap, which resamples queries; 0 for no intervals.
-        seed: Of the bootstrap.
+    A query with several defects has several right classes; the stated one counts, if right. The bootstrap resamples
+    queries.
     """
     read = [
         (query_of(row.truth), *settle(said, right), class_credit(said, right))

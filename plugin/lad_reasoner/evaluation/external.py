@@ -82,16 +82,11 @@ _REMEDY: Final = "Give --threshold NUMBER, f1-max:SPLIT or quantile:SHARE:SPLIT"
 def read_external(
     name: str, path: Path, data: Path, protocol: Protocol, *, threshold: float | str | None = None
 ) -> System:
-    """Read a CSV of another system.
+    """Read the CSV of another system.
 
-    Args:
-        name: The system's name in tables.
-        path: The CSV.
-        data: The pair parquet.
-        protocol: Which pairs are scored.
-        threshold: A score above it is a yes: a number, or a rule as `read_rule` reads it. A rule uses the rows whose
-            path has the split as a folder: ``f1-max`` takes the threshold of the best F1, ``quantile`` that quantile
-            of the split's normal images. Default: 0.5, if all scores are from 0 to 1.
+    A score above the threshold is a yes. The threshold is a number, or a rule as `read_rule` reads it; 0.5 by default,
+    if all scores are from 0 to 1. A rule uses the rows whose path has the split as a folder: ``f1-max`` takes the
+    threshold of the best F1, ``quantile`` that quantile of the split's normal images.
 
     Raises:
         DataError: A column or value is missing, a number is not one, or a pair or path occurs twice or is ambiguous.

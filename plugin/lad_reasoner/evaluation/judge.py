@@ -91,15 +91,10 @@ class _Case:
 
 
 def judge(system: System, *, url: str, model: str, limit: int, seed: int = 0, timeout: float = 60.0) -> JudgeScore:
-    """Ask a judge about a sample of a system's replies.
+    """Ask a judge about a random sample of at most ``limit`` replies of a system.
 
-    Args:
-        system: Its replies.
-        url: Address of an OpenAI-compatible server up to and including ``/v1``; the key is read from OPENAI_API_KEY.
-        model: The judge's name on the server.
-        limit: Replies at most, sampled by the seed.
-        seed: Random seed of the sample.
-        timeout: Seconds for one reply.
+    ``url`` is the address of an OpenAI-compatible server up to and including ``/v1``; the key is read from
+    OPENAI_API_KEY. The server has ``timeout`` seconds for each reply.
 
     Raises:
         RunError: No request can succeed, or none had a reply.

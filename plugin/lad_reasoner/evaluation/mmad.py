@@ -133,14 +133,9 @@ def read_letter(response: str, options: Mapping[str, str]) -> tuple[str | None, 
 def score_choices(
     predictions: Path, data: Path | None = None, *, name: str | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> ChoiceRun:
-    """Score a file of predictions made on the data of `lad build mmad`.
+    """Score a file of predictions made on the data of `lad build mmad`; arguments as in `score.score_run`.
 
-    Args:
-        predictions: JSON lines of `lad predict`.
-        data: The parquet; the one that the run card names by default.
-        name: The run's name; the file's stem by default.
-        resamples: Of the bootstrap, which resamples images with all their questions.
-        seed: Of the bootstrap.
+    The bootstrap resamples images with all their questions.
 
     Raises:
         DataError: A file cannot be read, the data is not what was predicted on or holds other questions, or no

@@ -143,15 +143,7 @@ def join(
     known: Sequence[Truth],
     frame: Frame = SEEN_PIXELS,
 ) -> System:
-    """Join replies and truth.
-
-    Args:
-        name: The system's name in tables.
-        replies: By pair_id.
-        scored: The pairs that the protocol scores.
-        known: Every pair of the data.
-        frame: In which the replies state boxes.
-    """
+    """Join replies, by pair_id, with the pairs that the protocol scores; ``known`` is every pair of the data."""
     ids = {truth.pair_id for truth in known}
     return System(
         name=name,
@@ -186,10 +178,7 @@ def majority(system: System, *, by: Literal["query", "pair"] = "query") -> Syste
     does. The vote's score is that mean, or the share of yes among the readable answers where a score is missing (0.5
     if no answer is readable).
 
-    Args:
-        system: With several samples per pair, several references per query, or both.
-        by: Whether all replies about a query vote together, under the id of its first pair, or each pair's samples
-            separately.
+    All replies about a query vote together, under the id of its first pair, or each pair's samples separately.
     """
     voters: dict[object, list[JudgedPair]] = {}
     for row in system.rows:

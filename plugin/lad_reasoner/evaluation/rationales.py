@@ -222,11 +222,7 @@ def score_rationales(
 ) -> RationaleScore:
     """Score the reasoning of a system: every reply, also those whose answer is wrong.
 
-    Args:
-        system: Its replies.
-        masks: Root of the dataset with its masks, against which places are checked; the data's boxes by default.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+    Places are checked against the masks below ``masks``, the dataset's root, or else against the data's boxes.
 
     Raises:
         DataError: No reply has reasoning.

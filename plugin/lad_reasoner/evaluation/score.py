@@ -179,13 +179,7 @@ def data_of(predictions: Path) -> Path:
 
 
 def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> RunScore:
-    """Score the replies of a system.
-
-    Args:
-        system: The replies.
-        protocol: The name of the protocol that chose the pairs.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+    """Score the replies of a system; ``protocol`` names the protocol that chose the pairs.
 
     Raises:
         DataError: There is nothing to score.

@@ -32,7 +32,7 @@ __all__ = [
 #: Of every interval.
 LEVEL: Final = 0.95
 
-#: Bootstrap samples of every interval.
+#: Bootstrap samples of every interval; wherever this is the default, 0 gives no intervals.
 RESAMPLES: Final = 10_000
 
 #: The share of resamples that may leave a metric undefined before its interval is given up.
@@ -80,10 +80,7 @@ def estimate(value: float, drawn: Floats | None = None) -> Estimate:
 def proportion(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Estimate:
     """Return a share with its interval: the bootstrap's, or the exact one where all trials agree.
 
-    Args:
-        rows: ``(clusters, 2)``: hits and trials of each cluster.
-        resamples: Of the bootstrap; 0 for no interval.
-        rng: Source of chance.
+    ``rows``, ``(clusters, 2)``, holds hits and trials of each cluster.
     """
     hits, trials = rows.sum(axis=0)
     if not trials:

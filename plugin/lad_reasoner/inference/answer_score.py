@@ -94,10 +94,7 @@ def answer_begin(text: str) -> int | None:
 def answer_step(tokens: Sequence[int], text: str, tokenizer: Any) -> int | None:
     """Return the index of the token in which the answer's word begins; None if the response has no answer.
 
-    Args:
-        tokens: The response.
-        text: The response decoded without special tokens.
-        tokenizer: What decoded it.
+    ``text`` is the response decoded without special tokens.
     """
     begin = answer_begin(text)
     if begin is None:

@@ -48,12 +48,7 @@ class Verdict:
 
 
 def ask(backend: Backend, references: Sequence[Image], query: Image) -> Verdict:
-    """Ask a model about one pair.
-
-    Args:
-        backend: What answers.
-        references: One normal image, or several.
-        query: The image in question.
+    """Ask a model about one pair of one or several normal references and a query.
 
     Raises:
         DataError: An image cannot be decoded.

@@ -152,11 +152,7 @@ class Failure:
 
 
 class PredictionStore:
-    """An open file of predictions. Use as a context manager; one process at a time.
-
-    Args:
-        path: The JSON lines file; made if absent.
-        key: The run that wants to write.
+    """An open file of predictions, made if absent. Use as a context manager; one process at a time.
 
     Attributes:
         done: ``(pair_id, sample)`` of every line already there.

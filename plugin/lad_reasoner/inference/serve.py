@@ -73,16 +73,7 @@ _EXPORT: Final = """(table) => {
 
 @contextmanager
 def serve(backend: Backend, *, host: str, port: int, max_megabytes: int) -> Iterator[str]:
-    """Run the page for as long as the context lasts.
-
-    Args:
-        backend: The model that answers.
-        host: Address to listen on.
-        port: Port to listen on.
-        max_megabytes: Largest image file.
-
-    Yields:
-        The page's address.
+    """Run the page for as long as the context lasts, and yield its address.
 
     Raises:
         UsageError: gradio is not installed.

@@ -88,14 +88,7 @@ def upload_folder() -> Iterator[Path]:
 
 
 class RequestGuard:
-    """The ASGI middleware in front of gradio.
-
-    Args:
-        app: The application behind.
-        folder: The upload folder.
-        host: The address that the server listens on.
-        max_bytes: Largest upload.
-    """
+    """An ASGI middleware in front of gradio for a server that listens on ``host``; ``max_bytes`` limits an upload."""
 
     def __init__(
         self, app: Callable[[_Message, _Receive, _Send], Awaitable[None]], *, folder: Path, host: str, max_bytes: int

@@ -59,7 +59,6 @@ class ModelFolder:
     """What is in a folder, read when it is asked for.
 
     Attributes:
-        path: The folder.
         broken: Files that could not be read, each with the reason; filled as they are met.
     """
 

@@ -30,12 +30,7 @@ _SIZE_IN_NAME: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A weight, as the header of its file describes it.
-
-    Attributes:
-        shape: Its extents.
-        dtype: In the spelling of safetensors: F32, BF16, F16, ...
-    """
+    """A weight, as the header of its file describes it; ``dtype`` is in its spelling: F32, BF16, F16, ..."""
 
     shape: tuple[int, ...]
     dtype: str

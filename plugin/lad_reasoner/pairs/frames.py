@@ -32,18 +32,12 @@ class Frame:
     def of_model(cls, model: str, *, min_pixels: int | None = None, max_pixels: int | None = None) -> Self:
         """Return the frame of a model asked by `lad predict`; an unknown one is read like Qwen2.5-VL.
 
-        Args:
-            model: Name or path.
-            min_pixels: Of the run; the family's own by default.
-            max_pixels: Likewise.
+        ``model`` is a name or path. The pixel limits are those of the run, by default the family's own.
         """
         family = find_family(model)
-        processor = family.processor if family else QWEN2_5_VL
-        processor = replace(
-            processor,
-            min_pixels=processor.min_pixels if min_pixels is None else min_pixels,
-            max_pixels=processor.max_pixels if max_pixels is None else max_pixels,
-        )
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        given = {name: value for name, value in limits.items() if value is not None}
+        processor = replace(family.processor if family else QWEN2_5_VL, **given)
         return cls(scale=family.box_scale if family else None, processor=processor)
 
     def size(self, width: int, height: int) -> tuple[int, int]:

@@ -123,10 +123,7 @@ def image_formats() -> tuple[str, ...]:
 def read_image_bytes(path: Path, *, where: object = None, remedy: str = "") -> bytes:
     """Return the bytes of an image file; devices, pipes and folders are not opened.
 
-    Args:
-        path: The file.
-        where: What to call it in an error; its path by default.
-        remedy: What to do if it cannot be read.
+    ``where`` is what errors call it, by default its path, and ``remedy`` what they advise.
 
     Raises:
         DataError: It is absent, no regular file, larger than ``MAX_IMAGE_BYTES``, or not readable.
@@ -195,11 +192,7 @@ def _open(data: bytes, where: object) -> Picture:
 
 
 def _pixel_limit() -> int:
-    """Return the most pixels that an image may have.
-
-    Raises:
-        UsageError: The environment variable is not a number in its range.
-    """
+    """Return the most pixels that an image may have."""
     given = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not given:
         return MAX_IMAGE_PIXELS
@@ -313,13 +306,10 @@ def decode_mask(data: bytes, where: object) -> NDArray[np.uint8]:
 
 
 def data_url(data: bytes, *, pixels: ProcessorPixels | None, where: object) -> str:
-    """Return an image as a ``data:`` URL.
+    """Return an encoded image as a ``data:`` URL.
 
-    Args:
-        data: The encoded image.
-        pixels: Resize to what this rule says, so that a server's own processor leaves it alone; None sends a PNG or
-            JPEG as it is.
-        where: What to call it in an error.
+    It is resized by the rule ``pixels``, so that a server's own processor leaves it alone; without one, a PNG or JPEG
+    is sent as it is.
 
     Raises:
         DataError: It is not a sound image, or too large.
@@ -341,10 +331,7 @@ def data_url(data: bytes, *, pixels: ProcessorPixels | None, where: object) -> s
 def mask_overlay(masks: Sequence[NDArray[np.uint8]], edge: int, *, color: tuple[int, int, int]) -> Picture:
     """Return the masks' union as a layer for a picture: a tinted area with an outline, transparent elsewhere.
 
-    Args:
-        masks: At least one; anomalous where not 0.
-        edge: Longest edge of the layer in pixels.
-        color: Of area and outline.
+    The masks, of which there is at least one, are anomalous where not 0; ``edge`` is the layer's longest in pixels.
     """
     from PIL import Image, ImageChops, ImageFilter
 

@@ -66,11 +66,8 @@ def _existing(path: Path) -> tuple[Path, ...]:
 def read_mask(file: Path, photo: Path | None) -> NDArray[np.uint8] | None:
     """Return a mask's values as people see its photo: upright.
 
-    A photo's EXIF rotation is applied to a mask of its stored shape, and not to one that is upright already.
-
-    Args:
-        file: The mask.
-        photo: Its photo; without one, the mask is returned as it is.
+    A photo's EXIF rotation is applied to a mask of its stored shape, and not to one that is upright already. Without a
+    photo, the mask is returned as it is.
 
     Returns:
         None if both may be the case: the rotation keeps the shape (by 180 degrees, mirrored, or of a square).
@@ -93,11 +90,7 @@ def read_mask(file: Path, photo: Path | None) -> NDArray[np.uint8] | None:
 
 
 def read_area(files: Sequence[Path], photo: Path | None = None) -> NDArray[np.bool_] | None:
-    """Return the union of masks, ``(height, width)``, upright; None where `read_mask` returns it.
-
-    Args:
-        files: The masks; none give None.
-        photo: As in `read_mask`.
+    """Return the union of masks, ``(height, width)``, upright; None without masks, and where `read_mask` returns it.
 
     Raises:
         DataError: A mask or the photo cannot be read.

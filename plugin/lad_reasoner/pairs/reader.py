@@ -61,15 +61,8 @@ _BUILD: Final = "Build it with `lad build`"
 class Truth:
     """The ground truth of a pair, without its images.
 
-    Attributes:
-        pair_id: Unique in its file.
-        dataset: Dataset id, such as ``mvtec_loco``.
-        category: The product, such as ``screw_bag``.
-        label: "yes" if the query is anomalous.
-        kind: One of ``task.KINDS``.
-        defect: The dataset's own defect name(s), ``+``-joined.
-        query_path: The query's path; pairs that share it are several references for one query.
-        answer: The gold answer, as stored; empty if unknown.
+    The first six fields are those of `Pair`. Pairs that share a ``query_path`` are several references for one query.
+    ``answer`` is the gold answer as stored; empty if unknown.
     """
 
     pair_id: str
@@ -93,10 +86,7 @@ class Truth:
 class PairRecord:
     """A pair as it is read from a file and shown to a model.
 
-    Attributes:
-        truth: Its ground truth.
-        problem: The question with one marker per image.
-        images: References first, the query last.
+    ``problem`` is the question with one marker per image; of the images the query is the last.
     """
 
     truth: Truth
@@ -222,9 +212,7 @@ def is_easyr1_only(columns: Sequence[str]) -> bool:
 def complete_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     """Return a row of EasyR1's columns with the provenance columns; each query counts as an image of its own.
 
-    Args:
-        row: With the column ``answer``.
-        number: Of the row in its file or folder, from 0; the pair is named after it.
+    The pair is named after the ``number`` of its row in the file or folder, from 0.
 
     Raises:
         ValueError: The gold answer cannot be read.
@@ -251,9 +239,7 @@ def complete_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 def open_parquet(file: Path, *, memory_map: bool = False) -> Iterator[pq.ParquetFile]:
     """Open a parquet file; what arrow raises while it is open becomes an error that names the file.
 
-    Args:
-        file: One file.
-        memory_map: Map it, which suits readers of small parts of a large file.
+    A map, ``memory_map``, suits readers of small parts of a large file.
 
     Raises:
         DataError: It is not readable parquet, or a column occurs twice.
@@ -277,12 +263,7 @@ def _refuse_equal_names(columns: Sequence[str], file: Path) -> None:
 def iter_rows(
     file: Path, columns: Sequence[str] | None = None, *, batch_rows: int = _BATCH_ROWS
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one parquet file.
-
-    Args:
-        file: One file.
-        columns: The columns to read; None reads all.
-        batch_rows: Rows held in memory.
+    """Yield the rows of one parquet file, of which ``batch_rows`` are held in memory; by default with all columns.
 
     Raises:
         DataError: It is not readable parquet.
@@ -345,11 +326,7 @@ def _truth(row: Mapping[str, Any], *, where: str) -> Truth:
 
 
 def _refuse_types(row: Mapping[str, Any], problem: object, stored: object, where: str) -> None:
-    """Raise if a column holds something else than a pair's.
-
-    Raises:
-        DataError: It does; the message names the column.
-    """
+    """Raise a DataError that names the column if one holds something else than a pair's."""
     if not isinstance(problem, str):
         raise DataError(f"{problem!r:.80} is not text", where=f"{where}, column problem")
     if not isinstance(stored, list):
@@ -378,11 +355,7 @@ def _pair(row: Mapping[str, Any], *, where: str) -> PairRecord:
     digests = [*(row["reference_sha256"] or "").split("\n"), row["query_sha256"] or ""]
     if len(digests) != len(stored):
         digests = [""] * len(stored)
-    images = tuple(
-        # `lad build --images path` stores plain paths, which is what both trainers read where there are no bytes.
-        Image(data=None, path=image, sha256=digest)
-        if isinstance(image, str)
-        else Image(data=image["bytes"], path=image["path"] or "", sha256=digest)
-        for image, digest in zip(stored, digests, strict=True)
-    )
-    return PairRecord(truth=truth, problem=problem, images=images)
+    # `lad build --images path` stores plain paths, which is what both trainers read where there are no bytes.
+    parts = [(None, image) if isinstance(image, str) else (image["bytes"], image["path"] or "") for image in stored]
+    images = (Image(data, path, digest) for (data, path), digest in zip(parts, digests, strict=True))
+    return PairRecord(truth=truth, problem=problem, images=tuple(images))

@@ -69,7 +69,6 @@ class Choice:
 
     Attributes:
         type: Its topic, such as "Defect Localization".
-        question: Its text.
         options: Text by letter, in the order of the question.
         letter: The letter of the right option.
     """
@@ -97,7 +96,6 @@ class Pair:
         kind: One of ``task.KINDS``.
         defect: The dataset's own defect name(s), ``+``-joined; ``good`` for a normal query.
         references: One image; k images for k-shot.
-        query: The image in question.
         choice: A multiple-choice question instead of the task's question.
         answers: The form of the answer: yes or no, or a class.
         boxes: Where the anomaly is, as `lad_reasoner.task.gold.Gold` has it; None if no box is asked for.
@@ -120,12 +118,7 @@ class Pair:
     @property
     def gold(self) -> str:
         """The column ``answer``; EasyR1 passes nothing else to its reward function."""
-        gold: dict[str, Any] = {
-            "label": self.label,
-            "category": self.category,
-            "kind": self.kind,
-            "defect": self.defect,
-        }
+        gold: dict[str, Any] = {name: getattr(self, name) for name in ("label", "category", "kind", "defect")}
         if self.choice is not None:
             gold["choice"] = asdict(self.choice)
         if self.answers != YES_NO:

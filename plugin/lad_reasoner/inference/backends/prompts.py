@@ -30,11 +30,7 @@ _Value = TypeVar("_Value")
 
 
 class Recent(Generic[_Key, _Value]):
-    """A cache that forgets what was not asked for longest.
-
-    Args:
-        size: How many values are kept from one call to the next.
-    """
+    """A cache that keeps ``size`` values from one call to the next: those that were asked for last."""
 
     def __init__(self, size: int) -> None:
         self._size, self._values = size, OrderedDict[_Key, _Value]()
@@ -113,14 +109,9 @@ class Prompt:
 
 
 class Prompts:
-    """Prepares prompts for one model.
+    """Prepares prompts for one model, whose ``get_rope_index`` is ``rope_index``.
 
-    Args:
-        processor: The model's processor.
-        rope_index: The model's ``get_rope_index``.
-        image_token: Id of the image placeholder.
-        sampling: Says between how many pixels an image is held.
-        root: Where relative image paths start.
+    Images are held between the pixel limits of ``sampling``; relative paths start at ``root``.
     """
 
     def __init__(

@@ -23,12 +23,7 @@ def default_tokens(*, structured: bool) -> int:
 
 
 class TemplateGuide:
-    """Rules out the tokens that leave the template, for each row of a batch.
-
-    Args:
-        tokenizer: The model's.
-        max_new_tokens: Longest response.
-        vocabulary: Size of the logits.
+    """Rules out the tokens that leave the template, for each row of a batch; ``vocabulary`` is the size of the logits.
 
     Raises:
         UsageError: The template does not fit in ``max_new_tokens``, or xgrammar is not installed.
