@@ -115,10 +115,7 @@ def read_external(
 
 
 def _choose(
-    name: str,
-    rows: Mapping[str, _CsvRow],
-    threshold: float | str | None,
-    truths: Mapping[str, Truth],
+    name: str, rows: Mapping[str, _CsvRow], threshold: float | str | None, truths: Mapping[str, Truth]
 ) -> tuple[float | None, tuple[str, ...]]:
     """Return the threshold, None where texts answer, and what to report about it."""
     scores = [row.score for row in rows.values() if row.score is not None]

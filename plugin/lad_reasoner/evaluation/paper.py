@@ -117,9 +117,7 @@ def rounds_to(part: int, whole: int, printed: str) -> bool:
     return whole > 0 and abs(2000 * part - 2 * tenths * whole) <= whole
 
 
-def recovered_rows(
-    counts: Mapping[str, tuple[int, int]] | None = None,
-) -> dict[str, dict[str, list[Confusion]]]:
+def recovered_rows(counts: Mapping[str, tuple[int, int]] | None = None) -> dict[str, dict[str, list[Confusion]]]:
     """Return the recovered matrices of every cell: by model, by category.
 
     Args:

@@ -339,11 +339,7 @@ def _macro(groups: Sequence[GroupScore]) -> dict[str, Estimate]:
 
 
 def _shares(
-    rows: Sequence[JudgedPair],
-    names: Callable[[Truth], Iterable[str]],
-    *,
-    resamples: int,
-    rng: np.random.Generator,
+    rows: Sequence[JudgedPair], names: Callable[[Truth], Iterable[str]], *, resamples: int, rng: np.random.Generator
 ) -> tuple[Share, ...]:
     shares = []
     for name, group in sorted(_group(rows, names).items()):

@@ -114,13 +114,7 @@ def _three(metrics: Mapping[str, Estimate]) -> tuple[str, str, str]:
 
 def _result_cells(group: GroupScore) -> list[str]:
     tokens = "n/a" if group.tokens is None else f"{group.tokens:.0f}"
-    return [
-        str(group.pairs),
-        *_three(group.metrics),
-        percent(group.yes_share.value),
-        tokens,
-        percent(group.cut_share),
-    ]
+    return [str(group.pairs), *_three(group.metrics), percent(group.yes_share.value), tokens, percent(group.cut_share)]
 
 
 def overview_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, paper: bool) -> Table:

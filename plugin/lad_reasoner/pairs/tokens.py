@@ -101,11 +101,7 @@ def fit_processor(width: int, height: int, pixels: ProcessorPixels = QWEN2_5_VL)
 
 
 def image_tokens(
-    width: int,
-    height: int,
-    *,
-    trainer: TrainerPixels | None = None,
-    processor: ProcessorPixels = QWEN2_5_VL,
+    width: int, height: int, *, trainer: TrainerPixels | None = None, processor: ProcessorPixels = QWEN2_5_VL
 ) -> int:
     """Return the number of placeholder tokens of one image, without its start and end marks.
 

@@ -107,13 +107,7 @@ class MemoryStore:
 
 
 def draw_pictures(
-    data: Path,
-    wanted: set[str],
-    store: PictureStore,
-    *,
-    edge: int,
-    image_root: Path,
-    masks: Path | None = None,
+    data: Path, wanted: set[str], store: PictureStore, *, edge: int, image_root: Path, masks: Path | None = None
 ) -> dict[str, PairPictures]:
     """Store the pictures of pairs, and return their names by pair_id.
 

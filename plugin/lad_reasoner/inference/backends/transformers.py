@@ -73,9 +73,7 @@ class TransformersBackend:
         self._guide: TemplateGuide | None = None
         if options.structured:
             self._guide = TemplateGuide(
-                self._tokenizer,
-                max_new_tokens=options.max_new_tokens,
-                vocabulary=self._network.lm_head.out_features,
+                self._tokenizer, max_new_tokens=options.max_new_tokens, vocabulary=self._network.lm_head.out_features
             )
         self._prompts = Prompts(
             processor,
