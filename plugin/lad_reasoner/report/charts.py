@@ -6,7 +6,7 @@ Inline, so that charts follow the page's colours in light, dark and print.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,10 +31,7 @@ class Chart:
     """One chart; positions are in the viewBox.
 
     Attributes:
-        title: What it shows.
-        summary: The same in words, for screen readers.
-        x_label: Under the horizontal axis.
-        y_label: Next to the vertical axis.
+        summary: What it shows in words, for screen readers.
         x_ticks: Position and text.
         y_ticks: Position and text.
         bars: (class, x, y, width, height).
@@ -50,7 +47,7 @@ class Chart:
     y_ticks: tuple[tuple[float, str], ...]
     bars: tuple[tuple[str, float, float, float, float], ...] = ()
     lines: tuple[tuple[str, str], ...] = ()
-    dots: tuple[tuple[str, float, float, float], ...] = field(default=())
+    dots: tuple[tuple[str, float, float, float], ...] = ()
 
 
 def _x(value: float) -> float:
@@ -68,14 +65,11 @@ _UNIT_Y: Final = tuple((_y(value), f"{value:g}") for value in (0.0, 0.5, 1.0))
 def draw_charts(runs: Sequence[RunContent]) -> list[tuple[Chart, ...]]:
     """Return the charts of every run; none for a run in which a pair has no score."""
     scored = [_scores(run) for run in runs]
-    curves = [None if item is None else _roc_points(*item) for item in scored]
+    curves = ["" if item is None else _roc_points(*item) for item in scored]
     charts: list[tuple[Chart, ...]] = []
-    for place, item in enumerate(scored):
-        if item is None:
-            charts.append(())
-            continue
+    for place, (run, item) in enumerate(zip(runs, scored, strict=True)):
         others = [curve for other, curve in enumerate(curves) if other != place and curve]
-        drawn = (_histogram(*item), _roc(runs[place], curves[place], others), _reliability(runs[place], *item))
+        drawn = [] if item is None else [_histogram(*item), _roc(run, curves[place], others), _reliability(run, *item)]
         charts.append(tuple(chart for chart in drawn if chart is not None))
     return charts
 
@@ -93,12 +87,12 @@ def _histogram(anomalous: Floats, scores: Floats) -> Chart:
     normal, positive = (np.histogram(scores[anomalous == kind], bins=edges)[0] for kind in (0, 1))
     highest = max(int(np.max(normal)), int(np.max(positive)), 1)
     gap = (RIGHT - LEFT) / _BINS
-    bars = [
-        (kind, round(LEFT + gap * (place + shift), 2), _y(count / highest), round(gap * 0.44, 2), count)
+    tops = (
+        (kind, round(LEFT + gap * (place + shift), 2), _y(count / highest))
         for kind, counts, shift in (("normal", normal, 0.04), ("anomalous", positive, 0.52))
         for place, count in enumerate(counts.tolist())
         if count
-    ]
+    )
     share = float(((scores < 0.05) | (scores > 0.95)).mean())
     return Chart(
         title="Scores",
@@ -108,7 +102,7 @@ def _histogram(anomalous: Floats, scores: Floats) -> Chart:
         y_label="queries",
         x_ticks=_UNIT_X,
         y_ticks=tuple((_y(count / highest), str(count)) for count in sorted({0, highest // 2, highest})),
-        bars=tuple((kind, x, y, width, round(BOTTOM - y, 2)) for kind, x, y, width, _ in bars),
+        bars=tuple((kind, x, y, round(gap * 0.44, 2), round(BOTTOM - y, 2)) for kind, x, y in tops),
     )
 
 
@@ -125,7 +119,7 @@ def _points(xs: Sequence[float], ys: Sequence[float]) -> str:
     return " ".join(f"{_x(x)},{_y(y)}" for x, y in zip(xs, ys, strict=True))
 
 
-def _roc(run: RunContent, curve: str | None, others: Sequence[str]) -> Chart | None:
+def _roc(run: RunContent, curve: str, others: Sequence[str]) -> Chart | None:
     area = run.shown.pooled.metrics["auroc"].value
     if not curve or area is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -40,6 +40,9 @@ _SHORTENED: Final = 420
 _LINE_POINTS: Final = 14
 _NAME_POINTS: Final = 11
 
+#: A bubble: the model's name, parameters, metrics as shares, and colour.
+_Point = tuple[str, int, Mapping[str, float | None], str]
+
 _CAPTIONS: Final = {
     2: "samples of the SFT data",
     3: "the same query before and after SFT",
@@ -62,14 +65,9 @@ def write_figures(
 ) -> tuple[list[PlottedFigure], list[str]]:
     """Write every figure that the runs allow.
 
-    Args:
-        content: The report's content.
-        pictures: Its pictures.
-        folder: Where ``figure-N.svg`` and ``figure-N.png`` go.
-        training: Label and checkpoint folder of each GRPO run, for figure 5.
-        pair_id: The pair of figures 3 and 7; by default one on which their models differ.
-        sft: Folder of `lad build sft`, for figure 2.
-        before_after: Names of the runs before and after SFT, for figure 3.
+    Figure 2 shows the data in ``sft``, a folder of `lad build sft`; figure 3 the runs ``before_after`` SFT; figure 5
+    ``training``, the label and checkpoint folder of each GRPO run. Figures 3 and 7 show the pair ``pair_id``, by
+    default one on which their models differ.
 
     Returns:
         The figures, and a line for each that was not plotted, with the reason.
@@ -114,11 +112,10 @@ def draw_sft_samples(sft: Path | None) -> Figure | str:
             shown.set_axis_off()
         for shown, image in zip(pictures, sample.images[-columns:], strict=False):
             shown.imshow(decode(read_image_bytes(image), image))
-        _write_lines(
-            said,
-            [(f"Q: {sample.question}", {"weight": "bold", "color": ACCENT}), (f"A: {sample.answer}", {})],
-            width=88 if columns == 1 else 60,
-        )
+        width = 88 if columns == 1 else 60
+        question, answer = _fill(f"Q: {sample.question}", width), _fill(f"A: {sample.answer}", width)
+        _write(said, question, line=0, weight="bold", color=ACCENT)
+        _write(said, answer, line=question.count("\n") + 2)
     return figure
 
 
@@ -135,15 +132,11 @@ def draw_before_after(
     return draw_variants(two, pictures, find_disputed(two, pair_id))
 
 
-def _write_lines(axes: Axes, paragraphs: Sequence[tuple[str, dict[str, Any]]], *, width: int) -> None:
+def _write(axes: Axes, text: str, *, line: int, **style: Any) -> None:
+    """Write a text, and nothing else, into axes from a line on."""
     axes.set_axis_off()
-    line = 0
-    for text, style in paragraphs:
-        filled = textwrap.fill(textwrap.shorten(_printable(text), _SHORTENED, placeholder=" ..."), width)
-        below = (0, -line * _LINE_POINTS)
-        options = {"fontsize": 9, "linespacing": 1.25, "parse_math": False} | style
-        axes.annotate(filled, (0, 1), below, "axes fraction", "offset points", va="top", **options)
-        line += filled.count("\n") + 2
+    style |= {"fontsize": 9, "linespacing": 1.25, "parse_math": False}
+    axes.annotate(text, (0, 1), (0, -line * _LINE_POINTS), "axes fraction", "offset points", va="top", **style)
 
 
 def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
@@ -160,7 +153,7 @@ def draw_examples(content: Content, pictures: ReportPictures) -> Figure | str:
     rows = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(1, 1, 1.9))
     for axes, truth in zip(rows, chosen, strict=True):
         _draw_pair(axes[:2], truth, pictures)
-        _write_response(axes[2], run, truth, _response_text(run, truth, width=62))
+        _write_response(axes[2], run, truth, _response_text(run, truth))
     return figure
 
 
@@ -178,7 +171,7 @@ def draw_lengths(training: Sequence[tuple[str, Path]]) -> Figure | str:
 def draw_sizes(content: Content) -> Figure | str:
     """Draw figure 6: pooled accuracy and F1 against the number of parameters; the area of a bubble is the number."""
     ours = [(run.name, count_model_parameters(str(run.card["model"])), run) for run in content.runs]
-    points = [
+    points: list[_Point] = [
         (name, count, {metric: run.shown.pooled.metrics[metric].value for metric in ("accuracy", "f1")}, ACCENT)
         for name, count, run in ours
         if count
@@ -205,26 +198,19 @@ def draw_sizes(content: Content) -> Figure | str:
     return figure
 
 
-def _draw_one_size(points: Sequence[tuple[str, int, dict[str, float | None], str]]) -> Figure:
+def _draw_one_size(points: Sequence[_Point]) -> Figure:
     """Plot models of one size as a row each: against parameters, all would stand above each other."""
     figure = Figure(figsize=(9.5, 1.2 + 0.3 * len(points)), layout="constrained")
     rows = figure.subplots(1, 2, sharey=True)
-    names = [name for name, _, _, _ in points]
     for axes, metric, label in zip(rows, ("accuracy", "f1"), ("accuracy (%)", "F1 (%)"), strict=True):
         for place, (_, _, metrics, colour) in enumerate(points):
             if (value := metrics[metric]) is not None:
                 axes.barh(place, 100 * value, height=0.6, color=colour)
-                axes.annotate(
-                    f"{100 * value:.1f}",
-                    (100 * value, place),
-                    (3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                )
+                spot = (100 * value, place)
+                axes.annotate(f"{spot[0]:.1f}", spot, (3, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_xlim(0, 108)
         finish_axes(axes, x=label)
-    rows[0].set_yticks(range(len(names)), names, parse_math=False)
+    rows[0].set_yticks(range(len(points)), [name for name, _, _, _ in points], parse_math=False)
     rows[0].invert_yaxis()
     return figure
 
@@ -274,17 +260,14 @@ def spread(places: Sequence[float], *, gap: float) -> list[float]:
     return [float(place) for place in moved]
 
 
-def _paper_points(content: Content) -> Iterator[tuple[str, int, dict[str, float | None], str]]:
+def _paper_points(content: Content) -> Iterator[_Point]:
     """Yield the paper's rows whose name holds their size, if they were measured on the same pairs."""
     if content.protocol != "paper" or {truth.dataset for truth in content.truths} != {"mvtec_loco"}:
         return
     for row in TABLE_1:
         name = "Qwen2.5-VL-3B" if row.model == "LAD-Reasoner" else row.model  # trained from that model
         if count := parameter_count(name):
-            values: dict[str, float | None] = {
-                "accuracy": float(row.overall.accuracy) / 100,
-                "f1": float(row.overall.f1) / 100,
-            }
+            values = {"accuracy": float(row.overall.accuracy) / 100, "f1": float(row.overall.f1) / 100}
             yield f"{row.model} (paper)", count, values, GREY
 
 
@@ -292,7 +275,7 @@ def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | Non
     """Draw figure 7: what every run answers about one pair."""
     if truth is None:
         return "there is no pair to show"
-    texts = [_response_text(run, truth, width=62) for run in content.runs]
+    texts = [_response_text(run, truth) for run in content.runs]
     lines = sum(text.count("\n") + 3 for text in texts)
     figure = Figure(figsize=(11, max(2.8, (lines + 1) * _LINE_POINTS / 72)), layout="constrained")
     *pair, said = figure.subplots(1, 3, width_ratios=(1, 1, 1.9))
@@ -307,9 +290,8 @@ def draw_variants(content: Content, pictures: ReportPictures, truth: Truth | Non
 def find_disputed(content: Content, pair_id: str | None) -> Truth | None:
     """Return the named pair, or one that the last run gets right and most others get wrong; preferably an anomaly."""
     if pair_id is not None:
-        for truth in content.truths:
-            if truth.pair_id == pair_id:
-                return truth
+        if found := next((truth for truth in content.truths if truth.pair_id == pair_id), None):
+            return found
         raise UsageError(f"the report shows no pair {pair_id!r}", where="--pair")
     last, others = content.runs[-1], content.runs[:-1]
 
@@ -347,7 +329,6 @@ def _draw_pair(axes: Sequence[Axes], truth: Truth, pictures: ReportPictures) -> 
 
 def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, line: int = 0) -> None:
     """Write the run's name and verdict, and its reasoning below, from a line of the axes on."""
-    axes.set_axis_off()
     row = run.judged.get(truth.pair_id)
     answer = row.replies[0].answer if row else None
     score = "" if row is None or row.replies[0].score is None else f", P(yes) {row.replies[0].score:.2f}"
@@ -358,19 +339,12 @@ def _write_response(axes: Axes, run: RunContent, truth: Truth, text: str, *, lin
     else:
         judgement, colour = "right", ACCENT
     verdict = f"{run.name}: {answer or 'no readable answer'} ({judgement}{score})"
-    styles: tuple[tuple[int, str, dict[str, Any]], ...] = (
-        (line, verdict, {"weight": "bold", "color": colour}),
-        (line + 1, text, {"color": "black"}),
-    )
-    for place, words, style in styles:
-        below = (0, -place * _LINE_POINTS)
-        options = style | {"fontsize": 9, "linespacing": 1.25, "parse_math": False}
-        axes.annotate(words, (0, 1), below, "axes fraction", "offset points", va="top", **options)
+    _write(axes, verdict, line=line, weight="bold", color=colour)
+    _write(axes, text, line=line + 1, color="black")
 
 
-def _response_text(run: RunContent, truth: Truth, *, width: int) -> str:
-    text = _printable(_reasoning(run, truth) or "no reasoning in the template")
-    return textwrap.fill(textwrap.shorten(text, _SHORTENED, placeholder=" ..."), width)
+def _response_text(run: RunContent, truth: Truth) -> str:
+    return _fill(_reasoning(run, truth) or "no reasoning in the template", 62)
 
 
 def _reasoning(run: RunContent, truth: Truth) -> str:
@@ -378,6 +352,7 @@ def _reasoning(run: RunContent, truth: Truth) -> str:
     return parse(predictions[0].response).reasoning if predictions else ""
 
 
-def _printable(text: str) -> str:
-    """Return text without what an SVG file cannot hold."""
-    return "".join(character for character in text if character.isprintable() or character.isspace())
+def _fill(text: str, width: int) -> str:
+    """Return a text shortened and wrapped, without what an SVG file cannot hold."""
+    printable = "".join(character for character in text if character.isprintable() or character.isspace())
+    return textwrap.fill(textwrap.shorten(printable, _SHORTENED, placeholder=" ..."), width)

@@ -18,7 +18,7 @@ from lad_reasoner.evaluation.rationales import FIGURES
 from lad_reasoner.report.charts import draw_charts
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.gallery import gallery_data, script_json
-from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures, iter_names
+from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures
 from lad_reasoner.support.confusion import mcc
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import write_text
@@ -44,7 +44,6 @@ class ReportOptions:
     """How a report is written.
 
     Attributes:
-        title: Heading of the page.
         edge: Longest edge of a picture in pixels.
         image_root: Where relative image paths start; the data's folder by default.
         masks: Root of the dataset with its ``ground_truth`` folders; none by default.
@@ -82,13 +81,9 @@ FigurePlotter = Callable[[ReportPictures], Sequence[PlottedFigure]]
 def write_report(
     content: Content, out: Path, options: ReportOptions, plot: FigurePlotter | None = None
 ) -> ReportPictures:
-    """Write ``index.html`` and what it shows into a folder.
+    """Write ``index.html`` and what it shows into a folder: an empty or absent one, or that of an earlier report.
 
-    Args:
-        content: What to show.
-        out: An empty or absent folder, or one with an earlier report, which is replaced.
-        options: How.
-        plot: Plots the figures into a folder of ``out``; the page shows them.
+    ``plot`` plots the figures into a folder of ``out``; the page shows them.
 
     Raises:
         UsageError: The folder holds something else, or the single file would be too large.
@@ -108,12 +103,11 @@ def write_report(
         {truth.pair_id for truth in content.truths},
         store,
         edge=options.edge,
-        image_root=options.image_root or _data_folder(content.data),
+        image_root=options.image_root or (content.data if content.data.is_dir() else content.data.parent),
         masks=options.masks,
     )
     gallery = gallery_data(content, drawn)
-    read = store.pictures.__getitem__ if isinstance(store, MemoryStore) else _reader(store.folder)
-    pictures = ReportPictures(drawn, read)
+    pictures = ReportPictures(drawn, store.read)
     plotted = plot(pictures) if plot else ()
     figures = [_figure_values(figure, out, single=options.single_file) for figure in plotted]
     context = _context(content, options, drawn) | {"figures": figures}
@@ -123,16 +117,12 @@ def write_report(
         }
         write_text(out / "index.html", _render(context, inline=_data_script(gallery)))
         return pictures
-    store.keep_only(set(iter_names(drawn)))
+    store.keep_only(drawn.values())
     write_text(out / "data.js", _data_script(gallery))
     for name in ("report.css", "report.js"):
         write_text(out / name, _asset(name))
     write_text(out / "index.html", _render(context, inline=None))
     return pictures
-
-
-def _reader(folder: Path) -> Callable[[str], bytes]:
-    return lambda name: (folder / name).read_bytes()
 
 
 def _figure_values(figure: PlottedFigure, out: Path, *, single: bool) -> dict[str, str]:
@@ -149,13 +139,8 @@ def _require_own_folder(out: Path) -> None:
     if index.is_file() and _MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]:
         return
     if out.exists() and (not out.is_dir() or any(not path.name.startswith(".lad-") for path in out.iterdir())):
-        raise UsageError(
-            "the folder is not empty and does not contain a report", where=out, remedy="Name another --out"
-        )
-
-
-def _data_folder(data: Path) -> Path:
-    return data if data.is_dir() else data.parent
+        problem = "the folder is not empty and does not contain a report"
+        raise UsageError(problem, where=out, remedy="Name another --out")
 
 
 def _context(content: Content, options: ReportOptions, drawn: Mapping[str, PairPictures]) -> dict[str, Any]:
@@ -242,7 +227,7 @@ def _card_rows(runs: Sequence[RunContent]) -> list[tuple[str, list[str]]]:
         ("backend", lambda card: " ".join(str(card[key]) for key in ("backend", "dtype") if card.get(key))),
         ("hardware", lambda card: card.get("hardware")),
         ("sampling", _sampling),
-        ("pixels", lambda card: _pixels(card["sampling"])),
+        ("pixels", _pixels),
         ("samples a pair", lambda card: card.get("samples")),
         ("prompt hash", lambda card: _short(card["prompt_sha256"])),
         ("data", lambda card: card.get("data")),
@@ -266,10 +251,9 @@ def _sampling(card: Mapping[str, Any]) -> str:
     return f"{drawn}, at most {sampling['max_new_tokens']} tokens{held}"
 
 
-def _pixels(sampling: Mapping[str, Any]) -> str:
-    if sampling["min_pixels"] is None and sampling["max_pixels"] is None:
-        return "as the server decides"
-    return f"{sampling['min_pixels']:,} to {sampling['max_pixels']:,} an image"
+def _pixels(card: Mapping[str, Any]) -> str:
+    low, high = card["sampling"]["min_pixels"], card["sampling"]["max_pixels"]
+    return "as the server decides" if low is None and high is None else f"{low:,} to {high:,} an image"
 
 
 def _prompts(runs: Sequence[RunContent]) -> list[str]:
@@ -286,17 +270,17 @@ def _render(context: Mapping[str, Any], *, inline: str | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": _typeset_points, "abbreviate": abbreviate}
-    environment.filters["correlation"] = lambda value: "n/a" if value is None else _typeset(f"{value:.2f}")
+    environment.filters |= {
+        "percent": percent,
+        "points": lambda value: _typeset(points(value)),
+        "abbreviate": abbreviate,
+        "correlation": lambda value: "n/a" if value is None else _typeset(f"{value:.2f}"),
+    }
     style = scripts = None
     if inline is not None:
         style, scripts = _asset("report.css"), [inline, _asset("report.js")]
     policy = _policy(style, scripts)
     return environment.get_template("index.html.jinja").render(context, style=style, scripts=scripts, policy=policy)
-
-
-def _typeset_points(value: float | None) -> str:
-    return _typeset(points(value))
 
 
 def _typeset(text: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from lad_reasoner.pairs.images import decode, mask_overlay
 from lad_reasoner.pairs.masks import mask_files, query_file, read_mask
@@ -36,37 +36,15 @@ _IN_FLIGHT: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class PairPictures:
-    """Names of a pair's pictures in the store.
-
-    Attributes:
-        references: In order.
-        query: The image in question.
-        mask: The anomaly's place, transparent elsewhere; None where there is none.
-    """
+    """Names of a pair's pictures in the store; ``mask`` shows the anomaly's place, None where there is none."""
 
     references: tuple[str, ...]
     query: str
     mask: str | None
 
 
-class PictureStore(Protocol):
-    """Where pictures are kept, by name."""
-
-    def has(self, name: str) -> bool:
-        """Return whether the picture is there."""
-        ...
-
-    def write(self, name: str, data: bytes) -> None:
-        """Keep a picture."""
-        ...
-
-
 class FolderStore:
-    """Pictures as files of a folder; those of an earlier report are reused.
-
-    Args:
-        folder: Made if absent.
-    """
+    """Pictures as files of a folder; those of an earlier report are reused."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,23 +54,24 @@ class FolderStore:
         """Return whether the file is there."""
         return (self.folder / name).is_file()
 
+    def read(self, name: str) -> bytes:
+        """Return a picture."""
+        return (self.folder / name).read_bytes()
+
     def write(self, name: str, data: bytes) -> None:
         """Write the file whole or not at all."""
         write_bytes(self.folder / name, data, durable=False)
 
-    def keep_only(self, names: set[str]) -> None:
-        """Remove the pictures of an earlier report that this one does not show, and drafts of one that was killed."""
+    def keep_only(self, pairs: Iterable[PairPictures]) -> None:
+        """Remove the pictures of an earlier report that no pair shows, and drafts of one that was killed."""
+        names = {name for pair in pairs for name in (*pair.references, pair.query, pair.mask)}
         for file in self.folder.iterdir():
             if file.suffix in {".webp", ".png", ".tmp"} and file.name not in names:
                 file.unlink()
 
 
 class MemoryStore:
-    """Pictures in memory, for a report of one file.
-
-    Attributes:
-        pictures: By name.
-    """
+    """Pictures in memory by name, for a report of one file."""
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
@@ -101,23 +80,25 @@ class MemoryStore:
         """Return whether the picture is there."""
         return name in self.pictures
 
+    def read(self, name: str) -> bytes:
+        """Return a picture."""
+        return self.pictures[name]
+
     def write(self, name: str, data: bytes) -> None:
         """Keep the picture."""
         self.pictures[name] = data
 
 
+PictureStore = FolderStore | MemoryStore
+
+
 def draw_pictures(
     data: Path, wanted: set[str], store: PictureStore, *, edge: int, image_root: Path, masks: Path | None = None
 ) -> dict[str, PairPictures]:
-    """Store the pictures of pairs, and return their names by pair_id.
+    """Store the pictures of the ``wanted`` pairs, and return their names by pair_id.
 
-    Args:
-        data: The pair parquet.
-        wanted: Ids of the pairs.
-        store: Where pictures go.
-        edge: Longest edge in pixels; smaller images are kept at their size.
-        image_root: Where relative image paths start.
-        masks: Root of the dataset with its ``ground_truth`` folders; no masks by default.
+    Images with an edge above ``edge`` pixels are shrunk; ``masks`` is the root of the dataset with its
+    ``ground_truth`` folders.
 
     Raises:
         DataError: An image or mask cannot be read.
@@ -133,18 +114,19 @@ def draw_pictures(
             path = pair.truth.query_path
             files, photo = (mask_files(masks, path), query_file(masks, path)) if masks else ((), None)
             waiting.append((pair.pair_id, pool.submit(studio.draw, pair.images, files, photo)))
-            while len(waiting) > _IN_FLIGHT:
-                _take(waiting, drawn)
-                report("pictures", len(drawn), len(wanted))
-        while waiting:
-            _take(waiting, drawn)
-            report("pictures", len(drawn), len(wanted))
+            _collect(waiting, drawn, leave=_IN_FLIGHT, total=len(wanted))
+        _collect(waiting, drawn, leave=0, total=len(wanted))
     return drawn
 
 
-def _take(waiting: deque[tuple[str, Future[PairPictures]]], drawn: dict[str, PairPictures]) -> None:
-    pair_id, future = waiting.popleft()
-    drawn[pair_id] = future.result()
+def _collect(
+    waiting: deque[tuple[str, Future[PairPictures]]], drawn: dict[str, PairPictures], *, leave: int, total: int
+) -> None:
+    """Wait for the oldest pictures until only ``leave`` pairs are in work."""
+    while len(waiting) > leave:
+        pair_id, future = waiting.popleft()
+        drawn[pair_id] = future.result()
+        report("pictures", len(drawn), total)
 
 
 class _Studio:
@@ -193,12 +175,3 @@ def _encode(picture: Picture, form: str, **options: int | bool) -> bytes:
     stream = BytesIO()
     picture.save(stream, form, **options)
     return stream.getvalue()
-
-
-def iter_names(drawn: Mapping[str, PairPictures]) -> Iterator[str]:
-    """Yield the name of every picture that pairs show."""
-    for pictures in drawn.values():
-        yield from pictures.references
-        yield pictures.query
-        if pictures.mask:
-            yield pictures.mask
