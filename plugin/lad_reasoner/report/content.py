@@ -43,7 +43,6 @@ class RunContent:
     Attributes:
         name: The name everywhere in the report.
         card: The run card, with the fields of every line; empty values where no card was found.
-        score: Its scores.
         shown: The scores of what is judged: of each pair's vote, where there are several samples.
         judged: By pair_id, the reading that counts: the only reply, or the majority vote of several samples.
         predictions: By pair_id, every sample in order.
@@ -95,9 +94,6 @@ class Content:
     """Everything the report shows except its pictures.
 
     Attributes:
-        data: The pair parquet.
-        protocol: Which pairs are scored.
-        runs: In the order given.
         comparisons: Of every two runs; empty for one run.
         constants: The scores of always answering yes and always answering no.
         truths: The pairs in the gallery, in file order.
@@ -202,6 +198,7 @@ def _run_content(
     if system.samples > 1:  # the gallery shows pairs, so other references of the query have no vote here
         judged = majority(system, by="pair")
         shown = score_system(judged, protocol, resamples=resamples, seed=seed)
+    reasons = any(reply.reasoning for row in system.rows for reply in row.replies)
     fields = lines[0].model_dump(include={"model", "model_digest", "backend", "dtype", "prompt_sha256", "sampling"})
     return RunContent(
         name=system.name,
@@ -210,15 +207,11 @@ def _run_content(
         shown=shown,
         judged={row.truth.pair_id: row for row in judged.rows},
         predictions={pair_id: tuple(samples) for pair_id, samples in by_pair.items()},
-        rationale=score_rationales(system, masks=masks, resamples=resamples, seed=seed) if _reasons(system) else None,
+        rationale=score_rationales(system, masks=masks, resamples=resamples, seed=seed) if reasons else None,
         classes=score_classes(system, resamples=resamples, seed=seed),
         boxes=score_boxes(system, masks=masks, resamples=resamples, seed=seed),
         frame=system.frame,
     )
-
-
-def _reasons(system: System) -> bool:
-    return any(reply.reasoning for row in system.rows for reply in row.replies)
 
 
 def _gallery(answered: Sequence[Truth], first: RunContent, limit: int | None) -> tuple[Truth, ...]:

@@ -52,13 +52,7 @@ WINDOW: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run to draw.
-
-    Attributes:
-        label: Its name in the legend.
-        folder: Its checkpoint folder.
-        rows: What it measured, a row a step (`lad_reasoner.training.metrics`).
-    """
+    """A run to draw: its name in the legend, its checkpoint folder, and a row for each step that it measured."""
 
     label: str
     folder: Path
@@ -122,20 +116,17 @@ def _parse(text: str) -> tuple[str, Path]:
     if place.is_file() and place.name in LOGS:
         place = place.parent
     if not path or not place.is_dir():
-        raise UsageError(
-            "no such folder", where=text, remedy="Name the checkpoint folder of a GRPO run, or LABEL=FOLDER"
-        )
+        remedy = "Name the checkpoint folder of a GRPO run, or LABEL=FOLDER"
+        raise UsageError("no such folder", where=text, remedy=remedy)
     return label, place
 
 
 def _read(folder: Path) -> list[Row]:
     rows = read_metrics(folder)
     if not rows:
-        raise DataError(
-            f"no step was measured: there is no {' or '.join(LOGS)} here or in attempts/*/",
-            where=folder,
-            remedy="Name trainer.save_checkpoint_path; EasyR1 writes a log if trainer.logger has file",
-        )
+        problem = f"no step was measured: there is no {' or '.join(LOGS)} here or in attempts/*/"
+        remedy = "Name trainer.save_checkpoint_path; EasyR1 writes a log if trainer.logger has file"
+        raise DataError(problem, where=folder, remedy=remedy)
     return rows
 
 
@@ -179,10 +170,7 @@ def draw_diagnostics(runs: Sequence[Run]) -> Figure | None:
 def draw_panels(runs: Sequence[Run], panels: Mapping[str, str], *, columns: int = 3) -> Figure:
     """Draw one panel per metric over the steps, in rows of ``columns``; a metric that no run logged is marked n/a.
 
-    Args:
-        runs: The runs, one colour each.
-        panels: Metric and title of each panel, in order.
-        columns: Panels per row.
+    ``panels`` are titles by metric.
     """
     from matplotlib.figure import Figure
 
@@ -290,7 +278,7 @@ def _draw_line(
         return
     axes.plot(
         *series,
-        color=LINE_COLOURS[place % len(LINE_COLOURS)],
+        color=_colour(place),
         ls="--" if validation else "-",
         lw=1.1 if validation or alpha < 1 else 1.7,
         marker="o" if validation or len(series[0]) == 1 else None,
@@ -298,6 +286,10 @@ def _draw_line(
         alpha=alpha,
         label=label,
     )
+
+
+def _colour(place: int) -> str:
+    return LINE_COLOURS[place % len(LINE_COLOURS)]
 
 
 def _whole_steps(axes: Axes) -> None:
@@ -325,10 +317,7 @@ def _start_at_zero(axes: Axes) -> None:
 def _add_legend(figure: Figure, runs: Sequence[Run], *, columns: int = 3) -> None:
     from matplotlib.lines import Line2D
 
-    lines = [
-        Line2D([], [], color=LINE_COLOURS[place % len(LINE_COLOURS)], label=run.label)
-        for place, run in enumerate(runs)
-    ]
+    lines = [Line2D([], [], color=_colour(place), label=run.label) for place, run in enumerate(runs)]
     if any(name.startswith("val/") for run in runs for row in run.rows for name in row):
         lines.append(Line2D([], [], color="black", ls="--", marker="o", ms=3.5, lw=1.1, label="validation"))
     figure.legend(handles=lines, loc="outside upper right", ncols=min(len(lines), columns), frameon=False)
