@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -232,18 +232,20 @@ def score_rationales(
         raise DataError("no reply has reasoning", where=system.name)
     rng = np.random.default_rng(seed)
 
-    def measure(chosen: Sequence[_Reading], name: str) -> Estimate:
-        rows = np.array([sums[name] for sums in _by_query(chosen).values()]).reshape(-1, 2)
-        return proportion(rows, resamples=resamples, rng=rng)
+    def measure(chosen: Sequence[_Reading], names: Iterable[str]) -> dict[str, Estimate]:
+        sums = _by_query(chosen).values()
+        return {
+            name: proportion(np.array([own[name] for own in sums]), resamples=resamples, rng=rng) for name in names
+        }
 
-    figures = {name: measure(readings, name) for name in FIGURES}
+    figures = measure(readings, FIGURES)
     known = [reading for reading in readings if reading.known]
     by_defect: dict[str, list[_Reading]] = defaultdict(list)
     for reading in known:
         for defect in reading.pair.truth.defect.split("+"):
             by_defect[f"{reading.pair.truth.category}/{defect}"].append(reading)
     defects = (
-        DefectRationale(name, len(group), measure(group, "violation_recall"), measure(group, "violation_precision"))
+        DefectRationale(name, len(group), *measure(group, ("violation_recall", "violation_precision")).values())
         for name, group in sorted(by_defect.items())
     )
     return RationaleScore(

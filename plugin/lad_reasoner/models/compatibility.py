@@ -47,16 +47,14 @@ def is_model_folder(path: Path) -> bool:
 def check_model_folder(path: Path, *, max_pixels: int | None = None) -> list[Fault]:
     """Return the faults of a model folder.
 
-    Args:
-        path: The folder.
-        max_pixels: The largest image area in training, in pixels: the processor should have it.
+    ``max_pixels`` is the largest image area in training, in pixels: the processor should have it.
     """
     folder = ModelFolder(path)
     if (unmerged := _unmerged(path)) is not None:
         return [Fault(unmerged)]
     faults = [fault for check in MODEL_CHECKS for fault in check(folder)]
     faults += _check_pixels(folder, max_pixels)
-    broken = [Fault(error(name, reason, remedy="Copy it again")) for name, reason in sorted(folder.broken.items())]
+    broken = [_error(name, reason, remedy="Copy it again") for name, reason in sorted(folder.broken.items())]
     return broken + faults
 
 
@@ -119,6 +117,10 @@ def _unmerged(path: Path) -> Finding | None:
     return None
 
 
+def _error(where: str, problem: str, *, remedy: str = "", edits: tuple[Edit, ...] = ()) -> Fault:
+    return Fault(error(where, problem, remedy=remedy), edits)
+
+
 def _text_path(folder: ModelFolder) -> tuple[str, ...]:
     """Return the path of the language model's description; multimodal models have it in a section."""
     return ("text_config",) if isinstance(folder.get(CONFIG, "text_config"), dict) else ()
@@ -127,13 +129,12 @@ def _text_path(folder: ModelFolder) -> tuple[str, ...]:
 def _check_config(folder: ModelFolder) -> Iterator[Fault]:
     """The config exists and names the model."""
     if not folder.has(CONFIG):
-        yield Fault(error(CONFIG, "the file is missing: this is not a Hugging Face model folder"))
+        yield _error(CONFIG, "the file is missing: this is not a Hugging Face model folder")
     elif CONFIG not in folder.broken and folder.document(CONFIG):
         for key in ("model_type", "architectures"):
             if folder.get(CONFIG, key) is ABSENT:
-                yield Fault(
-                    error(f"{CONFIG}: {key}", "the key is missing", remedy="Copy it from the model that was trained")
-                )
+                remedy = "Copy it from the model that was trained"
+                yield _error(f"{CONFIG}: {key}", "the key is missing", remedy=remedy)
 
 
 def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
@@ -141,25 +142,25 @@ def _check_weights(folder: ModelFolder) -> Iterator[Fault]:
     if not folder.weight_files:
         other = [file.name for file in folder.path.glob("pytorch_model*.bin")]
         found = f"only {other[0]}" if other else "no weights"
-        yield Fault(error("*.safetensors", f"the folder has {found}", remedy="Run `easyr1 merge`, or save it again"))
+        yield _error("*.safetensors", f"the folder has {found}", remedy="Run `easyr1 merge`, or save it again")
         return
     placed = folder.get(INDEX, "weight_map")
     if placed is ABSENT:
         if len(folder.weight_files) > 1:
-            yield Fault(error(INDEX, f"the index of the {len(folder.weight_files)} weight files is missing"))
+            yield _error(INDEX, f"the index of the {len(folder.weight_files)} weight files is missing")
         return
     if not isinstance(placed, dict):
-        yield Fault(error(f"{INDEX}: weight_map", f"is a {type(placed).__name__}, not an object"))
+        yield _error(f"{INDEX}: weight_map", f"is a {type(placed).__name__}, not an object")
         return
     for shard in sorted(set(map(str, placed.values())) - set(folder.weight_files)):
-        yield Fault(error(shard, f"the file is missing, but {INDEX} names it", remedy="Copy it again"))
+        yield _error(shard, f"the file is missing, but {INDEX} names it", remedy="Copy it again")
     for shard, tensors in folder.shards.items():
         wanted = {name for name, file in placed.items() if file == shard}
         if lost := sorted(wanted - set(tensors)):
-            yield Fault(error(shard, f"{len(lost)} weights that {INDEX} names are missing ({lost[0]})"))
+            yield _error(shard, f"{len(lost)} weights that {INDEX} names are missing ({lost[0]})")
         if strange := sorted(set(tensors) - wanted):
             found = f"has {len(strange)} weights that the index does not name ({strange[0]})"
-            yield Fault(error(shard, found, remedy="Remove the files of another save"))
+            yield _error(shard, found, remedy="Remove the files of another save")
 
 
 def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
@@ -178,11 +179,11 @@ def _check_layers(folder: ModelFolder) -> Iterator[Fault]:
             says = (
                 f"is {count}, but there are weights of {len(there)} layers (first difference: layer {min(odd, count)})"
             )
-            yield Fault(error(f"{CONFIG}: {'.'.join(where)}", says))
+            yield _error(f"{CONFIG}: {'.'.join(where)}", says)
     size = tuple(folder.get(CONFIG, *text, key) for key in ("vocab_size", "hidden_size"))
     for name, tensor in folder.tensors.items():
         if name.endswith("embed_tokens.weight") and ABSENT not in size and tensor.shape != size:
-            yield Fault(error(f"{CONFIG}: vocab_size, hidden_size", f"is {size}, but {name} is {tensor.shape}"))
+            yield _error(f"{CONFIG}: vocab_size, hidden_size", f"is {size}, but {name} is {tensor.shape}")
 
 
 def _check_head(folder: ModelFolder) -> Iterator[Fault]:
@@ -200,14 +201,14 @@ def _check_head(folder: ModelFolder) -> Iterator[Fault]:
             yield Fault(warning(where, "it is true, but the weights include a separate head", remedy=remedy))
     elif False in says.values() and True not in says.values():
         remedy = "The head was lost: save or merge the model again"
-        yield Fault(error(where, "it is false, but there is no lm_head.weight", remedy=remedy))
+        yield _error(where, "it is false, but there is no lm_head.weight", remedy=remedy)
     elif edits := tuple(Edit(CONFIG, path, value=True) for path, value in says.items() if value is not True):
         found = ", ".join(f"{edit.path[0] if edit.path[1:] else 'top level'} {says[edit.path]}" for edit in edits)
         reader = "5" if says["tie_word_embeddings",] is not True else "4"
         problem = (
             f"{found}, and there is no lm_head.weight: transformers {reader} makes a random head unless it is true"
         )
-        yield Fault(error(where, problem), edits)
+        yield _error(where, problem, edits=edits)
 
 
 def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
@@ -220,27 +221,24 @@ def _check_rope(folder: ModelFolder) -> Iterator[Fault]:
     base = new.get("rope_theta", ABSENT)
     where = f"{CONFIG}: {'.'.join((*text, 'rope_theta'))}"
     if old is not ABSENT and base is not ABSENT and old != base:
-        yield Fault(
-            error(where, f"it is {old}, but {base} in rope_parameters", remedy="Correct the one that is wrong")
-        )
+        yield _error(where, f"it is {old}, but {base} in rope_parameters", remedy="Correct the one that is wrong")
     elif old is ABSENT and base is not ABSENT:
         edit = Edit(CONFIG, (*text, "rope_theta"), base)
-        yield Fault(error(where, f"{base} is only in rope_parameters, where transformers 4 does not read it"), (edit,))
+        yield _error(where, f"{base} is only in rope_parameters, where transformers 4 does not read it", edits=(edit,))
     rest = {key: value for key, value in new.items() if key != "rope_theta"}
     if scaling in (ABSENT, None) and rest.keys() - {"rope_type", "type"}:
         edit = Edit(CONFIG, (*text, "rope_scaling"), rest)
-        where = f"{CONFIG}: {'.'.join((*text, 'rope_scaling'))}"
-        yield Fault(error(where, "is only in rope_parameters, where transformers 4 does not read it"), (edit,))
+        where = f"{CONFIG}: {'.'.join(edit.path)}"
+        yield _error(where, "is only in rope_parameters, where transformers 4 does not read it", edits=(edit,))
 
 
 def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
     """There is a tokenizer, with special tokens and a class that both versions know."""
+    remedy = "Copy the tokenizer of the model that was trained"
     if not folder.has("tokenizer.json") and not (folder.has("vocab.json") and folder.has("merges.txt")):
-        yield Fault(
-            error("tokenizer.json", "the file is missing", remedy="Copy the tokenizer of the model that was trained")
-        )
+        yield _error("tokenizer.json", "the file is missing", remedy=remedy)
     if not folder.has(TOKENIZER):
-        yield Fault(error(TOKENIZER, "the file is missing", remedy="Copy the tokenizer of the model that was trained"))
+        yield _error(TOKENIZER, "the file is missing", remedy=remedy)
         return
     extra = folder.get(TOKENIZER, "extra_special_tokens")
     if isinstance(extra, list):
@@ -251,13 +249,13 @@ def _check_tokenizer(folder: ModelFolder) -> Iterator[Fault]:
             Edit(TOKENIZER, ("extra_special_tokens",), ABSENT),
         )
         problem = "a list does not load in transformers 4; both versions read additional_special_tokens"
-        yield Fault(error(f"{TOKENIZER}: extra_special_tokens", problem), edits)
+        yield _error(f"{TOKENIZER}: extra_special_tokens", problem, edits=edits)
     kind = folder.get(TOKENIZER, "tokenizer_class")
     if kind == "TokenizersBackend":
         better = TOKENIZERS.get(str(folder.get(CONFIG, "model_type")))
         named = (Edit(TOKENIZER, ("tokenizer_class",), better),) if better and folder.has("tokenizer.json") else ()
         problem = f"transformers 4 has no class {kind}; it needs {better or 'the class of the model'}"
-        yield Fault(error(f"{TOKENIZER}: tokenizer_class", problem), named)
+        yield _error(f"{TOKENIZER}: tokenizer_class", problem, edits=named)
 
 
 def _check_template(folder: ModelFolder) -> Iterator[Fault]:
@@ -265,16 +263,15 @@ def _check_template(folder: ModelFolder) -> Iterator[Fault]:
     held = (folder.get(name, "chat_template") for name in (TOKENIZER, PROCESSOR, "chat_template.json"))
     if not folder.has("chat_template.jinja") and all(value in (ABSENT, None, "") for value in held):
         remedy = "Copy chat_template.jinja of the model that was trained"
-        yield Fault(error("chat_template.jinja", "there is no chat template", remedy=remedy))
+        yield _error("chat_template.jinja", "there is no chat template", remedy=remedy)
 
 
 def _check_generation(folder: ModelFolder) -> Iterator[Fault]:
     """It is known where an answer ends."""
     inside = (folder.get(CONFIG, *path, "eos_token_id") for path in ((), _text_path(folder)))
     if folder.get("generation_config.json", "eos_token_id") is ABSENT and all(v in (ABSENT, None) for v in inside):
-        yield Fault(
-            warning("generation_config.json", "there is no eos_token_id, so answers may run to the length limit")
-        )
+        problem = "there is no eos_token_id, so answers may run to the length limit"
+        yield Fault(warning("generation_config.json", problem))
 
 
 def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
@@ -283,16 +280,14 @@ def _check_processor(folder: ModelFolder) -> Iterator[Fault]:
         return
     if not folder.has(IMAGES) and folder.get(PROCESSOR, "image_processor") is ABSENT:
         remedy = "Copy preprocessor_config.json of the model that was trained"
-        yield Fault(
-            error(IMAGES, "the file is missing, and processor_config.json has no image_processor", remedy=remedy)
-        )
+        yield _error(IMAGES, "the file is missing, and processor_config.json has no image_processor", remedy=remedy)
     for part, file in PARTS.items():
         nested = folder.get(PROCESSOR, part)
         if not isinstance(nested, dict):
             continue
         if folder.has(file) and (bound := _bound(nested)) != (other := _bound(folder.document(file))):
             found = f"allows {other} pixels, but {PROCESSOR} allows {bound}"
-            yield Fault(error(file, found, remedy="`--max-pixels N --fix` sets both"))
+            yield _error(file, found, remedy="`--max-pixels N --fix` sets both")
             continue
         own = {**nested, "processor_class": folder.get(PROCESSOR, "processor_class")}
         made = Edit(file, (), {key: value for key, value in own.items() if value is not ABSENT})
@@ -308,7 +303,7 @@ def _check_vllm(folder: ModelFolder) -> Iterator[Fault]:
     if text and nested in (ABSENT, None) and str(folder.get(CONFIG, "model_type")).startswith("qwen2"):
         problem = "the key is missing: with transformers 4, vLLM reads the model's class here"
         edit = Edit(CONFIG, (*text, "architectures"), named)
-        yield Fault(error(f"{CONFIG}: text_config.architectures", problem), () if named is ABSENT else (edit,))
+        yield _error(f"{CONFIG}: text_config.architectures", problem, edits=() if named is ABSENT else (edit,))
     size = folder.get(IMAGES, "size")
     if isinstance(size, dict) and size.keys() >= {"shortest_edge", "longest_edge"}:
         limits = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
@@ -317,7 +312,7 @@ def _check_vllm(folder: ModelFolder) -> Iterator[Fault]:
         )
         if edits:
             problem = "the limits are only in size: with transformers 4, vLLM reads min_pixels and max_pixels"
-            yield Fault(error(f"{IMAGES}: size", problem), edits)
+            yield _error(f"{IMAGES}: size", problem, edits=edits)
 
 
 def _bound(processor: dict[str, Any]) -> int | None:
@@ -338,15 +333,12 @@ def _check_pixels(folder: ModelFolder, wanted: int | None) -> Iterator[Fault]:
             keys: list[tuple[str, ...]] = [("max_pixels",)] if described.get("max_pixels") else []
             keys += [("size", "longest_edge")] if isinstance(described.get("size"), dict) else []
             edits = tuple(Edit(file, (*path, *key), wanted) for key in keys)
-            yield Fault(error(f"{file}: max_pixels", f"is {bound:,}, but training used {wanted:,}"), edits)
+            yield _error(f"{file}: max_pixels", f"is {bound:,}, but training used {wanted:,}", edits=edits)
     if wanted is None and bounds and folder.has("training_args.bin"):
-        yield Fault(
-            warning(
-                f"{next(iter(bounds))}: max_pixels",
-                f"is {max(bounds.values()):,} in a folder that a trainer wrote, which does not keep image_max_pixels",
-                remedy="Run `lad check DIR --max-pixels N --fix`",
-            )
-        )
+        bound = max(bounds.values())
+        problem = f"is {bound:,} in a folder that a trainer wrote, which does not keep image_max_pixels"
+        remedy = "Run `lad check DIR --max-pixels N --fix`"
+        yield Fault(warning(f"{next(iter(bounds))}: max_pixels", problem, remedy=remedy))
 
 
 MODEL_CHECKS: Final[tuple[Callable[[ModelFolder], Iterator[Fault]], ...]] = (
