@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
+from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.pairs.schema import Image
 
 __all__ = ["Answer", "Backend", "BackendName", "BackendOptions", "Question"]
@@ -88,6 +89,15 @@ class Question:
     def where(self) -> str:
         """What to call the pair in an error."""
         return f"pair {self.pair_id}" if self.pair_id else "the pair"
+
+    def read_images(self, root: Path) -> Iterator[tuple[bytes, str]]:
+        """Yield each encoded image, and what to call it in an error.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        for image in self.images:
+            yield read_image(image, root), f"{self.where}, image {image.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lad_reasoner.inference.protocol import BackendOptions, Question
 from lad_reasoner.pairs.images import data_url, decode
-from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels
 from lad_reasoner.task.task import IMAGE_MARKER
 
-__all__ = ["chat_content", "chat_pictures", "request_seed"]
+__all__ = ["chat_content", "chat_parts", "chat_pictures", "request_seed"]
 
 
 def chat_content(question: Question, options: BackendOptions) -> list[dict[str, Any]]:
@@ -26,11 +25,9 @@ def chat_content(question: Question, options: BackendOptions) -> list[dict[str, 
     pixels = None
     if low or high:
         pixels = ProcessorPixels(QWEN2_5_VL.factor, low or QWEN2_5_VL.min_pixels, high or QWEN2_5_VL.max_pixels)
-
-    def as_url(data: bytes, where: str) -> dict[str, Any]:
-        return {"type": "image_url", "image_url": {"url": data_url(data, pixels=pixels, where=where)}}
-
-    return list(_parts(question, options.image_root, as_url))
+    read = question.read_images(options.image_root)
+    urls = (data_url(data, pixels=pixels, where=where) for data, where in read)
+    return list(chat_parts(question.prompt, ({"type": "image_url", "image_url": {"url": url}} for url in urls)))
 
 
 def chat_pictures(question: Question, root: Path) -> list[dict[str, Any]]:
@@ -39,15 +36,15 @@ def chat_pictures(question: Question, root: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: An image cannot be read.
     """
-    return list(_parts(question, root, lambda data, where: {"type": "image_pil", "image_pil": decode(data, where)}))
+    pictures = (decode(data, where) for data, where in question.read_images(root))
+    return list(chat_parts(question.prompt, ({"type": "image_pil", "image_pil": picture} for picture in pictures)))
 
 
-def _parts(question: Question, root: Path, make: Callable[[bytes, str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    images = iter(question.images)
-    for index, text in enumerate(question.prompt.split(IMAGE_MARKER)):
+def chat_parts(prompt: str, images: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a user's turn: its texts, and the next image where a marker stands."""
+    for index, text in enumerate(prompt.split(IMAGE_MARKER)):
         if index:
-            image = next(images)
-            yield make(read_image(image, root), f"{question.where}, image {image.path}")
+            yield next(images)
         if text:
             yield {"type": "text", "text": text}
 

@@ -7,19 +7,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from math import prod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
+from lad_reasoner.inference.backends.messages import chat_parts
 from lad_reasoner.inference.predictions import Sampling
 from lad_reasoner.inference.protocol import Question
 from lad_reasoner.models.qwen_vl import expand_image_tokens
 from lad_reasoner.pairs.images import decode
-from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.task.task import IMAGE_MARKER
 
 __all__ = ["Encoded", "Patches", "Prompt", "Prompts", "Recent"]
 
@@ -136,10 +136,7 @@ class Prompts:
         Raises:
             DataError: An image cannot be read or decoded, or the markers of a prompt do not match its images.
         """
-        read = [
-            [_File(read_image(image, self._root), f"{asked.where}, image {image.path}") for image in asked.images]
-            for asked in questions
-        ]
+        read = [[_File(*image) for image in question.read_images(self._root)] for question in questions]
         by_key = {image.key: image for images in read for image in images}
         patches = self._patches.take(by_key, lambda keys: self._make_patches([by_key[key] for key in keys]))
         prompts = []
@@ -150,12 +147,7 @@ class Prompts:
 
     def chat(self, prompt: str) -> str:
         """Return the whole text the model continues: the user's turn in the model's chat template."""
-        parts = prompt.split(IMAGE_MARKER)
-        content: list[dict[str, str]] = []
-        for index, part in enumerate(parts):
-            content += [{"type": "text", "text": part}] if part else []
-            content += [{"type": "image"}] if index + 1 < len(parts) else []
-        messages = [{"role": "user", "content": content}]
+        messages = [{"role": "user", "content": list(chat_parts(prompt, repeat({"type": "image"})))}]
         return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _tokenize(self, prompt: str) -> tuple[int, ...]:

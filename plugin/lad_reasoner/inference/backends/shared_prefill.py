@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from lad_reasoner.inference.backends.cache import GrowingCache
@@ -135,13 +134,9 @@ class SharedPrefill:
         longest = int(lengths.max())
         cache = GrowingCache()
         for index in range(len(prefixes[0])):
+            # The heads are the first dimension, and the tokens the second.
             keys, values = (
-                torch.stack(
-                    [
-                        pad(layers[index][part], (0, 0, longest - layers[index][part].shape[1], 0))
-                        for layers in prefixes
-                    ]
-                )
+                _pad_left([layers[index][part].transpose(0, 1) for layers in prefixes]).transpose(1, 2)
                 for part in (0, 1)
             )
             cache.update(keys, values, index)
@@ -149,17 +144,13 @@ class SharedPrefill:
         return LanguageState(cache, mask, lengths, torch.empty(0, device=self._device))
 
     def _extend(self, state: LanguageState, spans: Sequence[_Span]) -> None:
-        embeddings = pad_sequence([span.embeddings for span in spans], batch_first=True, padding_side="left")
-        positions = pad_sequence([span.positions.T for span in spans], batch_first=True, padding_side="left")
-        here = pad_sequence(
-            [torch.ones(span.positions.shape[1], dtype=torch.long, device=self._device) for span in spans],
-            batch_first=True,
-            padding_side="left",
-        )
+        embeddings = _pad_left([span.embeddings for span in spans])
+        positions = _pad_left([span.positions.T for span in spans])
+        here = _pad_left([torch.ones_like(span.seen, dtype=torch.long) for span in spans])
         deep = torch.cat([span.deep for span in spans], dim=1)
         more: dict[str, Any] = {}
         if len(deep):
-            seen = pad_sequence([span.seen for span in spans], batch_first=True, padding_side="left")
+            seen = _pad_left([span.seen for span in spans])
             more = {"visual_pos_masks": seen, "deepstack_visual_embeds": list(deep)}
         mask = torch.cat([state.mask, here], dim=1)
         self._forward(state, embeddings, mask, positions.permute(2, 0, 1), **more)
@@ -170,3 +161,7 @@ class SharedPrefill:
         hidden = run_language_model(self._network, state.cache, embeddings, mask=mask, positions=positions, **more)
         state.mask = mask
         state.logits = self._network.lm_head(hidden[:, -1]).float()
+
+
+def _pad_left(rows: list[torch.Tensor]) -> torch.Tensor:
+    return pad_sequence(rows, batch_first=True, padding_side="left")
