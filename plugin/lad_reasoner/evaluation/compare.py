@@ -103,9 +103,16 @@ def _compare(first: System, second: System, *, resamples: int, rng: np.random.Ge
     only_first = sum(one.right and not other.right for one, other in rows)
     only_second = sum(other.right and not one.right for one, other in rows)
     p_value = mcnemar(only_first, only_second)
-    accuracy, f1, mcc = (_difference(metric, cells, drawn) for metric in ("accuracy", "f1", "mcc"))
+    differences = {metric: _difference(metric, cells, drawn) for metric in ("accuracy", "f1", "mcc")}
     return Comparison(
-        first.name, second.name, len(rows), accuracy, f1, mcc, only_first, only_second, p_value, p_holm=p_value
+        first=first.name,
+        second=second.name,
+        pairs=len(rows),
+        **differences,
+        only_first=only_first,
+        only_second=only_second,
+        p_value=p_value,
+        p_holm=p_value,
     )
 
 

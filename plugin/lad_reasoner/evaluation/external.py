@@ -211,9 +211,8 @@ class _Places:
         keys = [path, *(_tail(path, category) for category in self._categories)]
         found = next((self._paths[key] for key in keys if key in self._paths), [path])
         if len(found) > 1:
-            raise DataError(
-                f"{path} is the query of {len(found)} pairs", where=where, remedy="Name the pairs in a column pair_id"
-            )
+            problem = f"{path} is the query of {len(found)} pairs"
+            raise DataError(problem, where=where, remedy="Name the pairs in a column pair_id")
         return found[0]
 
 

@@ -233,9 +233,8 @@ def _repair(path: Path, file: LineFile) -> str:
         broken.flush()
         os.fsync(broken.fileno())
     file.truncate(cut)
-    return (
-        f"{path}: the last line was broken ({len(tail)} bytes); moved to {path.name}.broken, its pair is asked again"
-    )
+    moved = f"moved to {path.name}.broken, its pair is asked again"
+    return f"{path}: the last line was broken ({len(tail)} bytes); {moved}"
 
 
 def _require_ours(path: Path, *, before: bytes, tail: bytes) -> None:

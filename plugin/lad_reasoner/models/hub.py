@@ -34,9 +34,8 @@ def has_hub(model: str) -> bool:
         raise DataError("neither a folder nor a name on the Hugging Face hub", where=model, remedy=give) from None
     except RepositoryNotFoundError as error:
         problem = "the Hugging Face hub has no such model, or you have no access to it"
-        raise DataError(
-            problem, where=model, remedy=f"{give}; for a private model, log in with `hf auth login`"
-        ) from error
+        remedy = f"{give}; for a private model, log in with `hf auth login`"
+        raise DataError(problem, where=model, remedy=remedy) from error
     except Exception as error:  # no network, a proxy, a server error, HF_HUB_OFFLINE
         if isinstance(try_to_load_from_cache(model, "config.json"), str):
             return False

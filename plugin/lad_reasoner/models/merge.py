@@ -210,9 +210,8 @@ def _assemble(state: Mapping[str, torch.Tensor], described: Path, *, tied: bool)
             )
         missing, strange = model.load_state_dict(dict(state), strict=False, assign=True)
     except (OSError, ValueError, KeyError, RuntimeError) as fault:  # no such model, or weights of other shapes
-        raise DataError(
-            f"this is not the model's config: {' '.join(str(fault).split())[:300]}", where=described
-        ) from None
+        reason = " ".join(str(fault).split())[:300]
+        raise DataError(f"this is not the model's config: {reason}", where=described) from None
     absent = sorted(set(missing) - ({_HEAD} if tied else set()))
     if absent or strange:
         names = ", ".join([*absent, *strange][:3])

@@ -171,10 +171,8 @@ def _open(data: bytes, where: object) -> Picture:
             image = Image.open(BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
         if data[4:12] in _HEIC_STARTS:
-            remedy = install_hint("heic")
-            raise DataError(
-                "a HEIC photo, for which pillow-heif is not installed", where=where, remedy=remedy
-            ) from None
+            problem = "a HEIC photo, for which pillow-heif is not installed"
+            raise DataError(problem, where=where, remedy=install_hint("heic")) from None
         names = ", ".join(image_formats())
         raise DataError(f"no readable image: no known image format (of {names})", where=where) from None
     except Image.DecompressionBombError as error:

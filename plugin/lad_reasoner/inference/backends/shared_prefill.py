@@ -71,9 +71,8 @@ class SharedPrefill:
         state = self._gather([known[prompt.prefix_key] for prompt in prompts])
         spans = [self._span(prompt, features, prefix=False) for prompt in prompts]
         self._extend(state, spans)
-        state.position = torch.tensor(
-            [prompt.encoded.next_position + len(prompt.ending) for prompt in prompts], device=self._device
-        )
+        positions = [prompt.encoded.next_position + len(prompt.ending) for prompt in prompts]
+        state.position = torch.tensor(positions, device=self._device)
         return state
 
     def step(self, state: LanguageState, tokens: torch.Tensor) -> None:
