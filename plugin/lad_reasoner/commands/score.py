@@ -141,7 +141,7 @@ def _score_each(score: Callable[..., Score | None], systems: Sequence[System], *
 
 def _add_again(systems: list[System], predictions: Sequence[Path], again: Sequence[Path]) -> list[System]:
     """Return the systems with the answers asked again; the first of them are the files of predictions."""
-    from lad_reasoner.evaluation.again import add_again
+    from lad_reasoner.evaluation.outcomes import add_again
 
     if again and len(again) != len(predictions):
         problem = f"{len(again)} files for {len(predictions)} runs"

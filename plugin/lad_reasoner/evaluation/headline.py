@@ -53,18 +53,13 @@ class Headline:
         most = "most often, " if self.second else ""
         count = f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}"
         share = f"{percent(self.accuracy.value)}% of {count}{_range(self.accuracy, percent)}"
-        first = (
-            f"{self.best} is right {most}on {share}; "
-            f"always answering {self.constant} would be right on {percent(self.baseline)}%."
-        )
+        baseline = f"always answering {self.constant} would be right on {percent(self.baseline)}%"
+        first = f"{self.best} is right {most}on {share}; {baseline}."
         if self.second is None or self.lead is None or self.p_value is None:
             return first, f"It answers yes to {percent(self.yes_share.value)}% of them."
         verdict = "a clear difference" if self.clear else "which chance alone could explain"
-        lead = points(self.lead.value).removeprefix("+")
-        second = (
-            f"It leads {self.second} by {lead} points{_range(self.lead, points)}, {verdict} (p = {self.p_value:.2g})."
-        )
-        return first, second
+        lead = f"{points(self.lead.value).removeprefix('+')} points{_range(self.lead, points)}"
+        return first, f"It leads {self.second} by {lead}, {verdict} (p = {self.p_value:.2g})."
 
 
 def _range(estimate: Estimate, show: Callable[[float | None], str]) -> str:
@@ -81,7 +76,7 @@ def read_headline(runs: Sequence[RunScore], comparisons: Sequence[Comparison]) -
         comparisons: Of every two of them, in the order of `itertools.combinations`.
     """
     scores = [run.vote or run for run in runs]
-    order = sorted(range(len(scores)), key=lambda place: -_accuracy(scores[place]))
+    order = sorted(range(len(scores)), key=lambda place: -(scores[place].pooled.metrics["accuracy"].value or 0.0))
     best = scores[order[0]].pooled
     share = best.anomalous / best.pairs
     headline = Headline(
@@ -96,10 +91,6 @@ def read_headline(runs: Sequence[RunScore], comparisons: Sequence[Comparison]) -
         return headline
     comparison, lead = _lead(comparisons, len(scores), order[0], order[1])
     return replace(headline, second=runs[order[1]].name, lead=lead, p_value=comparison.p_holm)
-
-
-def _accuracy(score: RunScore) -> float:
-    return score.pooled.metrics["accuracy"].value or 0.0
 
 
 def _lead(comparisons: Sequence[Comparison], runs: int, best: int, second: int) -> tuple[Comparison, Estimate]:

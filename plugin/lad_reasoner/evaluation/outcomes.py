@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lad_reasoner.inference.predictions import Prediction
+from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
 from lad_reasoner.pairs.frames import SEEN_PIXELS, Frame
 from lad_reasoner.pairs.reader import Truth
-from lad_reasoner.support.errors import UsageError
+from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.classes import read_response
 from lad_reasoner.task.gold import CLASSES
 from lad_reasoner.task.response import parse
@@ -22,6 +22,7 @@ __all__ = [
     "Query",
     "ScoredReply",
     "System",
+    "add_again",
     "constant",
     "frame_of",
     "join",
@@ -30,7 +31,6 @@ __all__ = [
     "read_replies",
     "run_names",
 ]
-
 
 #: What identifies a query: its dataset and its path.
 Query = tuple[str, str]
@@ -159,6 +159,32 @@ def _judge(truth: Truth, replies: tuple[ScoredReply, ...]) -> JudgedPair:
     if truth.gold.answers == CLASSES:
         replies = tuple(replace(reply, answer=read_response(reply.response, truth.gold).answer) for reply in replies)
     return JudgedPair(truth, replies)
+
+
+def add_again(system: System, predictions: Path, path: Path) -> System:
+    """Return the system of ``predictions`` with the answers in ``path``, for which its questions were asked again.
+
+    Raises:
+        DataError: A file cannot be read, or was not made from these replies by `lad predict --without-images`.
+    """
+    card = read_run_card(path)
+    if "reasoning_of" not in card:
+        raise DataError("these predictions were not made with lad predict --without-images", where=path)
+    if card.get("reasoning_run") != read_predictions(predictions)[0].digest:
+        problem = f"these replies were asked again from {card['reasoning_of']}, another run than {predictions}"
+        raise DataError(problem, where=path, remedy="Give --again in the order of the predictions")
+    golds = {row.truth.pair_id: row.truth.gold for row in system.rows}
+    answers = {
+        (line.pair_id, line.sample): read_response(line.response, golds[line.pair_id]).answer or ""
+        for line in read_predictions(path)
+        if line.pair_id in golds
+    }
+    rows = []
+    for row in system.rows:
+        keys = [(row.truth.pair_id, sample) for sample in range(len(row.replies))]
+        replies = (replace(reply, again=answers.get(key)) for reply, key in zip(row.replies, keys, strict=True))
+        rows.append(replace(row, replies=tuple(replies)))
+    return replace(system, rows=tuple(rows))
 
 
 def constant(answer: Label, truths: Sequence[Truth]) -> System:

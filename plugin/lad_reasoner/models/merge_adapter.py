@@ -67,7 +67,10 @@ def fold_adapter(state: Mapping[str, torch.Tensor], actor: Path) -> Iterator[tup
         value = state[name]
         if name in pairs:
             down, up = (state[part] for part in pairs[name])
-            value = _sum(value, down, up, adapter, actor)
+            if down.shape[0] != adapter.r:
+                problem = f"the adapter has rank {down.shape[0]}, and its description {adapter.r}"
+                raise DataError(problem, where=actor)
+            value = (value.float() + up.float() @ down.float() * adapter.scale).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
 
 
@@ -75,12 +78,6 @@ def _pair_of(name: str) -> tuple[str, str] | None:
     """Return the names of the adapter of a weight, if the weight is of a layer that peft has wrapped."""
     stem = name.removesuffix(".base_layer.weight")
     return None if stem == name else (f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight")
-
-
-def _sum(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, adapter: _Adapter, actor: Path) -> torch.Tensor:
-    if down.shape[0] != adapter.r:
-        raise DataError(f"the adapter has rank {down.shape[0]}, and its description {adapter.r}", where=actor)
-    return (weight.float() + up.float() @ down.float() * adapter.scale).to(weight.dtype)
 
 
 def _describe(actor: Path) -> _Adapter:

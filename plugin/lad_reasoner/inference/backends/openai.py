@@ -43,8 +43,6 @@ _IN_A_ROW: Final = 8
 _PLAIN: Final = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _PLAIN_VLLM: Final = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
-_Tasks = set[asyncio.Task[Answer | Failure]]
-
 
 class OpenAIBackend:
     """A model behind a server.
@@ -92,14 +90,14 @@ class OpenAIBackend:
         with asyncio.Runner() as runner:
             server = runner.run(self._connect())
             fault: BaseException | None = None
-            flying: _Tasks = set()
+            flying: set[asyncio.Task[Answer | Failure]] = set()
             try:
                 while True:
                     free = 0 if fault else self._options.batch - len(flying)
                     flying |= {runner.get_loop().create_task(self._ask(server, *item)) for item in islice(asked, free)}
                     if not flying:
                         break
-                    landed, flying = runner.run(_wait_for_one(flying))
+                    landed, flying = runner.run(asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED))
                     for task in landed:
                         if error := task.exception():
                             fault = fault or error
@@ -112,15 +110,13 @@ class OpenAIBackend:
 
     async def _connect(self) -> ChatServer:
         server = self._open_server()
-        extra = _PLAIN_VLLM if await server.is_vllm() else {}
-        self._plain = {**_PLAIN, **extra, **self._pixels(is_vllm=bool(extra))}
+        self._plain = dict(_PLAIN)
+        if await server.is_vllm():
+            self._plain |= _PLAIN_VLLM
+            named = {"min_pixels": self._options.min_pixels, "max_pixels": self._options.max_pixels}
+            if given := {name: value for name, value in named.items() if value}:
+                self._plain["mm_processor_kwargs"] = given  # its own processor would undo limits above its own
         return server
-
-    def _pixels(self, *, is_vllm: bool) -> dict[str, Any]:
-        """Return the limits for the server's own processor, which would undo those above its own."""
-        named = {"min_pixels": self._options.min_pixels, "max_pixels": self._options.max_pixels}
-        given = {name: value for name, value in named.items() if value}
-        return {"mm_processor_kwargs": given} if given and is_vllm else {}
 
     async def _ask(self, server: ChatServer, question: Question, sample: int) -> Answer | Failure:
         from lad_reasoner.support.openai_client import NoReplyError
@@ -191,10 +187,6 @@ class OpenAIBackend:
             finish_reason="length" if reply.finish_reason == "length" else "stop",
             seconds=round(seconds, 6),
         )
-
-
-async def _wait_for_one(tasks: _Tasks) -> tuple[_Tasks, _Tasks]:
-    return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 def score_reply(text: str, reply: Reply) -> float | None:
