@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from lad_reasoner.evaluation.metrics import curve_metrics
-from lad_reasoner.evaluation.statistics import resample_curves
+from lad_reasoner.evaluation.statistics import Bootstrap
 from lad_reasoner.support.confusion import CONFUSION_METRICS, Confusion
 
 SKLEARN = {
@@ -109,7 +109,7 @@ def plain_calibration_error(anomalous: np.ndarray, scores: np.ndarray) -> float:
 def test_every_metric_of_scores_in_a_resample_is_that_of_scikit_learn(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     anomalous, scores = rng.random(count) < 0.5, rng.integers(0, 8, count) / 8  # with ties
-    ours = resample_curves(anomalous, scores, np.arange(count), resamples=3, rng=np.random.default_rng(seed))
+    ours = Bootstrap(3, seed).curves(anomalous, scores, np.arange(count))
     for row, picks in enumerate(np.random.default_rng(seed).integers(0, count, (3, count))):
         truth, said = anomalous[picks], scores[picks]
         expected = {"calibration_error": plain_calibration_error(truth, said)}

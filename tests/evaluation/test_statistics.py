@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from lad_reasoner.evaluation.outcomes import JudgedPair, ScoredReply, System
 from lad_reasoner.evaluation.score import score_system
 from lad_reasoner.evaluation.statistics import (
+    Bootstrap,
     exact_interval,
     holm,
     interval,
     mcnemar,
-    proportion,
-    resample_counts,
 )
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.confusion import CONFUSION_METRICS
@@ -31,7 +30,7 @@ def test_intervals_cover_the_truth_at_the_nominal_rate(metric: str, truth: float
     covered = 0
     for _ in range(600):
         rows = np.eye(4)[rng.choice(4, size=200, p=shares)]
-        low, high = interval(CONFUSION_METRICS[metric](resample_counts(rows, resamples=400, rng=rng)))
+        low, high = interval(CONFUSION_METRICS[metric](Bootstrap(400, rng).counts(rows)))
         covered += low <= truth <= high
     print(f"coverage, 200 rows: {metric} {covered / 600:.3f}")
     assert 0.92 <= covered / 600 <= 0.975
@@ -45,7 +44,7 @@ def test_intervals_of_clustered_data_cover_only_if_clusters_are_drawn_whole() ->
         clusters = np.outer(right, [8, 0, 0, 0]) + np.outer(~right, [0, 0, 0, 8])  # eight like answers a query
         flat = np.repeat(clusters / 8, 8, axis=0)
         for name, rows in (("clustered", clusters), ("ignored", flat)):
-            low, high = interval(CONFUSION_METRICS["accuracy"](resample_counts(rows, resamples=300, rng=rng)))
+            low, high = interval(CONFUSION_METRICS["accuracy"](Bootstrap(300, rng).counts(rows)))
             covered[name] += low <= 0.7 <= high
     print("coverage, 60 queries of 8 like answers:", {name: round(count / 300, 3) for name, count in covered.items()})
     assert covered["clustered"] / 300 > 0.9
@@ -54,7 +53,7 @@ def test_intervals_of_clustered_data_cover_only_if_clusters_are_drawn_whole() ->
 
 def test_resampled_counts_are_those_of_drawing_rows_one_by_one() -> None:
     rows = np.array([[1, 0, 2, 0], [0, 3, 0, 0], [1, 0, 2, 0], [0, 0, 0, 5]], dtype=float)
-    fast = resample_counts(rows, resamples=40_000, rng=np.random.default_rng(0))
+    fast = Bootstrap(40_000).counts(rows)
     picks = np.random.default_rng(1).integers(0, 4, (40_000, 4))
     slow = rows[picks].sum(axis=1)
     np.testing.assert_allclose(fast.mean(axis=0), slow.mean(axis=0), atol=0.06)
@@ -66,7 +65,7 @@ def test_memory_of_resampled_counts_grows_with_the_counts_alone() -> None:
 
     rows = np.arange(4000, dtype=float).reshape(1000, 4)  # every cluster unlike every other
     tracemalloc.start()
-    sums = resample_counts(rows, resamples=5_000, rng=np.random.default_rng(0))
+    sums = Bootstrap(5_000).counts(rows)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000  # all draws at once: 40 MB
@@ -122,9 +121,9 @@ def test_the_interval_of_the_mean_of_categories_covers_with_categories_that_are_
 
 def test_a_proportion_counts_queries_and_not_replies() -> None:
     rows = np.array([[4.0, 4.0]] * 10)
-    found = proportion(rows, resamples=100, rng=np.random.default_rng(0))
+    found = Bootstrap(100).proportion(rows)
     assert (found.low, found.high) == pytest.approx(exact_interval(10, right=True))
-    assert proportion(np.zeros((3, 2)), resamples=100, rng=np.random.default_rng(0)).value is None
+    assert Bootstrap(100).proportion(np.zeros((3, 2))).value is None
 
 
 RATES = [(0.97, 0.97), (0.995, 0.99), (0.02, 0.03)]  # mostly samples that are all right or all wrong

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lad_reasoner.evaluation.outcomes import Query, System, query_of
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, proportion
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate
 from lad_reasoner.pairs.frames import Frame
 from lad_reasoner.pairs.masks import query_area
 from lad_reasoner.support.confusion import Floats
@@ -86,10 +86,9 @@ def score_boxes(
                 own["point_in_mask"] += float(bool(boxes) and _is_inside(boxes[0], area)), 1
     if not sums:
         return None
-    rng = np.random.default_rng(seed)
+    bootstrap = Bootstrap(resamples, seed)
     figures = {
-        name: proportion(np.array([counts[name] for counts in sums.values()]), resamples=resamples, rng=rng)
-        for name in BOX_FIGURES
+        name: bootstrap.proportion(np.array([counts[name] for counts in sums.values()])) for name in BOX_FIGURES
     }
     return BoxScore(system.name, replies, figures)
 

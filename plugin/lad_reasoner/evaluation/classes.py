@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from lad_reasoner.evaluation.outcomes import Query, System, query_of
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, proportion, resample_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate, estimate
 from lad_reasoner.support.confusion import Floats
 from lad_reasoner.task.classes import CLASS_NAMES, class_credit, gold_classes, read_class, settle
 from lad_reasoner.task.gold import CLASSES
@@ -67,11 +67,11 @@ def score_classes(system: System, *, resamples: int = RESAMPLES, seed: int = 0) 
     for place, (_, truth, said, credit) in zip(places, read, strict=True):
         cells[place, classes.index(truth), stated.index(said or UNREAD)] += 1
         paid[place] += credit, 1
-    rng = np.random.default_rng(seed)
+    bootstrap = Bootstrap(resamples, seed)
     flat = cells.reshape(len(queries), -1)
     drawn = None
     if resamples:
-        counts = resample_counts(flat, resamples=resamples, rng=rng).reshape(-1, len(classes), len(stated))
+        counts = bootstrap.counts(flat).reshape(-1, len(classes), len(stated))
         drawn = np.nanmean(_f1(counts), axis=-1)
         drawn = drawn if np.ptp(drawn) else None  # all right or all wrong: a bootstrap shows no spread
     total = cells.sum(axis=0)
@@ -80,8 +80,8 @@ def score_classes(system: System, *, resamples: int = RESAMPLES, seed: int = 0) 
     return ClassScore(
         name=system.name,
         replies=len(read),
-        accuracy=proportion(hits, resamples=resamples, rng=rng),
-        credit=proportion(paid, resamples=resamples, rng=rng),
+        accuracy=bootstrap.proportion(hits),
+        credit=bootstrap.proportion(paid),
         macro_f1=estimate(float(f1.mean()), drawn),
         classes=tuple(classes),
         f1=tuple(f1.tolist()),

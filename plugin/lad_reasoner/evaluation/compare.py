@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from lad_reasoner.evaluation.outcomes import JudgedPair, System, constant, majority, query_of
 from lad_reasoner.evaluation.score import cell_counts
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, holm, mcnemar, resample_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate, estimate, holm, mcnemar
 from lad_reasoner.support.confusion import CONFUSION_METRICS, Floats
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.task.task import LABELS
@@ -60,7 +60,7 @@ def compare_systems(systems: Sequence[System], *, resamples: int = RESAMPLES, se
     """
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two files of predictions")
-    return _compare_all(list(combinations(_votes(systems), 2)), resamples=resamples, seed=seed)
+    return _compare_all(combinations(_votes(systems), 2), Bootstrap(resamples, seed))
 
 
 def compare_to_constants(systems: Sequence[System], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
@@ -68,17 +68,16 @@ def compare_to_constants(systems: Sequence[System], *, resamples: int = RESAMPLE
 
     These comparisons are a family of their own in Holm's correction.
     """
-    pairs = [(vote, constant(label, [row.truth for row in vote.rows])) for vote in _votes(systems) for label in LABELS]
-    return _compare_all(pairs, resamples=resamples, seed=seed)
+    pairs = ((vote, constant(label, [row.truth for row in vote.rows])) for vote in _votes(systems) for label in LABELS)
+    return _compare_all(pairs, Bootstrap(resamples, seed))
 
 
 def _votes(systems: Sequence[System]) -> list[System]:
     return [majority(system) if system.votes > 1 else system for system in systems]
 
 
-def _compare_all(pairs: Sequence[tuple[System, System]], *, resamples: int, seed: int) -> list[Comparison]:
-    rng = np.random.default_rng(seed)
-    comparisons = [_compare(first, second, resamples=resamples, rng=rng) for first, second in pairs]
+def _compare_all(pairs: Iterable[tuple[System, System]], bootstrap: Bootstrap) -> list[Comparison]:
+    comparisons = [_compare(first, second, bootstrap) for first, second in pairs]
     adjusted = holm([comparison.p_value for comparison in comparisons])
     return [replace(item, p_holm=p_value) for item, p_value in zip(comparisons, adjusted, strict=True)]
 
@@ -96,10 +95,10 @@ def match_queries(first: System, second: System) -> list[tuple[JudgedPair, Judge
     return rows
 
 
-def _compare(first: System, second: System, *, resamples: int, rng: np.random.Generator) -> Comparison:
+def _compare(first: System, second: System, bootstrap: Bootstrap) -> Comparison:
     rows = match_queries(first, second)
     cells = np.hstack([cell_counts([pair[side] for pair in rows]) for side in (0, 1)])
-    drawn = resample_counts(cells, resamples=resamples, rng=rng)
+    drawn = bootstrap.counts(cells)
     only_first = sum(one.right and not other.right for one, other in rows)
     only_second = sum(other.right and not one.right for one, other in rows)
     p_value = mcnemar(only_first, only_second)

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from lad_reasoner.evaluation.score import data_of
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, resample_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate, estimate
 from lad_reasoner.inference.predictions import read_predictions
 from lad_reasoner.pairs.reader import data_sha256, parquet_files, read_choices, read_truths
 from lad_reasoner.pairs.schema import Choice
@@ -162,8 +162,8 @@ def score_choices(
         truth = truths[pair_id]
         own = counts[truth.category.split("/")[0]].setdefault(truth.query_path, np.zeros((2, len(_SLOTS))))
         own[:, _slot(choices[pair_id], normal=truth.label == NORMAL)] += sum(right) / len(right), 1
-    rng = np.random.default_rng(seed)
-    scored = [_score(dataset, list(images.values()), resamples, rng) for dataset, images in counts.items()]
+    bootstrap = Bootstrap(resamples, seed)
+    scored = [_score(dataset, list(images.values()), bootstrap) for dataset, images in counts.items()]
     return ChoiceRun(
         name=name or predictions.stem,
         datasets=tuple(score for score, _ in scored),
@@ -195,12 +195,10 @@ def _measure(counts: Floats) -> dict[str, Floats]:
     return by_type | {"average": average, "overkill": 1 - shares[0], "miss": 1 - shares[1]}
 
 
-def _score(
-    name: str, images: Sequence[Floats], resamples: int, rng: np.random.Generator
-) -> tuple[DatasetScore, dict[str, Floats]]:
+def _score(name: str, images: Sequence[Floats], bootstrap: Bootstrap) -> tuple[DatasetScore, dict[str, Floats]]:
     """Return a dataset's scores, and the bootstrap values behind their intervals."""
     rows = np.array(images).reshape(len(images), -1)
-    drawn = _measure(resample_counts(rows, resamples=resamples, rng=rng))
+    drawn = _measure(bootstrap.counts(rows))
     values = _measure(rows.sum(axis=0))
     estimates = {figure: estimate(float(value), drawn[figure]) for figure, value in values.items()}
     questions = int(rows[:, len(_SLOTS) :].sum())

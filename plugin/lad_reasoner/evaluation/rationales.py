@@ -17,7 +17,7 @@ import numpy as np
 
 from lad_reasoner.evaluation.outcomes import JudgedPair, Query, ScoredReply, System, query_of
 from lad_reasoner.evaluation.places import anomaly_centre, check_places
-from lad_reasoner.evaluation.statistics import RESAMPLES, Estimate, estimate, kappa, proportion, resample_counts
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate, estimate, kappa
 from lad_reasoner.pairs.reader import Truth
 from lad_reasoner.support.confusion import Floats
 from lad_reasoner.support.errors import DataError
@@ -230,13 +230,11 @@ def score_rationales(
     readings = [_reading(row, reply, masks) for row in system.rows for reply in row.replies if reply.reasoning]
     if not readings:
         raise DataError("no reply has reasoning", where=system.name)
-    rng = np.random.default_rng(seed)
+    bootstrap = Bootstrap(resamples, seed)
 
     def measure(chosen: Sequence[_Reading], names: Iterable[str]) -> dict[str, Estimate]:
         sums = _by_query(chosen).values()
-        return {
-            name: proportion(np.array([own[name] for own in sums]), resamples=resamples, rng=rng) for name in names
-        }
+        return {name: bootstrap.proportion(np.array([own[name] for own in sums])) for name in names}
 
     figures = measure(readings, FIGURES)
     known = [reading for reading in readings if reading.known]
@@ -300,14 +298,14 @@ def compare_rationales(
     shared = [query for query in sums[0] if query in sums[1]]
     if not shared:
         raise DataError("there is no query about which both reason", where=f"{first.name} and {second.name}")
-    rng = np.random.default_rng(seed)
+    bootstrap = Bootstrap(resamples, seed)
     differences = {}
     for name in FIGURES:
         cells = np.array([np.r_[sums[0][query][name], sums[1][query][name]] for query in shared])
         if not cells[:, 1].sum() or not cells[:, 3].sum():
             differences[name] = Estimate(None)
             continue
-        drawn = _difference(resample_counts(cells, resamples=resamples, rng=rng))
+        drawn = _difference(bootstrap.counts(cells))
         differences[name] = estimate(float(_difference(cells.sum(axis=0))), drawn)
     return differences
 

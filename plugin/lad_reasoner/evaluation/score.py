@@ -27,15 +27,7 @@ from lad_reasoner.evaluation.outcomes import (
     read_replies,
 )
 from lad_reasoner.evaluation.protocols import Protocol, select
-from lad_reasoner.evaluation.statistics import (
-    RESAMPLES,
-    Estimate,
-    Unanimous,
-    estimate,
-    proportion,
-    resample_counts,
-    resample_curves,
-)
+from lad_reasoner.evaluation.statistics import RESAMPLES, Bootstrap, Estimate, Unanimous, estimate
 from lad_reasoner.inference.predictions import read_predictions, read_run_card
 from lad_reasoner.pairs.reader import Truth, data_sha256, parquet_files, read_truths
 from lad_reasoner.support.confusion import CONFUSION_METRICS, Confusion, Floats, mcc
@@ -187,10 +179,10 @@ def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPL
     rows = system.rows
     if not rows:
         raise DataError(f"there is no reply to any pair of the protocol {protocol}", where=system.name)
-    rng = np.random.default_rng(seed)
-    scored = [_score_group("pooled", rows, resamples=resamples, rng=rng)]
+    bootstrap = Bootstrap(resamples, seed)
+    scored = [_score_group("pooled", rows, bootstrap)]
     by_category = _group(rows, lambda truth: [truth.category])
-    scored += [_score_group(name, by_category[name], resamples=resamples, rng=rng) for name in _ordered(by_category)]
+    scored += [_score_group(name, by_category[name], bootstrap) for name in _ordered(by_category)]
     votes = system.votes
     return RunScore(
         name=system.name,
@@ -200,8 +192,8 @@ def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPL
         pooled=scored[0],
         macro=_macro(scored[1:]),
         categories={group.name: group for group in scored[1:]},
-        kinds=_shares(rows, lambda truth: [truth.kind], resamples=resamples, rng=rng),
-        defects=_shares(rows, _defects, resamples=resamples, rng=rng),
+        kinds=_shares(rows, lambda truth: [truth.kind], bootstrap),
+        defects=_shares(rows, _defects, bootstrap),
         score_sources=dict(Counter(reply.source for row in rows for reply in row.replies if reply.source)),
         missing=len(system.missing),
         unknown=len(system.unknown),
@@ -209,18 +201,18 @@ def score_system(system: System, protocol: Protocol, *, resamples: int = RESAMPL
     )
 
 
-def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator) -> GroupScore:
+def _score_group(name: str, rows: Sequence[JudgedPair], bootstrap: Bootstrap) -> GroupScore:
     cells = cell_counts(rows)
     totals = cells.sum(axis=0)
     values = {metric: float(function(totals)) for metric, function in CONFUSION_METRICS.items()}
     drawn: dict[str, Floats] = {}
-    if resamples:
-        counts = resample_counts(cells, resamples=resamples, rng=rng)
+    if bootstrap.resamples:
+        counts = bootstrap.counts(cells)
         drawn = {metric: function(counts) for metric, function in CONFUSION_METRICS.items()}
-    curve_values, curve_drawn = _score_curves(rows, resamples=resamples, rng=rng)
+    curve_values, curve_drawn = _score_curves(rows, bootstrap)
     values, drawn = values | curve_values, drawn | curve_drawn
     metrics = {metric: estimate(value, drawn.get(metric)) for metric, value in values.items()}
-    if resamples:
+    if bootstrap.resamples:
         for metric, unanimous in _unanimous(cells, values, drawn).items():
             metrics[metric] = unanimous.estimate()
     replies = [reply for row in rows for reply in row.replies]
@@ -234,7 +226,7 @@ def _score_group(name: str, rows: Sequence[JudgedPair], *, resamples: int, rng: 
         metrics=metrics,
         unparsed=sum(reply.answer is None for reply in replies),
         template_rate=_mean([reply.well_formed for reply in replies if reply.well_formed is not None]),
-        yes_share=proportion(yes, resamples=resamples, rng=rng),
+        yes_share=bootstrap.proportion(yes),
         tokens=_mean([reply.tokens for reply in replies], complete=True),
         cut_share=_mean([reply.cut for reply in replies], complete=True),
         ties=sum(reply.tied for reply in replies),
@@ -247,19 +239,17 @@ def _mean(values: Sequence[float | None], *, complete: bool = False) -> float | 
     return sum(known) / len(known) if known and not (complete and len(known) < len(values)) else None
 
 
-def _score_curves(
-    rows: Sequence[JudgedPair], *, resamples: int, rng: np.random.Generator
-) -> tuple[dict[str, float], dict[str, Floats]]:
+def _score_curves(rows: Sequence[JudgedPair], bootstrap: Bootstrap) -> tuple[dict[str, float], dict[str, Floats]]:
     """Return the metrics that need a score and their bootstrap values; NaN and none if any score is missing."""
     scores = np.array([reply.score for row in rows for reply in row.replies], dtype=np.float64)  # None becomes NaN
     if np.isnan(scores).any():
         return dict.fromkeys(CURVE_METRICS, math.nan), {}
     anomalous = np.array([row.truth.label == ANOMALOUS for row in rows for _ in row.replies])
     values = curve_metrics(anomalous, scores)
-    if not resamples:
+    if not bootstrap.resamples:
         return values, {}
     clusters = np.repeat(_clusters(rows), [len(row.replies) for row in rows])
-    return values, resample_curves(anomalous, scores, clusters, resamples=resamples, rng=rng)
+    return values, bootstrap.curves(anomalous, scores, clusters)
 
 
 def _unanimous(cells: Floats, values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Unanimous]:
@@ -339,13 +329,13 @@ def _macro(groups: Sequence[GroupScore]) -> dict[str, Estimate]:
 
 
 def _shares(
-    rows: Sequence[JudgedPair], names: Callable[[Truth], Iterable[str]], *, resamples: int, rng: np.random.Generator
+    rows: Sequence[JudgedPair], names: Callable[[Truth], Iterable[str]], bootstrap: Bootstrap
 ) -> tuple[Share, ...]:
     shares = []
     for name, group in sorted(_group(rows, names).items()):
         cells = cell_counts(group)
         right = np.column_stack([cells[:, 0] + cells[:, 2], cells[:, :4].sum(axis=1)])
-        shares.append(Share(name, len(group), proportion(right, resamples=resamples, rng=rng)))
+        shares.append(Share(name, len(group), bootstrap.proportion(right)))
     return tuple(shares)
 
 

@@ -16,6 +16,7 @@ from lad_reasoner.support.confusion import Floats
 __all__ = [
     "LEVEL",
     "RESAMPLES",
+    "Bootstrap",
     "Estimate",
     "Unanimous",
     "estimate",
@@ -24,9 +25,6 @@ __all__ = [
     "interval",
     "kappa",
     "mcnemar",
-    "proportion",
-    "resample_counts",
-    "resample_curves",
 ]
 
 #: Of every interval.
@@ -77,77 +75,63 @@ def estimate(value: float, drawn: Floats | None = None) -> Estimate:
     return Estimate(*(None if math.isnan(number) else number for number in (value, low, high)))
 
 
-def proportion(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Estimate:
-    """Return a share with its interval: the bootstrap's, or the exact one where all trials agree.
-
-    ``rows``, ``(clusters, 2)``, holds hits and trials of each cluster.
-    """
-    hits, trials = rows.sum(axis=0)
-    if not trials:
-        return Estimate(None)
-    if not resamples:
-        return Estimate(float(hits / trials))
-    if hits in {0, trials}:
-        return Unanimous(int((rows[:, 1] > 0).sum()), right=bool(hits)).estimate()
-    sums = resample_counts(rows, resamples=resamples, rng=rng)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return estimate(float(hits / trials), sums[:, 0] / sums[:, 1])
-
-
-def resample_counts(rows: Floats, *, resamples: int, rng: np.random.Generator) -> Floats:
-    """Sample clusters with replacement and add up their counts.
-
-    How often each distinct row is chosen is one multinomial sample, so nothing of the size of the data is sampled.
+class Bootstrap:
+    """Samples clusters with replacement; a cluster is everything about one query.
 
     Args:
-        rows: ``(clusters, counts)``: what each cluster adds. A cluster is everything about one query.
-        resamples: The number of bootstrap samples.
-        rng: Source of chance.
-
-    Returns:
-        ``(resamples, counts)``.
+        resamples: The number of bootstrap samples; 0 gives no intervals.
+        seed: Random seed, or its generator.
     """
-    distinct, times = np.unique(rows, axis=0, return_counts=True)
-    step = max(1, _DRAWS_AT_ONCE // len(distinct))
-    sums = np.empty((resamples, rows.shape[1]))
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        sums[start : start + size] = rng.multinomial(len(rows), times / len(rows), size=size) @ distinct
-    return sums
 
+    def __init__(self, resamples: int = RESAMPLES, seed: int | np.random.Generator = 0) -> None:
+        self.resamples, self._rng = resamples, np.random.default_rng(seed)
 
-def resample_curves(
-    anomalous: NDArray[np.bool_],
-    scores: Floats,
-    clusters: NDArray[np.int64],
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-) -> dict[str, Floats]:
-    """Sample clusters with replacement and return the metrics of scores of each sample.
+    def proportion(self, rows: Floats) -> Estimate:
+        """Return a share with its interval: the bootstrap's, or the exact one where all trials agree.
 
-    Args:
-        anomalous: ``(pairs,)``.
-        scores: ``(pairs,)``.
-        clusters: ``(pairs,)``: the index, from 0, of the cluster of each pair.
-        resamples: The number of bootstrap samples.
-        rng: Source of chance.
+        ``rows``, ``(clusters, 2)``, holds hits and trials of each cluster.
+        """
+        hits, trials = rows.sum(axis=0)
+        if not trials:
+            return Estimate(None)
+        if not self.resamples:
+            return Estimate(float(hits / trials))
+        if hits in {0, trials}:
+            return Unanimous(int((rows[:, 1] > 0).sum()), right=bool(hits)).estimate()
+        sums = self.counts(rows)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return estimate(float(hits / trials), sums[:, 0] / sums[:, 1])
 
-    Returns:
-        ``(resamples,)`` by the names of ``CURVE_METRICS``; NaN where a sample lacks a class.
-    """
-    order = np.argsort(-scores, kind="stable")
-    anomalous, scores, clusters = anomalous[order], scores[order], clusters[order]
-    count = int(clusters.max()) + 1
-    step = max(1, _DRAWS_AT_ONCE // count)
-    parts = []
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        picks = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
-        weights = np.take(times.astype(np.float64), clusters, axis=1)
-        parts.append(sorted_curve_metrics(anomalous, scores, weights))
-    return {name: np.concatenate([part[name] for part in parts]) for name in CURVE_METRICS}
+    def counts(self, rows: Floats) -> Floats:
+        """Return the summed counts of sampled clusters, ``(resamples, n)``, from those of each, ``(clusters, n)``.
+
+        How often each distinct row is chosen is one multinomial sample, so nothing of the size of the data is sampled.
+        """
+        distinct, times = np.unique(rows, axis=0, return_counts=True)
+        step = max(1, _DRAWS_AT_ONCE // len(distinct))
+        sums = np.empty((self.resamples, rows.shape[1]))
+        for start in range(0, self.resamples, step):
+            size = min(step, self.resamples - start)
+            sums[start : start + size] = self._rng.multinomial(len(rows), times / len(rows), size=size) @ distinct
+        return sums
+
+    def curves(self, anomalous: NDArray[np.bool_], scores: Floats, clusters: NDArray[np.int64]) -> dict[str, Floats]:
+        """Return the metrics of the scores of sampled clusters, ``(resamples,)``; NaN where a sample lacks a class.
+
+        Each argument is ``(pairs,)``; ``clusters`` holds the index, from 0, of each pair's cluster.
+        """
+        order = np.argsort(-scores, kind="stable")
+        anomalous, scores, clusters = anomalous[order], scores[order], clusters[order]
+        count = int(clusters.max()) + 1
+        step = max(1, _DRAWS_AT_ONCE // count)
+        parts = []
+        for start in range(0, self.resamples, step):
+            rows = min(step, self.resamples - start)
+            picks = self._rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+            times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
+            weights = np.take(times.astype(np.float64), clusters, axis=1)
+            parts.append(sorted_curve_metrics(anomalous, scores, weights))
+        return {name: np.concatenate([part[name] for part in parts]) for name in CURVE_METRICS}
 
 
 def interval(values: Floats) -> tuple[float, float]:
