@@ -21,6 +21,7 @@ __all__ = [
     "GOOD",
     "IMAGE_SUFFIXES",
     "OWN_DATA",
+    "SYNTHETIC_IDS",
     "UNNAMED",
     "Licence",
     "Sample",

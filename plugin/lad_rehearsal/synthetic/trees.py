@@ -28,7 +28,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lad_datasets.sources import mvtec_ad, mvtec_loco, visa
-from lad_datasets.sources.samples import GOOD
+from lad_datasets.sources.samples import GOOD, SYNTHETIC_IDS
 from lad_reasoner.support.files import write_json
 from lad_rehearsal.synthetic.annotations import write_annotations
 from lad_rehearsal.synthetic.render import render
@@ -114,14 +114,14 @@ def draw_trees(
     sizes = sizes or Sizes()
     layouts = draw_categories(seed)
     counts = {}
-    for dataset, (name, write) in _TREES.items():
+    for dataset, write in _TREES.items():
         root, counts[dataset] = out / dataset, 0
         for category, layout in layouts[dataset].items():
             rng = np.random.default_rng([seed, crc32(f"{dataset}/{category}".encode())])
             counts[dataset] += write(root / category, _Product(layout, rng, sizes))
             report(f"{dataset}/{category}")
-        marker = {"generator": GENERATOR, "version": VERSION, "dataset": name, "seed": seed, "sizes": asdict(sizes)}
-        write_json(root / MARKER, marker)
+        facts = {"dataset": SYNTHETIC_IDS[dataset], "seed": seed, "sizes": asdict(sizes)}
+        write_json(root / MARKER, {"generator": GENERATOR, "version": VERSION, **facts})
     _write_visa_split(out / "visa", train=sizes.train)
     rng = np.random.default_rng([seed, crc32(b"annotations")])
     held_out = tuple(layouts["mvtec_loco"].values())
@@ -226,12 +226,8 @@ def _write_loco_category(folder: Path, product: _Product) -> int:
     return sum(map(len, parts.values()))
 
 
-#: For each tree: the dataset id of its marker, and the function that writes a category and returns its images.
-_TREES: Final[dict[str, tuple[str, Callable[[Path, _Product], int]]]] = {
-    "mvtec_ad": ("synthetic_mvtec_ad", _write_mvtec_category),
-    "visa": ("synthetic_visa", _write_visa_object),
-    "mvtec_loco": ("synthetic_loco", _write_loco_category),
-}
+#: For each tree, the function that writes a category and returns the number of its images.
+_TREES: Final = {"mvtec_ad": _write_mvtec_category, "visa": _write_visa_object, "mvtec_loco": _write_loco_category}
 
 
 def _save(path: Path, image: npt.NDArray[np.uint8]) -> None:
