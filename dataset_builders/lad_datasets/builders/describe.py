@@ -103,7 +103,7 @@ def iter_provenance(files: Sequence[Path]) -> Iterator[dict[str, str]]:
 
 
 def find_duplicates(rows: Iterable[Mapping[str, str]], findings: Findings) -> None:
-    """Tell of images that are in question twice, and of images that are called both normal and anomalous."""
+    """Report images that are in question twice, and images that are called both normal and anomalous."""
     labels: dict[str, tuple[str, str]] = {}
     references: dict[str, str] = {}
     for row in rows:

@@ -264,7 +264,7 @@ def _balance(
 
 
 def _tell_missing(recipe: Recipe, trees: Mapping[str, Tree], findings: Findings) -> None:
-    """Tell of each dataset, category and defect that the recipe names and no tree has.
+    """Report each dataset, category and defect that the recipe names and no tree has.
 
     Where a recipe takes every category of a dataset, an entry of one category only tells its kind: it is not missed.
     """

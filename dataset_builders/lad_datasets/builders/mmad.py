@@ -69,7 +69,7 @@ class _Templates:
             yield Sample(path, query.category, "train", GOOD)
 
     def looks_same(self, query: Sample, candidate: Sample) -> bool:  # noqa: ARG002
-        """Tell nothing: no perceptual hash is computed, the templates are taken as they are named."""
+        """Return False: no perceptual hash is computed, the templates are used as they are named."""
         return False
 
 

@@ -104,7 +104,7 @@ CheckFunction = Callable[[Path, CheckOptions], CheckReport]
 
 
 def _is_pair_parquet(path: Path) -> bool:
-    """Tell by the name, or by the first bytes of a file that was renamed."""
+    """Recognise a pair parquet by its name, or by the first bytes of a file that was renamed."""
     if is_sft_data(path):
         return False
     if path.is_dir():
@@ -116,7 +116,7 @@ def _is_pair_parquet(path: Path) -> bool:
 
 
 def _is_config(path: Path, *keys: str) -> bool:
-    """Tell a trainer's config by a key at its top level."""
+    """Recognise a trainer's config by a key at its top level."""
     return path.suffix in {".yaml", ".yml"} and any(
         line.startswith(keys) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
     )

@@ -61,7 +61,7 @@ def read_annotations(path: Path, findings: Findings) -> tuple[Path, list[Annotat
 
     Args:
         path: A JSON lines file, or a folder with ``annotations.jsonl``.
-        findings: Told of each rejected annotation and of decisions on unknown ids.
+        findings: Get each rejected annotation and decisions on unknown ids.
 
     Returns:
         The folder that image paths are relative to, and the annotations to keep, in file order.

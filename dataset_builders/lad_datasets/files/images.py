@@ -127,7 +127,7 @@ def _shrink(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def same_picture(first: bytes, second: bytes) -> bool:
-    """Tell whether two sound images show the same pixels, however they are encoded."""
+    """Return whether two sound images show the same pixels, however they are encoded."""
     from PIL import ImageChops
 
     one, two = (decode(data, "an image") for data in (first, second))

@@ -44,7 +44,7 @@ class CandidateOrder(Protocol):
         ...
 
     def looks_same(self, query: Sample, candidate: Sample) -> bool:
-        """Tell whether both are known to have one perceptual hash."""
+        """Return whether both are known to have one perceptual hash."""
         ...
 
 
@@ -80,7 +80,7 @@ class ReferenceOrder:
             yield from (candidate for candidate in ordered if candidate.path != query.path)
 
     def looks_same(self, query: Sample, candidate: Sample) -> bool:
-        """Tell whether both are known to have one perceptual hash."""
+        """Return whether both are known to have one perceptual hash."""
         own, other = self._looks.get(query.path), self._looks.get(candidate.path)
         return own is not None and other is not None and bool((own == other).all())
 

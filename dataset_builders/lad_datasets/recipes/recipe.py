@@ -50,7 +50,7 @@ class RecipeEntry(BaseModel):
     """Which anomalous test images to take.
 
     Attributes:
-        dataset: Source module; a synthetic tree counts as the layout it is drawn in.
+        dataset: Source module; a synthetic tree counts as the layout it is rendered in.
         category: Its name, or "all".
         defects: Names as the dataset spells them (case and underscores do not matter), or "all". An image with
             several defects matches if one of them does.
@@ -67,7 +67,7 @@ class RecipeEntry(BaseModel):
     reason: str = Field(min_length=1)
 
     def matches(self, dataset: str, sample: Sample) -> bool:
-        """Tell whether an anomalous sample of a dataset in this layout is meant."""
+        """Return whether the entry takes an anomalous sample of a dataset in this layout."""
         if dataset != self.dataset or self.category not in {ALL, sample.category}:
             return False
         return self.defects == ALL or bool(defect_names(sample) & {spell(defect) for defect in self.defects})
@@ -101,7 +101,7 @@ class Recipe(BaseModel):
         return (entry.kind or kind_of(dataset, sample)) if entry else None
 
     def takes_category(self, dataset: str, category: str) -> bool:
-        """Tell whether an entry names a category."""
+        """Return whether an entry names a category."""
         return any(entry.dataset == dataset and entry.category in {ALL, category} for entry in self.entries)
 
 

@@ -173,7 +173,7 @@ class Asked:
         key: MMAD's key, which is the image's path.
         choices: In MMAD's order.
         similar: Paths of normal images, those most alike first.
-        random: Paths of normal images, drawn by MMAD.
+        random: Paths of normal images, sampled by MMAD.
     """
 
     key: str

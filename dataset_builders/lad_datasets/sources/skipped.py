@@ -30,7 +30,7 @@ def note_dead_links(folder: Path) -> list[str]:
 
 
 def note_skipped(category: Path, taken: Collection[Path], *, aside: Collection[str] = ()) -> list[str]:
-    """Say what of a category was not taken.
+    """Report what of a category is not used.
 
     Args:
         category: Its folder. Files directly in it that are not images (a licence, a table) are ignored.
