@@ -367,7 +367,7 @@ def check_config(config: StrPath, *overrides: str) -> tuple[Finding, ...]:
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
     from lad_reasoner.training.installed import find_trainer
-    from lad_reasoner.training.preflight.preflight import run_checks
+    from lad_reasoner.training.preflight import run_checks
 
     trainer = find_trainer()
     keys = read_keys(trainer)

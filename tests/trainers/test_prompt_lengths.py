@@ -18,7 +18,7 @@ from lad_datasets.checks.pairs import check_pairs
 from lad_reasoner.pairs.prompt_length import PromptRuler
 from lad_reasoner.pairs.tokens import ProcessorPixels, TrainerPixels
 from lad_reasoner.training.easyr1.config import load_config, read_keys
-from lad_reasoner.training.preflight.preflight import run_checks
+from lad_reasoner.training.preflight import run_checks
 from lad_reasoner.training.preflight.sft_data import check_data
 
 

@@ -79,8 +79,7 @@ def check_command(words: Words, *, structured: Structured = False, as_json: AsJs
     Example: easyr1 check config=examples/grpo/qwen2_5_vl_3b_loco.yaml data.max_pixels=200704
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
-    from lad_reasoner.training.preflight import CHECKS
-    from lad_reasoner.training.preflight.preflight import run_checks
+    from lad_reasoner.training.preflight import CHECKS, run_checks
 
     trainer = find_trainer()
     keys = read_keys(trainer)
@@ -109,7 +108,7 @@ def show_command(
     import yaml
 
     from lad_reasoner.training.easyr1.config import load_config, read_keys
-    from lad_reasoner.training.preflight.preflight import require_bounds
+    from lad_reasoner.training.preflight import require_bounds
     from lad_reasoner.training.run.plan import build_command, finds_gpu, next_attempt
 
     keys = read_keys(find_trainer())
@@ -142,7 +141,7 @@ def train_command(words: Words, *, structured: Structured = False, no_check: NoC
     Example: easyr1 config=examples/grpo/qwen2_5_vl_3b_loco.yaml --structured
     """
     from lad_reasoner.training.easyr1.config import load_config, read_keys
-    from lad_reasoner.training.preflight.preflight import run_checks, total_steps
+    from lad_reasoner.training.preflight import run_checks, total_steps
     from lad_reasoner.training.run.start import start_training
 
     trainer = require_trainer()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
+from math import inf
 from typing import Final
 
 from lad_reasoner.support.findings import Finding, error, note, warning
-from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.context import Check, Known
 from lad_reasoner.training.preflight.model_size import attention_heads, context_length
 
 __all__ = ["ALGORITHM_CHECKS", "CHOICES"]
@@ -50,30 +51,34 @@ SAMPLING: Final = (
     *("prompt_logprobs", "detokenize", "skip_special_tokens", "logit_bias", "include_stop_str_in_output"),
 )
 
+_MINI: Final = "worker.actor.global_batch_size"
+_UPDATE: Final = "worker.actor.micro_batch_size_per_device_for_update"
+_EXPERIENCE: Final = "worker.actor.micro_batch_size_per_device_for_experience"
+
 #: The lowest and highest value of each key.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
-    "data.max_prompt_length": (1, float("inf")),
-    "data.max_response_length": (1, float("inf")),
-    "data.rollout_batch_size": (1, float("inf")),
-    "worker.actor.global_batch_size": (1, float("inf")),
-    "worker.actor.micro_batch_size_per_device_for_update": (1, float("inf")),
-    "worker.actor.micro_batch_size_per_device_for_experience": (1, float("inf")),
+    "data.max_prompt_length": (1, inf),
+    "data.max_response_length": (1, inf),
+    "data.rollout_batch_size": (1, inf),
+    _MINI: (1, inf),
+    _UPDATE: (1, inf),
+    _EXPERIENCE: (1, inf),
     "worker.actor.clip_ratio_low": (0, 1),
     "worker.actor.clip_ratio_high": (0, 10),
-    "worker.actor.ppo_epochs": (1, float("inf")),
-    "worker.actor.ulysses_size": (1, float("inf")),
-    "worker.actor.model.lora.rank": (0, float("inf")),
-    "worker.rollout.n": (1, float("inf")),
+    "worker.actor.ppo_epochs": (1, inf),
+    "worker.actor.ulysses_size": (1, inf),
+    "worker.actor.model.lora.rank": (0, inf),
+    "worker.rollout.n": (1, inf),
     "worker.rollout.temperature": (0, 10),
     "worker.rollout.top_p": (1e-9, 1),
-    "worker.rollout.top_k": (-1, float("inf")),
+    "worker.rollout.top_k": (-1, inf),
     "worker.rollout.gpu_memory_utilization": (1e-9, 1),
-    "worker.rollout.tensor_parallel_size": (1, float("inf")),
-    "algorithm.kl_coef": (0, float("inf")),
+    "worker.rollout.tensor_parallel_size": (1, inf),
+    "algorithm.kl_coef": (0, inf),
     "worker.actor.optim.lr_warmup_ratio": (0, 1),
-    "worker.rollout.limit_images": (0, float("inf")),
-    "trainer.nnodes": (1, float("inf")),
-    "trainer.n_gpus_per_node": (1, float("inf")),
+    "worker.rollout.limit_images": (0, inf),
+    "trainer.nnodes": (1, inf),
+    "trainer.n_gpus_per_node": (1, inf),
 }
 
 
@@ -89,9 +94,8 @@ def check_precisions(known: Known) -> Iterator[Finding]:
     for role in ("actor", "ref"):
         key = f"worker.{role}.fsdp.torch_dtype"
         if known[key] is not None and known[key] not in PRECISIONS:
-            yield error(
-                key, f"{known[key]!r} is not a precision", remedy=f"Set it to null or one of {', '.join(PRECISIONS)}"
-            )
+            remedy = f"Set it to null or one of {', '.join(PRECISIONS)}"
+            yield error(key, f"{known[key]!r} is not a precision", remedy=remedy)
 
 
 def check_bounds(known: Known) -> Iterator[Finding]:
@@ -99,16 +103,13 @@ def check_bounds(known: Known) -> Iterator[Finding]:
     for key, (low, high) in BOUNDS.items():
         value = known[key]
         if not low <= value <= high:
-            allowed = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+            allowed = f"at least {low:g}" if high == inf else f"{low:g} to {high:g}"
             yield error(key, f"{value} is out of range", remedy=f"Set it to {allowed}")
-    if known["worker.actor.optim.lr"] <= 0:
-        yield error("worker.actor.optim.lr", f"{known['worker.actor.optim.lr']} is not above zero")
-    if known["data.val_batch_size"] < 1 and known["data.val_batch_size"] != -1:
-        yield error(
-            "data.val_batch_size", f"{known['data.val_batch_size']} is neither positive nor -1, which means all"
-        )
-    ratio = known["worker.actor.optim.min_lr_ratio"]
-    if ratio is not None and not 0 <= ratio <= 1:
+    if (rate := known["worker.actor.optim.lr"]) <= 0:
+        yield error("worker.actor.optim.lr", f"{rate} is not above zero")
+    if (size := known["data.val_batch_size"]) < 1 and size != -1:
+        yield error("data.val_batch_size", f"{size} is neither positive nor -1, which means all")
+    if (ratio := known["worker.actor.optim.min_lr_ratio"]) is not None and not 0 <= ratio <= 1:
         yield error("worker.actor.optim.min_lr_ratio", f"{ratio} is not between 0 and 1")
 
 
@@ -118,33 +119,24 @@ def check_group(known: Known) -> Iterator[Finding]:
     if known["trainer.val_only"]:
         return
     if estimator in {"grpo", "grpo_passk", "rloo"} and n < 2:
-        yield error(
-            "worker.rollout.n", f"{n} is too few: {estimator} needs at least 2 samples per prompt", remedy="8 is usual"
-        )
+        problem = f"{n} is too few: {estimator} needs at least 2 samples per prompt"
+        yield error("worker.rollout.n", problem, remedy="8 is usual")
     elif known["worker.rollout.temperature"] == 0:
-        yield error(
-            "worker.rollout.temperature",
-            "0 makes all samples of a prompt equal, so none has an advantage",
-            remedy="Set it to 1.0",
-        )
+        problem = "0 makes all samples of a prompt equal, so none has an advantage"
+        yield error("worker.rollout.temperature", problem, remedy="Set it to 1.0")
 
 
 def check_batch_sizes(known: Known) -> Iterator[Finding]:
     """Batches divide into mini batches, micro batches and GPUs, by EasyR1's own rules."""
-    prompts, mini = known["data.rollout_batch_size"], known["worker.actor.global_batch_size"]
+    prompts, mini = known["data.rollout_batch_size"], known[_MINI]
     n, world = known["worker.rollout.n"], known.world_size
-    experience = known["worker.actor.micro_batch_size_per_device_for_experience"]
+    experience = known[_EXPERIENCE]
     if min(prompts, mini, n, world, experience, known["worker.actor.ulysses_size"]) < 1:
         return  # reported by check_bounds
     if prompts % mini:
-        yield error(
-            "data.rollout_batch_size", f"{prompts} is not a multiple of worker.actor.global_batch_size, {mini}"
-        )
+        yield error("data.rollout_batch_size", f"{prompts} is not a multiple of {_MINI}, {mini}")
     if prompts * n % experience:
-        yield error(
-            "worker.actor.micro_batch_size_per_device_for_experience",
-            f"{experience} does not divide rollout_batch_size x n, {prompts * n}",
-        )
+        yield error(_EXPERIENCE, f"{experience} does not divide rollout_batch_size x n, {prompts * n}")
     if prompts * n % world:
         yield error("trainer.n_gpus_per_node", f"{world} GPUs cannot share {prompts * n} samples per step equally")
     yield from _check_experience(known, prompts * n)
@@ -153,39 +145,28 @@ def check_batch_sizes(known: Known) -> Iterator[Finding]:
 
 def _check_experience(known: Known, samples: int) -> Iterator[Finding]:
     """Each GPU's part of a step divides into micro batches, unless these are cut by tokens."""
-    micro = known["worker.actor.micro_batch_size_per_device_for_experience"]
+    micro = known[_EXPERIENCE]
     ranks = max(known.world_size // known["worker.actor.ulysses_size"], 1)
     if samples % micro or samples % ranks or known["worker.actor.dynamic_batching"]:
         return  # reported above, or nothing to divide
     if samples // ranks % micro:
-        yield error(
-            "worker.actor.micro_batch_size_per_device_for_experience",
-            f"{micro} does not divide {samples // ranks}, the samples per step on one GPU",
-            remedy="Change it, or set worker.actor.dynamic_batching=true",
-        )
+        problem = f"{micro} does not divide {samples // ranks}, the samples per step on one GPU"
+        yield error(_EXPERIENCE, problem, remedy="Change it, or set worker.actor.dynamic_batching=true")
 
 
 def _check_update(known: Known, samples: int) -> Iterator[Finding]:
-    micro = known["worker.actor.micro_batch_size_per_device_for_update"]
+    micro, offload = known[_UPDATE], "worker.actor.fsdp.enable_cpu_offload"
     ranks = known.world_size // known["worker.actor.ulysses_size"]
     per_device = samples // ranks if ranks else 0
     if not per_device:
-        yield error("worker.actor.global_batch_size", f"{samples} samples are fewer than {ranks} ranks")
+        yield error(_MINI, f"{samples} samples are fewer than {ranks} ranks")
     elif samples % ranks:
-        yield error(
-            "worker.actor.global_batch_size", f"{samples} samples per update are not a multiple of {ranks} ranks"
-        )
+        yield error(_MINI, f"{samples} samples per update are not a multiple of {ranks} ranks")
     elif micro >= 1 and per_device % micro:
-        yield error(
-            "worker.actor.micro_batch_size_per_device_for_update",
-            f"{micro} does not divide {per_device}, the samples per update on one GPU",
-        )
-    elif known["worker.actor.fsdp.enable_cpu_offload"] and per_device != micro:
-        yield error(
-            "worker.actor.fsdp.enable_cpu_offload",
-            "it does not work with gradient accumulation",
-            remedy="Use worker.actor.offload.offload_params instead",
-        )
+        yield error(_UPDATE, f"{micro} does not divide {per_device}, the samples per update on one GPU")
+    elif known[offload] and per_device != micro:
+        remedy = "Use worker.actor.offload.offload_params instead"
+        yield error(offload, "it does not work with gradient accumulation", remedy=remedy)
 
 
 def check_critic(known: Known) -> Iterator[Finding]:
@@ -223,11 +204,8 @@ def check_parallelism(known: Known) -> Iterator[Finding]:
     """GPUs divide into tensor-parallel groups."""
     size = known["worker.rollout.tensor_parallel_size"]
     if size > known.world_size or (size > 0 and known.world_size % size):
-        yield error(
-            "worker.rollout.tensor_parallel_size",
-            f"{size} does not divide {known.world_size}, the number of GPUs",
-            remedy="1 is right for models up to 7B",
-        )
+        problem = f"{size} does not divide {known.world_size}, the number of GPUs"
+        yield error("worker.rollout.tensor_parallel_size", problem, remedy="1 is right for models up to 7B")
     for key in ("worker.actor.ulysses_size", "worker.actor.fsdp.fsdp_size", "worker.ref.fsdp.fsdp_size"):
         size = known[key]
         # As many shards as GPUs, or more, is the default.
@@ -256,23 +234,20 @@ def check_validation_sampling(known: Known) -> Iterator[Finding]:
             remedy = f"Did you mean {near}?" if near else "EasyR1 would silently ignore it"
             yield error(f"{key}.{name}", "vLLM has no such sampling parameter", remedy=remedy)
     if "temperature" not in own:
-        yield warning(
-            key, "temperature is missing, so validation samples its responses", remedy="Add temperature: 0.0"
-        )
+        problem = "temperature is missing, so validation samples its responses"
+        yield warning(key, problem, remedy="Add temperature: 0.0")
 
 
 def check_kl(known: Known) -> Iterator[Finding]:
     """The KL keys do not contradict each other."""
     if known["algorithm.disable_kl"] and known["algorithm.use_kl_loss"]:
-        yield warning(
-            "algorithm.use_kl_loss", "it has no effect with algorithm.disable_kl=true", remedy="Set only one of them"
-        )
+        problem = "it has no effect with algorithm.disable_kl=true"
+        yield warning("algorithm.use_kl_loss", problem, remedy="Set only one of them")
     if known["algorithm.kl_type"] == "adaptive" and known["algorithm.kl_horizon"] <= 0:
         yield error("algorithm.kl_horizon", f"{known['algorithm.kl_horizon']} is not above zero, as adaptive KL needs")
     if not known["algorithm.disable_kl"] and known["algorithm.kl_coef"] == 0:
-        yield warning(
-            "algorithm.kl_coef", "0 runs the reference model for nothing", remedy="Set algorithm.disable_kl=true"
-        )
+        remedy = "Set algorithm.disable_kl=true"
+        yield warning("algorithm.kl_coef", "0 runs the reference model for nothing", remedy=remedy)
 
 
 def check_kl_in_reward(known: Known) -> Iterator[Finding]:
@@ -289,9 +264,7 @@ def check_kl_in_reward(known: Known) -> Iterator[Finding]:
 
 def check_verl_differences(known: Known) -> Iterator[Finding]:
     """Values that mean something else to verl and cannot be translated."""
-    if known.trainer is None or known.trainer.name != "verl":
-        return
-    if known["worker.actor.loss_type"] == "gspo":
+    if known.trains_with("verl") and known["worker.actor.loss_type"] == "gspo":
         dual = known["worker.actor.clip_ratio_dual"]
         yield note("worker.actor.clip_ratio_dual", f"verl's gspo does not clip at {dual:g}; EasyR1's does")
 
@@ -305,20 +278,18 @@ def check_online_filtering(known: Known) -> Iterator[Finding]:
 def check_lora(known: Known) -> Iterator[Finding]:
     """The rollout engine can load the adapters: of this rank, and none of the vision tower."""
     lora = "worker.actor.model.lora"
-    rank, with_verl = known[f"{lora}.rank"], known.trainer is not None and known.trainer.name == "verl"
+    rank, with_verl = known[f"{lora}.rank"], known.trains_with("verl")
     if rank > max(LORA_RANKS) or (rank > 0 and rank not in LORA_RANKS and not with_verl):
         allowed = f"at most {max(LORA_RANKS)}" if with_verl else f"one of {', '.join(map(str, LORA_RANKS))}"
         yield error(f"{lora}.rank", f"vLLM has no kernel for rank {rank}", remedy=f"Use {allowed}")
     named = {name.strip() for name in str(known[f"{lora}.target_modules"]).split(",")}
-    if known[f"{lora}.rank"] > 0 and named & VISION_MODULES and known[f"{lora}.exclude_modules"] is None:
-        yield warning(
-            f"{lora}.exclude_modules",
-            f"null, and the vision tower has modules named {', '.join(sorted(named & VISION_MODULES))}",
-            remedy="Set it to .*visual.*: vLLM has no adapters for the vision tower",
-        )
+    if rank > 0 and (vision := sorted(named & VISION_MODULES)) and known[f"{lora}.exclude_modules"] is None:
+        problem = f"null, and the vision tower has modules named {', '.join(vision)}"
+        remedy = "Set it to .*visual.*: vLLM has no adapters for the vision tower"
+        yield warning(f"{lora}.exclude_modules", problem, remedy=remedy)
 
 
-ALGORITHM_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+ALGORITHM_CHECKS: Final[tuple[Check, ...]] = (
     check_choices,
     check_precisions,
     check_bounds,

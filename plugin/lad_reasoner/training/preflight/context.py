@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 
 from lad_reasoner.pairs.families import Family, find_family
 from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels
+from lad_reasoner.support.findings import Finding
 from lad_reasoner.task.task import prompt_text
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.easyr1.keys import Key
-from lad_reasoner.training.installed import Trainer
+from lad_reasoner.training.installed import Trainer, TrainerName
 from lad_reasoner.training.preflight.pair_file import PairFile
 
-__all__ = ["Known"]
+__all__ = ["Check", "Known"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Known:
 
     def __getitem__(self, key: str) -> Any:
         return self.config[key]
+
+    def trains_with(self, name: TrainerName) -> bool:
+        """Whether this trainer is installed."""
+        return self.trainer is not None and self.trainer.name == name
 
     @cached_property
     def train(self) -> PairFile | None:
@@ -102,6 +107,10 @@ class Known:
     def _pair_file(self, key: str) -> PairFile | None:
         path = Path(str(self[key]).partition("@")[0])
         return PairFile.read(path, self.config) if path.suffix == ".parquet" and path.is_file() else None
+
+
+#: Yields what is wrong with a run.
+Check = Callable[[Known], Iterator[Finding]]
 
 
 @lru_cache(maxsize=256)  # the pairs of a file share a few problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from packaging.version import Version
@@ -13,7 +13,7 @@ from lad_reasoner.pairs.reader import shared_queries
 from lad_reasoner.pairs.tokens import MAX_ASPECT_RATIO, QWEN2_5_VL, TrainerPixels
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.support.packages import installed_version
-from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.context import Check, Known
 from lad_reasoner.training.preflight.pair_file import PairFile, SampledPair
 from lad_reasoner.training.preflight.reward import is_ours
 
@@ -29,10 +29,9 @@ LOST_SHARE_WORTH_SAYING: Final = 0.1
 MIN_AREA: Final = QWEN2_5_VL.factor**2
 
 
-def _files(known: Known) -> Iterator[tuple[str, PairFile]]:
-    for key, file in (("data.train_files", known.train), ("data.val_files", known.val)):
-        if file is not None and not file.problem:
-            yield key, file
+def _files(known: Known) -> list[tuple[str, PairFile]]:
+    files = (("data.train_files", known.train), ("data.val_files", known.val))
+    return [(key, file) for key, file in files if file is not None and not file.problem]
 
 
 def check_not_empty(known: Known) -> Iterator[Finding]:
@@ -54,26 +53,21 @@ def check_columns(known: Known) -> Iterator[Finding]:
 
 def check_verl_columns(known: Known) -> Iterator[Finding]:
     """The columns exist from which verl reads the gold answer and the name of the metrics."""
-    if known.trainer is None or known.trainer.name != "verl":
+    if not known.trains_with("verl"):
         return
     for key, file in _files(known):
         if missing := [name for name in ("reward_model", "data_source") if name not in file.columns]:
-            yield error(
-                key,
-                f"{file.path} lacks the columns that verl needs: {', '.join(missing)}",
-                remedy="Build it with `lad build`",
-            )
+            problem = f"{file.path} lacks the columns that verl needs: {', '.join(missing)}"
+            yield error(key, problem, remedy="Build it with `lad build`")
 
 
 def check_markers(known: Known) -> Iterator[Finding]:
     """Each prompt has as many markers as images; too few are accepted silently, too many end the run."""
     for key, file in _files(known):
         if file.mismatched:
-            yield error(
-                key,
-                f"{file.mismatched} of {file.rows} rows of {file.path} have more or fewer <image> than images",
-                remedy="Build the file again with `lad build`",
-            )
+            rows = f"{file.mismatched} of {file.rows} rows of {file.path}"
+            remedy = "Build the file again with `lad build`"
+            yield error(key, f"{rows} have more or fewer <image> than images", remedy=remedy)
 
 
 def check_images_readable(known: Known) -> Iterator[Finding]:
@@ -105,20 +99,14 @@ def check_looked_at(known: Known) -> Iterator[Finding]:
 
 def check_image_storage(known: Known) -> Iterator[Finding]:
     """Images are stored as the trainer reads them: bytes, or paths as plain strings."""
-    easyr1 = known.trainer is None or known.trainer.name == "easyr1"
+    easyr1 = not known.trains_with("verl")
     for key, file in _files(known):
         if file.hollow and easyr1 and not file.bad_image:
-            yield error(
-                key,
-                f"the images of {file.path} are paths without bytes, and EasyR1 reads only the bytes",
-                remedy="Build the file with `lad build`, with --images embed or path",
-            )
+            problem = f"the images of {file.path} are paths without bytes, and EasyR1 reads only the bytes"
+            yield error(key, problem, remedy="Build the file with `lad build`, with --images embed or path")
         if "Image" in file.features:
-            yield warning(
-                key,
-                f"{file.path} has Image features: decoded images travel through Ray, some ten times larger",
-                remedy="Build it with `lad build`",
-            )
+            problem = f"{file.path} has Image features: decoded images travel through Ray, some ten times larger"
+            yield warning(key, problem, remedy="Build it with `lad build`")
 
 
 def check_features(known: Known) -> Iterator[Finding]:
@@ -127,23 +115,16 @@ def check_features(known: Known) -> Iterator[Finding]:
         return
     for key, file in _files(known):
         if "List" in file.features and Version(installed) < Version("4.0"):
-            yield error(
-                key,
-                f"datasets {installed} cannot read {file.path}, which datasets 4 or later wrote",
-                remedy="Build it with `lad build`, whose files both read",
-            )
+            problem = f"datasets {installed} cannot read {file.path}, which datasets 4 or later wrote"
+            yield error(key, problem, remedy="Build it with `lad build`, whose files both read")
 
 
 def check_limit_images(known: Known) -> Iterator[Finding]:
     """The rollout engine accepts as many images as a prompt has; 0 is vLLM's own limit, which is 999."""
     most = max((max(file.images, default=0) for _, file in _files(known)), default=0)
-    limit = known["worker.rollout.limit_images"]
+    key, limit = "worker.rollout.limit_images", known["worker.rollout.limit_images"]
     if 0 < limit < most:
-        yield error(
-            "worker.rollout.limit_images",
-            f"{limit} is too few: a prompt has {most} images",
-            remedy=f"Set it to {most}",
-        )
+        yield error(key, f"{limit} is too few: a prompt has {most} images", remedy=f"Set it to {most}")
 
 
 def check_gold(known: Known) -> Iterator[Finding]:
@@ -152,16 +133,11 @@ def check_gold(known: Known) -> Iterator[Finding]:
         return
     for key, file in _files(known):
         if file.bad_gold:
-            yield error(
-                key,
-                f"{file.path} has an unreadable gold answer ({file.bad_gold})",
-                remedy="Set data.answer_key, or build the file again",
-            )
+            problem = f"{file.path} has an unreadable gold answer ({file.bad_gold})"
+            yield error(key, problem, remedy="Set data.answer_key, or build the file again")
         elif len(file.labels) == 1 and file.rows > 1:
-            (label,) = file.labels
-            yield warning(
-                key, f"every answer is {label}, so that answer always pays", remedy="Add pairs of the other label"
-            )
+            problem = f"every answer is {next(iter(file.labels))}, so that answer always pays"
+            yield warning(key, problem, remedy="Add pairs of the other label")
         elif key == "data.train_files" and file.labels:
             label, count = max(file.labels.items(), key=lambda item: item[1])
             share = count / sum(file.labels.values())
@@ -173,9 +149,8 @@ def check_gold(known: Known) -> Iterator[Finding]:
 def check_leakage(known: Known) -> Iterator[Finding]:
     """No MVTec LOCO AD image is trained on: the paper's evaluation would mean nothing."""
     if known.train is not None and (rows := known.train.datasets.get("mvtec_loco", 0)):
-        yield error(
-            "data.train_files", f"{rows} pairs are from mvtec_loco, the evaluation set", remedy="Train on other data"
-        )
+        problem = f"{rows} pairs are from mvtec_loco, the evaluation set"
+        yield error("data.train_files", problem, remedy="Train on other data")
     if known["data.train_files"] and known["data.train_files"] == known["data.val_files"]:
         yield warning("data.val_files", "it is the training file", remedy="Validate on pairs that are not trained on")
     elif known.train and known.val:
@@ -198,11 +173,8 @@ def check_pixels(known: Known) -> Iterator[Finding]:
         small = [size for size in sizes if low is not None and size[0] * size[1] < low]
         if len(small) > len(sizes) / 2:
             width, height = small[0]
-            yield warning(
-                "data.min_pixels",
-                f"{low} would enlarge most images of {key}, which are smaller ({width} x {height})",
-                remedy=f"Set it to {56 * 56}, or to null",
-            )
+            problem = f"{low} would enlarge most images of {key}, which are smaller ({width} x {height})"
+            yield warning("data.min_pixels", problem, remedy=f"Set it to {56 * 56}, or to null")
 
 
 def check_prompt_length(known: Known) -> Iterator[Finding]:
@@ -240,11 +212,8 @@ def check_batches_of_data(known: Known) -> Iterator[Finding]:
         return
     lost = known.train.rows % size
     if lost > LOST_SHARE_WORTH_SAYING * known.train.rows:
-        yield warning(
-            key,
-            f"{size} drops {lost} of {known.train.rows} pairs in every epoch",
-            remedy="Choose a size that divides the number of pairs more closely",
-        )
+        remedy = "Choose a size that divides the number of pairs more closely"
+        yield warning(key, f"{size} drops {lost} of {known.train.rows} pairs in every epoch", remedy=remedy)
 
 
 def prompt_tokens(known: Known, sample: SampledPair, pixels: TrainerPixels) -> int:
@@ -270,7 +239,7 @@ def _pixels_that_fit(known: Known, file: PairFile) -> int | None:
     return None
 
 
-DATA_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+DATA_CHECKS: Final[tuple[Check, ...]] = (
     check_not_empty,
     check_columns,
     check_verl_columns,

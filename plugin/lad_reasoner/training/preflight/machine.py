@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from packaging.requirements import Requirement
@@ -14,7 +14,7 @@ from lad_reasoner.support.packages import installed_version
 from lad_reasoner.task.task import LABELS
 from lad_reasoner.training.installed import gpu_count, gpu_memory, joins_cluster
 from lad_reasoner.training.preflight.algorithm import CHOICES
-from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.context import Check, Known
 from lad_reasoner.training.preflight.model_size import GIB, Memory, gigabytes, training_memory
 from lad_reasoner.training.verl.overrides import translate
 from lad_reasoner.training.verl.structured import refuse_structured
@@ -40,16 +40,13 @@ VERL_GPU_NEEDS: Final = ("vllm",)
 def check_trainer(known: Known) -> Iterator[Finding]:
     """A trainer is installed."""
     if known.trainer is None:
-        yield error(
-            "trainer",
-            "neither EasyR1 nor verl is installed",
-            remedy=install_hint("cpu", "vllm", "easyr1"),
-        )
+        remedy = install_hint("cpu", "vllm", "easyr1")
+        yield error("trainer", "neither EasyR1 nor verl is installed", remedy=remedy)
 
 
 def check_translation(known: Known) -> Iterator[Finding]:
     """The installed trainer supports the config: verl lacks some of EasyR1's keys."""
-    if known.trainer is None or known.trainer.name != "verl":
+    if not known.trains_with("verl"):
         return
     try:
         translate(known.config, known.keys)
@@ -89,17 +86,15 @@ def check_packages(known: Known) -> Iterator[Finding]:
     """The trainer's undeclared requirements are met."""
     if known.trainer is None:
         return
-    needs = EASYR1_NEEDS if known.trainer.name == "easyr1" else VERL_NEEDS + VERL_GPU_NEEDS * known.gpu
-    if known.trainer.name == "easyr1" and known.family is not None:
+    needs = EASYR1_NEEDS if known.trains_with("easyr1") else VERL_NEEDS + VERL_GPU_NEEDS * known.gpu
+    if known.trains_with("easyr1") and known.family is not None:
         needs += known.family.easyr1_needs
     for need in map(Requirement, needs):
+        remedy = f"Run: pip install '{need}'"
         if (found := installed_version(need.name)) is None:
-            yield error(need.name, "it is not installed", remedy=f"Run: pip install '{need}'")
-            continue
-        if not need.specifier.contains(found, prereleases=True):
-            yield error(
-                need.name, f"version {found} is installed, but {need} is needed", remedy=f"Run: pip install '{need}'"
-            )
+            yield error(need.name, "it is not installed", remedy=remedy)
+        elif not need.specifier.contains(found, prereleases=True):
+            yield error(need.name, f"version {found} is installed, but {need} is needed", remedy=remedy)
 
 
 def check_gpus(known: Known) -> Iterator[Finding]:
@@ -107,10 +102,9 @@ def check_gpus(known: Known) -> Iterator[Finding]:
     if joins_cluster() or known["trainer.nnodes"] > 1:
         return
     here, asked = gpu_count(), known["trainer.n_gpus_per_node"]
-    if not known.gpu and known.trainer is not None and known.trainer.name == "easyr1":
+    if not known.gpu and known.trains_with("easyr1"):
         yield error("trainer", "EasyR1 needs a GPU, and this machine shows none", remedy="Without one, install verl")
-        return
-    if known.gpu and here < asked:
+    elif known.gpu and here < asked:
         yield error("trainer.n_gpus_per_node", f"{asked} is more than the {here} GPUs of this machine")
     elif not known.gpu and asked > 1:
         yield warning("trainer.n_gpus_per_node", f"this machine has no GPU: verl would run {asked} ranks on the CPU")
@@ -118,26 +112,21 @@ def check_gpus(known: Known) -> Iterator[Finding]:
 
 def check_nodes(known: Known) -> Iterator[Finding]:
     """Several nodes need a running cluster."""
-    if known["trainer.nnodes"] > 1 and not joins_cluster():
-        yield error(
-            "trainer.nnodes",
-            f"{known['trainer.nnodes']} nodes, but RAY_ADDRESS is not set",
-            remedy="Start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`",
-        )
+    if (nodes := known["trainer.nnodes"]) > 1 and not joins_cluster():
+        remedy = "Start Ray on every node, then `export RAY_ADDRESS=auto`, or use `ray job submit`"
+        yield error("trainer.nnodes", f"{nodes} nodes, but RAY_ADDRESS is not set", remedy=remedy)
 
 
 def check_cpus(known: Known) -> Iterator[Finding]:
     """Ray has as many CPUs as EasyR1 reserves; with fewer it waits forever, silently."""
-    if known.trainer is None or known.trainer.name != "easyr1" or joins_cluster():
+    if not known.trains_with("easyr1") or joins_cluster():
         return
     here, rewards = os.cpu_count() or 1, 2 * known["worker.reward.num_cpus"]
     asked = 1 + rewards + known["trainer.n_gpus_per_node"]
     if asked > here:
-        yield error(
-            "worker.reward.num_cpus",
-            f"this machine has {here} CPUs, and EasyR1 waits forever for {asked}: "
-            f"1 for the runner, {rewards} for rewards, and 1 per GPU",
-        )
+        parts = f"1 for the runner, {rewards} for rewards, and 1 per GPU"
+        problem = f"this machine has {here} CPUs, and EasyR1 waits forever for {asked}: {parts}"
+        yield error("worker.reward.num_cpus", problem)
 
 
 def check_memory(known: Known) -> Iterator[Finding]:
@@ -170,39 +159,29 @@ def _check_gpu_memory(known: Known, memory: Memory, have: int) -> Iterator[Findi
     key, share = "worker.rollout.gpu_memory_utilization", known["worker.rollout.gpu_memory_utilization"]
     need, free = sum(memory.update.values()), 1 - memory.stays / have
     if need > have:
-        yield warning(
-            "worker.actor.model.model_path",
-            f"an update needs about {gigabytes(need)} (estimated), but the GPUs have {gigabytes(have)}",
-            remedy="See the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs",
-        )
+        problem = f"an update needs about {gigabytes(need)} (estimated), but the GPUs have {gigabytes(have)}"
+        remedy = "See the profiles in examples/grpo: LoRA, bf16, smaller micro batches, or more GPUs"
+        yield warning("worker.actor.model.model_path", problem, remedy=remedy)
     if share > free:
-        yield warning(
-            key,
-            f"{share} is too much: the trained model leaves {max(free, 0):.2f} of {gigabytes(have)} (estimated)",
-            remedy="Lower it, or set worker.actor.offload.offload_params and offload_optimizer",
-        )
+        problem = f"{share} is too much: the trained model leaves {max(free, 0):.2f} of {gigabytes(have)} (estimated)"
+        remedy = "Lower it, or set worker.actor.offload.offload_params and offload_optimizer"
+        yield warning(key, problem, remedy=remedy)
     if share * have < memory.engine:
-        yield warning(
-            key,
-            f"{share} of {gigabytes(have)} cannot hold the rollout engine's weights, about {gigabytes(memory.engine)}",
-            remedy="Raise it, or worker.rollout.tensor_parallel_size",
-        )
+        engine = f"the rollout engine's weights, about {gigabytes(memory.engine)}"
+        remedy = "Raise it, or worker.rollout.tensor_parallel_size"
+        yield warning(key, f"{share} of {gigabytes(have)} cannot hold {engine}", remedy=remedy)
 
 
 def _check_host_memory(need: float, what: str, remedy: str) -> Iterator[Finding]:
     import psutil
 
-    have = psutil.virtual_memory().total
-    if need > have:
-        yield warning(
-            "worker.actor.model.model_path",
-            f"weights, gradients and moments need about {gigabytes(need)} (estimated), "
-            f"but this machine has {gigabytes(have)} {what}",
-            remedy=f"{remedy}, or train a smaller model",
-        )
+    if need > (have := psutil.virtual_memory().total):
+        needed = f"weights, gradients and moments need about {gigabytes(need)} (estimated)"
+        problem = f"{needed}, but this machine has {gigabytes(have)} {what}"
+        yield warning("worker.actor.model.model_path", problem, remedy=f"{remedy}, or train a smaller model")
 
 
-MACHINE_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+MACHINE_CHECKS: Final[tuple[Check, ...]] = (
     check_trainer,
     check_translation,
     check_structured,

@@ -156,7 +156,7 @@ def _read_golds(golds: list[Any]) -> dict[str, Any]:
 
 def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
     """Return the number of images of each row, without reading the images if a smaller member tells it."""
-    members = [file.schema.column(i).path for i in range(len(file.schema))]
+    members = (file.schema.column(i).path for i in range(len(file.schema)))
     leaves = [path for path in members if path.split(".")[0] == column]
     small = next((path for path in leaves if path.endswith(".path")), leaves[0])
     values = file.read(columns=[small]).column(column).to_pylist()
@@ -166,14 +166,7 @@ def _image_counts(file: pq.ParquetFile, column: str) -> list[int]:
 def _sample(
     file: pq.ParquetFile, places: Mapping[int, int], image: str, prompt: str, root: Path
 ) -> tuple[tuple[SampledPair, ...], str, bool]:
-    """Read the headers of the images of some pairs.
-
-    Args:
-        file: The parquet file.
-        places: Row groups, and how many of their first rows to read.
-        image: Column of the images.
-        prompt: Column of the problem.
-        root: Folder of relative image paths.
+    """Read the headers of the images in the first rows of row groups; ``places`` has their numbers.
 
     Returns:
         The samples, the first unreadable image, and whether an image is a struct without bytes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from lad_reasoner.support.findings import Finding, error, warning
 from lad_reasoner.task.classes import right_answer, wrong_answer
 from lad_reasoner.task.gold import read_gold
 from lad_reasoner.task.optional_rewards import OptionalRewards, OptionError
-from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.context import Check, Known
 from lad_reasoner.training.preflight.reward_probe import ask, probe
 from lad_reasoner.training.reward_keys import GROUP_SIZE, read_options
 
@@ -80,58 +80,41 @@ def check_options(known: Known) -> Iterator[Finding]:
     except OptionError as fault:
         yield error(f"{OPTIONS}.{fault.name}", fault.problem, remedy="See docs/rewards.md")
         return
-    size = known[OPTIONS].get(GROUP_SIZE)
-    if size is not None and size != known["worker.rollout.n"]:
-        n = known["worker.rollout.n"]
-        yield error(
-            f"{OPTIONS}.{GROUP_SIZE}", f"{size}, and worker.rollout.n is {n}", remedy="Write ${worker.rollout.n}"
-        )
+    size, n = known[OPTIONS].get(GROUP_SIZE), known["worker.rollout.n"]
+    if size is not None and size != n:
+        problem = f"{size}, and worker.rollout.n is {n}"
+        yield error(f"{OPTIONS}.{GROUP_SIZE}", problem, remedy="Write ${worker.rollout.n}")
     yield from _check_lengths(optional, known["data.max_response_length"])
     if optional.box_weight:
         yield from _check_boxes(optional, known)
     if optional.naming_weight and known.train is not None and (rows := known.train.nameless):
-        anomalous = known.train.anomalous
-        report = error if rows == anomalous else warning
-        yield report(
-            f"{OPTIONS}.naming_weight",
-            f"{rows} of {anomalous} anomalous pairs of data.train_files have gold answers that name no defect, "
-            "so they earn nothing by it",
-            remedy="Build the file with a recipe that names kinds",
-        )
+        report = error if rows == known.train.anomalous else warning
+        pairs = f"{rows} of {known.train.anomalous} anomalous pairs of data.train_files"
+        problem = f"{pairs} have gold answers that name no defect, so they earn nothing by it"
+        yield report(f"{OPTIONS}.naming_weight", problem, remedy="Build the file with a recipe that names kinds")
 
 
 def _check_lengths(optional: OptionalRewards, cut: int) -> Iterator[Finding]:
     """A response can have the lengths in the options."""
-    if optional.soft_length_weight and optional.soft_length_shortest > cut:
-        yield error(
-            f"{OPTIONS}.soft_length_shortest",
-            f"{optional.soft_length_shortest} is above data.max_response_length, {cut}",
-        )
-    elif optional.soft_length_weight and optional.soft_length_longest >= cut:
-        yield warning(
-            f"{OPTIONS}.soft_length_longest",
-            f"{optional.soft_length_longest} is not below data.max_response_length, {cut}, so no response is too long",
-        )
-    limit = optional.overlong_limit
-    if not optional.overlong_weight or limit is None or limit == cut:
-        return
-    report = error if limit - optional.buffer >= cut else warning
-    yield report(
-        f"{OPTIONS}.overlong_limit",
-        f"it is {limit}, but data.max_response_length is {cut}"
-        + (", so no response reaches the penalty" if limit - optional.buffer >= cut else ""),
-        remedy="Set it to ${data.max_response_length}",
-    )
+    shortest, longest, limit = optional.soft_length_shortest, optional.soft_length_longest, optional.overlong_limit
+    if optional.soft_length_weight and shortest > cut:
+        yield error(f"{OPTIONS}.soft_length_shortest", f"{shortest} is above data.max_response_length, {cut}")
+    elif optional.soft_length_weight and longest >= cut:
+        problem = f"{longest} is not below data.max_response_length, {cut}, so no response is too long"
+        yield warning(f"{OPTIONS}.soft_length_longest", problem)
+    if optional.overlong_weight and limit is not None and limit != cut:
+        unreached = limit - optional.buffer >= cut
+        problem = f"it is {limit}, but data.max_response_length is {cut}"
+        problem += ", so no response reaches the penalty" if unreached else ""
+        report = error if unreached else warning
+        yield report(f"{OPTIONS}.overlong_limit", problem, remedy="Set it to ${data.max_response_length}")
 
 
 def _check_boxes(optional: OptionalRewards, known: Known) -> Iterator[Finding]:
     """The data has boxes, and the reward reads them in the frame of the model and of the run's images."""
     if known.train is not None and (rows := known.train.boxless):
-        yield error(
-            f"{OPTIONS}.box_weight",
-            f"{rows} of {known.train.rows} pairs of data.train_files have no boxes",
-            remedy="Build the file with lad build grpo --boxes MASKS",
-        )
+        problem = f"{rows} of {known.train.rows} pairs of data.train_files have no boxes"
+        yield error(f"{OPTIONS}.box_weight", problem, remedy="Build the file with lad build grpo --boxes MASKS")
     family = find_family(str(known["worker.actor.model.model_path"]))
     if family and family.box_scale != optional.box_scale:
         wanted = f"boxes from 0 to {family.box_scale}" if family.box_scale else "boxes in pixels"
@@ -140,12 +123,9 @@ def _check_boxes(optional: OptionalRewards, known: Known) -> Iterator[Finding]:
     if optional.box_scale is not None:
         return
     for name, key in (("box_smallest", "data.min_pixels"), ("box_largest", "data.max_pixels")):
-        if getattr(optional, name) != known[key]:
-            yield error(
-                f"{OPTIONS}.{name}",
-                f"it is {getattr(optional, name)}, but {key} is {known[key]}, so boxes would be read in another frame",
-                remedy=f"Set it to ${{{key}}}",
-            )
+        if (value := getattr(optional, name)) != known[key]:
+            problem = f"it is {value}, but {key} is {known[key]}, so boxes would be read in another frame"
+            yield error(f"{OPTIONS}.{name}", problem, remedy=f"Set it to ${{{key}}}")
 
 
 def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
@@ -158,20 +138,15 @@ def _check_overall(overall: list[float], gold: str) -> Iterator[Finding]:
     if len(set(overall)) == 1:
         yield warning(KEY, "it gives the same reward to every probe", remedy="A constant reward trains nothing")
         return
-    if overall[RIGHT] <= overall[WRONG]:
-        yield warning(
-            KEY,
-            f"it gives {overall[RIGHT]:g} to the right answer and {overall[WRONG]:g} to the wrong one "
-            f"(gold: {gold:.80})",
-            remedy="The model would learn to answer anything, or wrongly",
-        )
+    right, wrong = overall[RIGHT], overall[WRONG]
+    if right <= wrong:
+        problem = f"it gives {right:g} to the right answer and {wrong:g} to the wrong one (gold: {gold:.80})"
+        yield warning(KEY, problem, remedy="The model would learn to answer anything, or wrongly")
     for plain, broken in LINE_BREAKS:
         if overall[broken] < overall[plain]:
-            yield warning(
-                KEY,
-                f"it gives {overall[broken]:g} instead of {overall[plain]:g} to the same answer with line breaks",
-                remedy="Models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)",
-            )
+            given = f"{overall[broken]:g} instead of {overall[plain]:g}"
+            remedy = "Models reason over several lines: strip the text, and let a dot match a newline (re.DOTALL)"
+            yield warning(KEY, f"it gives {given} to the same answer with line breaks", remedy=remedy)
             return
 
 
@@ -189,4 +164,4 @@ def _answers(gold: str) -> dict[str, str]:
     return {"right": right_answer(truth), "wrong": wrong_answer(truth)}
 
 
-REWARD_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (check_reward, check_options)
+REWARD_CHECKS: Final[tuple[Check, ...]] = (check_reward, check_options)

@@ -45,9 +45,8 @@ def ask(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any
     """Probe a reward in a child process that is given `TIME_LIMIT` seconds."""
     with tempfile.TemporaryDirectory(prefix="lad-reward-") as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        request.write_text(
-            json.dumps({"reward": reward, "rows": list(rows), "kwargs": dict(kwargs)}), encoding="utf-8"
-        )
+        asked = {"reward": reward, "rows": list(rows), "kwargs": dict(kwargs)}
+        request.write_text(json.dumps(asked), encoding="utf-8")
         command = [sys.executable, "-m", __name__, str(request), str(answer)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT, check=False)
@@ -65,42 +64,33 @@ def probe(reward: str, rows: Sequence[Mapping[str, Any]], kwargs: Mapping[str, A
     try:
         scores = load_reward(reward).score(rows, **kwargs)
     except LadError as fault:
-        return ProbeResult(
-            problem=f"{fault.where}: {fault.problem}" if fault.where else fault.problem, remedy=fault.remedy
-        )
+        problem = f"{fault.where}: {fault.problem}" if fault.where else fault.problem
+        return ProbeResult(problem=problem, remedy=fault.remedy)
     except Exception as fault:
-        problem = f"{type(fault).__name__} on a probe: {fault}"
-        return ProbeResult(
-            problem=problem, remedy="A reward must score any text; see reward_function_kwargs for its options"
-        )
+        remedy = "A reward must score any text; see reward_function_kwargs for its options"
+        return ProbeResult(problem=f"{type(fault).__name__} on a probe: {fault}", remedy=remedy)
     if len(scores) != len(rows):
         problem = f"it returns {len(scores)} scores for {len(rows)} responses"
-        return ProbeResult(
-            problem=problem, remedy="Return one dict per row: EasyR1 gives the other rows a reward of zero"
-        )
+        remedy = "Return one dict per row: EasyR1 gives the other rows a reward of zero"
+        return ProbeResult(problem=problem, remedy=remedy)
     for score in scores:
-        if (unfit := _unfit(score)) is not None:
-            return unfit
+        if unfit := _unfit(score):
+            problem, remedy = unfit
+            return ProbeResult(problem=problem, remedy=remedy)
     return ProbeResult(scores=[{name: float(value) for name, value in score.items()} for score in scores])
 
 
-def _unfit(score: Any) -> ProbeResult | None:
-    """Return what makes a score one that EasyR1 cannot use, if anything; bool and numpy's float64 are accepted."""
+def _unfit(score: Any) -> tuple[str, str] | None:
+    """Return why EasyR1 cannot use a score, with the remedy; bool and numpy's float64 are accepted."""
     if not isinstance(score, dict) or "overall" not in score:
-        return ProbeResult(problem=f"a score is {score!r:.80}, not a dict with overall")
+        return f"a score is {score!r:.80}, not a dict with overall", ""
     for name, value in score.items():
         if not isinstance(value, float | int):
-            return ProbeResult(
-                problem=f"{name} is of type {type(value).__name__}", remedy="Return plain floats: float(value)"
-            )
+            return f"{name} is of type {type(value).__name__}", "Return plain floats: float(value)"
         if not math.isfinite(value):
-            return ProbeResult(
-                problem=f"{name} is {value}", remedy="Return finite numbers: this would poison the weights"
-            )
+            return f"{name} is {value}", "Return finite numbers: this would poison the weights"
         if "/" in name:
-            return ProbeResult(
-                problem=f"the key {name} has a slash", remedy="Use an underscore: EasyR1's log would nest it"
-            )
+            return f"the key {name} has a slash", "Use an underscore: EasyR1's log would nest it"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +13,13 @@ import yaml
 
 from lad_reasoner.support.findings import Finding, error, note, warning
 from lad_reasoner.training.metrics import attempts_of
-from lad_reasoner.training.preflight.context import Known
+from lad_reasoner.training.preflight.context import Check, Known
 from lad_reasoner.training.preflight.model_size import checkpoint_bytes, gigabytes
 from lad_reasoner.training.run.checkpoints import TRACKERS, find_last, step_of
 
 __all__ = ["RUN_CHECKS"]
+
+_PATH: Final = "trainer.save_checkpoint_path"
 
 #: Each logger and the package it needs.
 LOGGERS: Final[dict[str, str | None]] = {
@@ -48,12 +50,8 @@ def check_loggers(known: Known) -> Iterator[Finding]:
         elif (package := LOGGERS[name]) is not None and known.trainer is not None and find_spec(package) is None:
             yield error("trainer.logger", f"{name} is not installed", remedy=f"Run: pip install {package}")
         elif name in {"wandb", "swanlab"} and not _has_key(name):
-            variable = name.upper()
-            yield warning(
-                "trainer.logger",
-                f"{name} needs {variable}_API_KEY, because a worker cannot ask for the key",
-                remedy=f"Log in, or set {variable}_MODE=offline",
-            )
+            problem = f"{name} needs {name.upper()}_API_KEY, because a worker cannot ask for the key"
+            yield warning("trainer.logger", problem, remedy=f"Log in, or set {name.upper()}_MODE=offline")
 
 
 def _has_key(logger: str) -> bool:
@@ -79,10 +77,8 @@ def check_steps(known: Known) -> Iterator[Finding]:
         if known[name] > total:
             yield warning(name, f"{known[name]} exceeds the {total} steps of the run, so only the last step counts")
     if (warmup := known["worker.actor.optim.lr_warmup_steps"]) is not None and warmup >= total:
-        yield warning(
-            "worker.actor.optim.lr_warmup_steps",
-            f"the learning rate is never reached: {warmup} is not below {total}, the steps of the run",
-        )
+        problem = f"the learning rate is never reached: {warmup} is not below {total}, the steps of the run"
+        yield warning("worker.actor.optim.lr_warmup_steps", problem)
 
 
 def check_epochs(known: Known) -> Iterator[Finding]:
@@ -114,11 +110,8 @@ def check_resume(known: Known) -> Iterator[Finding]:
     run_dir, name = known.config.run_dir, known.trainer.name if known.trainer else "easyr1"
     for other, tracker in TRACKERS.items():
         if other != name and (run_dir / tracker).is_file():
-            yield warning(
-                "trainer.save_checkpoint_path",
-                f"{name} cannot resume from the checkpoints of {other} in {run_dir}",
-                remedy="Choose another folder",
-            )
+            problem = f"{name} cannot resume from the checkpoints of {other} in {run_dir}"
+            yield warning(_PATH, problem, remedy="Choose another folder")
     last = find_last(run_dir, name)
     if last is None:
         return
@@ -127,11 +120,9 @@ def check_resume(known: Known) -> Iterator[Finding]:
         return
     step, total = step_of(last), known.total_steps
     if total is not None and step >= total:
-        yield error(
-            "trainer.find_last_checkpoint",
-            f"{last} is at step {step}, so nothing is left of {total} steps",
-            remedy="Choose another trainer.save_checkpoint_path, or more trainer.max_steps",
-        )
+        problem = f"{last} is at step {step}, so nothing is left of {total} steps"
+        remedy = "Choose another trainer.save_checkpoint_path, or more trainer.max_steps"
+        yield error("trainer.find_last_checkpoint", problem, remedy=remedy)
     yield from _check_unchanged(known, last)
 
 
@@ -157,19 +148,20 @@ def _check_unchanged(known: Known, last: Path) -> Iterator[Finding]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None and value != known[key]:
-            yield warning(
-                key,
-                f"it is {known[key]!r}, but the run of {last} has {value!r}",
-                remedy="Choose another trainer.save_checkpoint_path for another run",
-            )
+            problem = f"it is {known[key]!r}, but the run of {last} has {value!r}"
+            yield warning(key, problem, remedy="Choose another trainer.save_checkpoint_path for another run")
 
 
 def check_save_path(known: Known) -> Iterator[Finding]:
     """The checkpoint folder can be written to."""
-    folder = known.config.run_dir
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = _existing(known.config.run_dir)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield error("trainer.save_checkpoint_path", f"{existing} is not writable")
+        yield error(_PATH, f"{existing} is not writable")
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def check_disk(known: Known) -> Iterator[Finding]:
@@ -180,18 +172,14 @@ def check_disk(known: Known) -> Iterator[Finding]:
         return
     count = 1 if every < 1 else -(-total // every)
     kept = min(count, limit + 1) if limit > 0 else count
-    folder = known.config.run_dir
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(known.config.run_dir)).free
     if size * kept > free:
-        yield warning(
-            "trainer.save_checkpoint_path",
-            f"{kept} checkpoints need about {gigabytes(size * kept)} (estimated), and {gigabytes(free)} are free",
-            remedy="Lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true",
-        )
+        problem = f"{kept} checkpoints need about {gigabytes(size * kept)} (estimated), and {gigabytes(free)} are free"
+        remedy = "Lower trainer.save_limit, raise trainer.save_freq, or set trainer.save_model_only=true"
+        yield warning(_PATH, problem, remedy=remedy)
 
 
-RUN_CHECKS: Final[tuple[Callable[[Known], Iterator[Finding]], ...]] = (
+RUN_CHECKS: Final[tuple[Check, ...]] = (
     check_loggers,
     check_steps,
     check_epochs,

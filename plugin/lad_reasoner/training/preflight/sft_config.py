@@ -21,7 +21,7 @@ import yaml
 
 from lad_reasoner.pairs.families import find_family
 from lad_reasoner.support.errors import DataError
-from lad_reasoner.support.findings import Finding, error, warning
+from lad_reasoner.support.findings import Finding, by_severity, error, warning
 from lad_reasoner.training.preflight.sft_data import check_data
 
 __all__ = ["EFFECTIVE_BATCH", "check_sft", "known_keys"]
@@ -48,17 +48,15 @@ def check_sft(path: Path) -> list[Finding]:
         DataError: The file is no YAML mapping.
     """
     config = _read(path)
-    findings = [finding for check in _CHECKS for finding in check(config)]
-    return sorted(findings, key=lambda finding: not finding.is_error)
+    return by_severity(finding for check in _CHECKS for finding in check(config))
 
 
 def _read(path: Path) -> Config:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as fault:
-        raise DataError(
-            f"it is not readable YAML ({fault})", where=path, remedy="Name a LLaMA-Factory config"
-        ) from fault
+        problem = f"it is not readable YAML ({fault})"
+        raise DataError(problem, where=path, remedy="Name a LLaMA-Factory config") from fault
     if not isinstance(value, dict):
         raise DataError(f"it holds a {type(value).__name__}, not keys and values", where=path)
     return value
@@ -105,12 +103,10 @@ def _check_words(config: Config) -> Iterator[Finding]:
 
 def _check_stage(config: Config) -> Iterator[Finding]:
     """It trains, and only trains."""
-    if config.get("stage") != "sft":
-        yield error("stage", f"it is {config.get('stage')!r}", remedy="Set it to sft")
-    if config.get("do_train") is not True:
-        yield error(
-            "do_train", f"it is {config.get('do_train')!r}, so nothing would be trained", remedy="Set it to true"
-        )
+    if (stage := config.get("stage")) != "sft":
+        yield error("stage", f"it is {stage!r}", remedy="Set it to sft")
+    if (train := config.get("do_train")) is not True:
+        yield error("do_train", f"it is {train!r}, so nothing would be trained", remedy="Set it to true")
     if config.get("do_predict") or config.get("predict_with_generate"):
         key = "do_predict" if config.get("do_predict") else "predict_with_generate"
         remedy = "Predict with `lad predict`: on transformers 5, LLaMA-Factory generates wrong text for Qwen2.5-VL"
@@ -123,11 +119,8 @@ def _check_frozen(config: Config) -> Iterator[Finding]:
         return
     for key in _FROZEN:
         if key not in config:
-            yield error(
-                key,
-                "it is not set, and the default may freeze this part",
-                remedy="Set it to false, as in the paper, or true",
-            )
+            remedy = "Set it to false, as in the paper, or true"
+            yield error(key, "it is not set, and the default may freeze this part", remedy=remedy)
         elif config[key]:
             yield warning(key, "it is true, but the paper trains all parameters")
 
@@ -160,10 +153,8 @@ def _check_resume(config: Config) -> Iterator[Finding]:
     if last is None or checkpoint or config.get("overwrite_output_dir"):
         return
     if str(model).rstrip("/") != str(last).rstrip("/"):
-        remedy = (
-            f"To go on, set model_name_or_path and resume_from_checkpoint to {last}; "
-            "to start anew, set overwrite_output_dir or another output_dir"
-        )
+        remedy = f"To go on, set model_name_or_path and resume_from_checkpoint to {last}; "
+        remedy += "to start anew, set overwrite_output_dir or another output_dir"
         yield error("output_dir", f"LLaMA-Factory would resume from {last} by itself", remedy=remedy)
 
 
@@ -195,18 +186,13 @@ def _check_pixels(config: Config) -> Iterator[Finding]:
 
 def _check_batch(config: Config) -> Iterator[Finding]:
     """The batch can be the paper's on some number of GPUs."""
-    each, steps = config.get("per_device_train_batch_size", 8), config.get("gradient_accumulation_steps", 1)
+    key = "per_device_train_batch_size"
+    each, steps = config.get(key, 8), config.get("gradient_accumulation_steps", 1)
+    product = f"{each!r} x gradient_accumulation_steps {steps!r}"
     if not (isinstance(each, int) and isinstance(steps, int) and each > 0 and steps > 0):
-        yield error(
-            "per_device_train_batch_size",
-            f"{each!r} x gradient_accumulation_steps {steps!r}: both must be whole numbers from 1",
-        )
+        yield error(key, f"{product}: both must be whole numbers from 1")
     elif EFFECTIVE_BATCH % (each * steps):
-        yield warning(
-            "per_device_train_batch_size",
-            f"{each} x gradient_accumulation_steps {steps} makes the paper's batch, {EFFECTIVE_BATCH}, "
-            "on no number of GPUs",
-        )
+        yield warning(key, f"{product} makes the paper's batch, {EFFECTIVE_BATCH}, on no number of GPUs")
 
 
 def _check_deepspeed(config: Config) -> Iterator[Finding]:
@@ -225,15 +211,11 @@ def _check_deepspeed(config: Config) -> Iterator[Finding]:
         return
     for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         if settings.get(key, "auto") != "auto":
-            yield error(
-                f"{path}: {key}", f"it is {settings[key]!r}", remedy='Set it to "auto", so that the YAML decides'
-            )
-    if stage == 3 and not settings["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save"):
-        yield error(
-            f"{path}: stage3_gather_16bit_weights_on_model_save",
-            "it is not true, so no whole model would be saved",
-            remedy="Set it to true",
-        )
+            remedy = 'Set it to "auto", so that the YAML decides'
+            yield error(f"{path}: {key}", f"it is {settings[key]!r}", remedy=remedy)
+    gather = "stage3_gather_16bit_weights_on_model_save"
+    if stage == 3 and not settings["zero_optimization"].get(gather):
+        yield error(f"{path}: {gather}", "it is not true, so no whole model would be saved", remedy="Set it to true")
 
 
 def _check_environment(_: Config) -> Iterator[Finding]:

@@ -51,7 +51,7 @@ class _Counts:
 
 def check_data(config: Mapping[str, Any], *, max_rows: int | None = MAX_ROWS) -> Iterator[Finding]:
     """Every dataset is registered, present, whole, and short enough."""
-    names = [name.strip() for name in str(config.get("dataset") or "").split(",") if name.strip()]
+    names, others = _names(config, "dataset"), _names(config, "eval_dataset")
     if not names:
         yield error("dataset", "no dataset is named", remedy="Name one of dataset_info.json, such as lad_sft")
         return
@@ -69,8 +69,12 @@ def check_data(config: Mapping[str, Any], *, max_rows: int | None = MAX_ROWS) ->
         if type(config.get(key, 1)) is not int or config.get(key, 1) < 1:
             yield error(key, f"{config[key]!r} is not a whole number from 1, so the data was not checked")
             return
-    for name in [*names, *(n.strip() for n in str(config.get("eval_dataset") or "").split(",") if n.strip())]:
+    for name in [*names, *others]:
         yield from _check_dataset(name, info, folder, config, max_rows)
+
+
+def _names(config: Mapping[str, Any], key: str) -> list[str]:
+    return [name.strip() for name in str(config.get(key) or "").split(",") if name.strip()]
 
 
 def _check_dataset(
@@ -114,23 +118,16 @@ def _judge(dataset: _Dataset, counts: _Counts, config: Mapping[str, Any]) -> Ite
         remedy = "LLaMA-Factory would skip them with a warning and go on"
         yield error(str(dataset.file), f"{counts.without_answer} rows have no assistant's turn", remedy=remedy)
     if counts.mismatched:
-        yield error(
-            str(dataset.file),
-            f"{counts.mismatched} rows have more or fewer {IMAGE_MARKER} than images",
-            remedy="Build it again with `lad build sft`",
-        )
+        problem = f"{counts.mismatched} rows have more or fewer {IMAGE_MARKER} than images"
+        yield error(str(dataset.file), problem, remedy="Build it again with `lad build sft`")
+    raised = f"Raise it to {round_up(counts.longest, 128)}"
     if counts.images_over:
-        yield error(
-            "cutoff_len",
-            f"{cutoff} is too small for the images alone of {counts.images_over} rows (up to {counts.longest} tokens)",
-            remedy=f"Raise it to {round_up(counts.longest, 128)} or lower image_max_pixels",
-        )
+        rows = f"{counts.images_over} rows (up to {counts.longest} tokens)"
+        problem = f"{cutoff} is too small for the images alone of {rows}"
+        yield error("cutoff_len", problem, remedy=f"{raised} or lower image_max_pixels")
     elif counts.over:
-        yield warning(
-            "cutoff_len",
-            f"{cutoff} may cut the end of {counts.over} rows (up to about {counts.longest} tokens)",
-            remedy=f"Raise it to {round_up(counts.longest, 128)}",
-        )
+        problem = f"{cutoff} may cut the end of {counts.over} rows (up to about {counts.longest} tokens)"
+        yield warning("cutoff_len", problem, remedy=raised)
 
 
 def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any], max_rows: int | None) -> _Counts:
@@ -139,26 +136,21 @@ def _count(dataset: _Dataset, folder: Path, config: Mapping[str, Any], max_rows:
     Raises:
         DataError: The file or an image is unreadable, or a row lacks a column.
     """
-    counts = _Counts()
-    cutoff = config.get("cutoff_len", 2048)
-    ruler = _ruler(config)
+    counts, ruler, cutoff = _Counts(), _ruler(config), config.get("cutoff_len", 2048)
+    role, content = dataset.tags["role_tag"], dataset.tags["content_tag"]
     media = Path(str(config.get("media_dir") or folder))
     for row in islice(iter_examples(dataset.file), max_rows):
         counts.rows += 1
         try:
-            messages = [
-                (message[dataset.tags["role_tag"]], str(message[dataset.tags["content_tag"]]))
-                for message in row[dataset.messages]
-            ]
+            messages = [(turn[role], str(turn[content])) for turn in row[dataset.messages]]
         except (KeyError, TypeError) as fault:
-            raise DataError(
-                f"row {counts.rows} has no {fault}; {dataset.messages!r} must be a list of turns", where=dataset.file
-            ) from fault
+            problem = f"row {counts.rows} has no {fault}; {dataset.messages!r} must be a list of turns"
+            raise DataError(problem, where=dataset.file) from fault
         images = (row.get(dataset.images) or []) if dataset.images else []
         if not isinstance(images, list):
             raise DataError(f"row {counts.rows}: {dataset.images!r} must be a list of images", where=dataset.file)
-        text = "".join(content for _, content in messages)
-        counts.without_answer += all(role != dataset.tags["assistant_tag"] for role, _ in messages)
+        text = "".join(words for _, words in messages)
+        counts.without_answer += all(speaker != dataset.tags["assistant_tag"] for speaker, _ in messages)
         counts.mismatched += text.count(IMAGE_MARKER) != len(images)
         sizes = [_size(image, media) for image in images]
         pictures, total = ruler.measure_images(sizes), ruler.measure(text, sizes, turns=len(messages))
