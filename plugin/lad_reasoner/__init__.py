@@ -105,23 +105,15 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = _read_version() if name == "__version__" else _import(name)
+    if name == "__version__":
+        from lad_reasoner.support.packages import installed_version
+
+        value: Any = installed_version("lad-reasoner") or "0+unknown"  # a source tree that was never installed
+    else:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'api')}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def _import(name: str) -> Any:
-    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'api')}"), name)
-
-
-def _read_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("lad-reasoner")
-    except PackageNotFoundError:  # a source tree on sys.path that was never installed
-        return "0+unknown"

@@ -227,11 +227,11 @@ def score_responses(
     from lad_reasoner.evaluation.protocols import select
     from lad_reasoner.evaluation.score import score_system
 
-    parsed = [(truth, read_response(text, truth.gold)) for truth, text in responses]
-    judged = [
-        JudgedPair(truth, (ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning),))
-        for truth, said in parsed
-    ]
+    def judge(truth: Truth, text: str) -> JudgedPair:
+        said = read_response(text, truth.gold)
+        return JudgedPair(truth, (ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning),))
+
+    judged = [judge(truth, text) for truth, text in responses]
     scored = set(select([pair.truth for pair in judged], protocol))
     system = System(name, tuple(pair for pair in judged if pair.truth in scored))
     return score_system(system, protocol, resamples=resamples, seed=seed)
@@ -263,9 +263,8 @@ def compare(
     from lad_reasoner.evaluation.score import read_system
 
     files = _files(predictions)
-    systems = [
-        read_system(path, _path(data), protocol, name=name) for path, name in zip(files, run_names(files), strict=True)
-    ]
+    named = zip(files, run_names(files), strict=True)
+    systems = [read_system(path, _path(data), protocol, name=name) for path, name in named]
     return tuple(compare_systems(systems, resamples=resamples, seed=seed))
 
 

@@ -107,10 +107,8 @@ def build_app() -> typer.Typer:
 def run_app(run: Callable[[], object], *, debug: bool, resume: str = "interrupted") -> int:
     """Run a command line and return its exit code; every error becomes one line on stderr, never a traceback.
 
-    Args:
-        run: The command line. Its own exit code is read from the SystemExit it raises.
-        debug: Let exceptions through, with their tracebacks.
-        resume: What to print after an interrupt.
+    The exit code is that of the SystemExit which the command line raises. ``debug`` lets exceptions through, and
+    ``resume`` is printed after an interrupt.
     """
     # Python has no stream object where the caller closed the stream (`2>&-`), and the code below expects one.
     sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115

@@ -37,7 +37,7 @@ def plot_command(
     files = write_plots(read, out)
     values = {run.label: last_values(run) for run in read}
     if as_json:
-        print(json.dumps({"files": [str(path) for path in files], "runs": values}, indent=1))
+        print(json.dumps({"files": list(map(str, files)), "runs": values}, indent=1))
         return
     shown = {label: {name: row[name] for name in row if name not in DIAGNOSTICS} for label, row in values.items()}
     _print_table(shown)

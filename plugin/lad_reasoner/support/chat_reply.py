@@ -121,11 +121,7 @@ class RejectedError(NoReplyError):
 
 
 def read_reply(body: bytes, redact: Callable[[str], str]) -> Reply:
-    """Return the first choice of a chat completion.
-
-    Args:
-        body: The decompressed body.
-        redact: Removes secrets from a text.
+    """Return the first choice of a chat completion, given its decompressed body.
 
     Raises:
         BadReplyError: The body is not a chat completion.
@@ -140,10 +136,11 @@ def read_reply(body: bytes, redact: Callable[[str], str]) -> Reply:
         raise BadReplyError(redact(reason)[:300], body=text) from None
     choice, usage = completion.choices[0], completion.usage or _Usage()
     logs = (choice.logprobs.content if choice.logprobs else None) or ()
+    finish, refusal = choice.finish_reason, choice.message.refusal
     return Reply(
         text=redact(choice.message.content or ""),
-        finish_reason=None if choice.finish_reason is None else redact(choice.finish_reason)[:100],
-        refusal=None if choice.message.refusal is None else redact(choice.message.refusal),
+        finish_reason=finish and redact(finish)[:100],
+        refusal=refusal and redact(refusal),
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         tokens=tuple((token.token, token.top_logprobs) for token in logs),

@@ -67,9 +67,8 @@ def name_write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _REMEDIES or not _is_about(error, path):
             raise
-        raise DataError(
-            os.strerror(error.errno).lower(), where=f"cannot write {path}", remedy=_REMEDIES[error.errno]
-        ) from error
+        problem, remedy = os.strerror(error.errno).lower(), _REMEDIES[error.errno]
+        raise DataError(problem, where=f"cannot write {path}", remedy=remedy) from error
 
 
 def _is_about(error: OSError, path: Path) -> bool:
@@ -103,11 +102,8 @@ def require_absent(out: Path) -> None:
 def unchanged(list_files: Callable[[], Iterable[Path]]) -> Iterator[Callable[[], None]]:
     """Read files that must not change meanwhile: they are compared when the block ends, however it ends.
 
-    Args:
-        list_files: Returns the files. It is called again for every comparison, since a folder may get a further one.
-
-    Yields:
-        A function that compares at once.
+    They are listed again for every comparison, since a folder may get a further one. Yields a function that compares
+    at once.
 
     Raises:
         DataError: A file was replaced, edited, added or removed since the block began.

@@ -23,14 +23,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lad_reasoner.support.chat_reply import (
-    BadReplyError,
-    NoReplyError,
-    RejectedError,
-    Reply,
-    read_error,
-    read_reply,
-)
+from lad_reasoner.support.chat_reply import BadReplyError, NoReplyError, RejectedError, Reply, read_error, read_reply
 from lad_reasoner.support.errors import RunError, UsageError
 
 __all__ = ["BadReplyError", "ChatServer", "NoReplyError", "Pace", "RejectedError", "Reply"]
@@ -61,11 +54,7 @@ class _TransientError(NoReplyError):
 
 
 class Pace:
-    """Spaces requests, and holds all of them back while the server asks for a pause.
-
-    Args:
-        per_minute: Requests per minute; None for no limit.
-    """
+    """Spaces requests to so many per minute, and holds all of them back while the server asks for a pause."""
 
     def __init__(self, per_minute: float | None = None) -> None:
         self._interval = 60.0 / per_minute if per_minute else 0.0

@@ -32,11 +32,8 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a session of its own; whatever happens inside the block, its process group ends with it.
 
-    Args:
-        command: The words of the command line.
-        environment: All of its environment variables.
-        log: Where its stdout and stderr go.
-        grace: Seconds between the request to end (SIGTERM) and the order (SIGKILL).
+    ``environment`` holds all of its variables, ``log`` gets its stdout and stderr, and ``grace`` is the number of
+    seconds between the request to end (SIGTERM) and the order (SIGKILL).
     """
     process = subprocess.Popen(
         list(command),
@@ -90,11 +87,7 @@ def end_run(folder: Path, *, grace: float = 5.0) -> int:
     """End every process of the run that was given ``folder`` as RAY_TMPDIR; return how many were left.
 
     Ray starts its daemons (raylet, gcs_server, agents, workers) in sessions of their own, so killing a process group
-    is not enough: they are found by the environment variable that they inherited.
-
-    Args:
-        folder: The run's own folder, as given to `cpu_environment`.
-        grace: Seconds between the request to end (SIGTERM) and the order (SIGKILL).
+    is not enough: they are found by the environment variable that they inherited. ``grace`` is as in `started`.
     """
     ended: set[int] = set()
     wait = grace
@@ -102,14 +95,8 @@ def end_run(folder: Path, *, grace: float = 5.0) -> int:
     while processes := run_processes(folder):
         ended |= {process.pid for process in processes}
         for process in processes:
-            _signal(process, kill=wait == 0)
+            with suppress(psutil.NoSuchProcess):
+                process.terminate() if wait else process.kill()
         psutil.wait_procs(processes, timeout=wait or 1.0)
         wait = 0
     return len(ended)
-
-
-def _signal(process: psutil.Process, *, kill: bool) -> None:
-    try:
-        process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
-        return

@@ -67,10 +67,8 @@ def require_trainer() -> Trainer:
     """
     trainer = find_trainer()
     if trainer is None:
-        raise RunError(
-            "neither EasyR1 nor verl is installed",
-            remedy=f"{install_hint('cpu')} (verl, without a GPU). With GPUs, use the extra vllm or easyr1",
-        )
+        remedy = f"{install_hint('cpu')} (verl, without a GPU). With GPUs, use the extra vllm or easyr1"
+        raise RunError("neither EasyR1 nor verl is installed", remedy=remedy)
     return trainer
 
 
@@ -84,9 +82,7 @@ def has_gpu() -> bool:
         False
         >>> del os.environ["CUDA_VISIBLE_DEVICES"]
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
-        return False
-    return gpu_count() > 0
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in {"", "-1"} and gpu_count() > 0
 
 
 def gpu_count() -> int:

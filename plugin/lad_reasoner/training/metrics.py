@@ -78,11 +78,8 @@ def attempts_of(run_dir: Path) -> list[Path]:
 def read_metrics(run_dir: Path) -> list[Row]:
     """Return a run's metrics, one row per step, in order; the module's docstring names the columns.
 
-    Steps after the checkpoint from which the next attempt resumed are left out: they were trained again.
-
-    Args:
-        run_dir: The checkpoint folder. A run started without the `easyr1` command has
-            its log there.
+    Steps after the checkpoint from which the next attempt resumed are left out: they were trained again. A run started
+    without the `easyr1` command has its log in the checkpoint folder itself.
     """
     rows: dict[int, Row] = {}
     for folder in [*attempts_of(run_dir), run_dir]:
@@ -96,11 +93,7 @@ def read_metrics(run_dir: Path) -> list[Row]:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Return what one attempt measured, one row per step, in order.
-
-    Args:
-        folder: The attempt's folder, or for EasyR1 the checkpoint folder.
-    """
+    """Return what one attempt measured, one row per step, in order; EasyR1 logs into the checkpoint folder."""
     rows: defaultdict[int, Row] = defaultdict(dict)
     for step, values in _iter_values(folder):
         rows[step] |= values

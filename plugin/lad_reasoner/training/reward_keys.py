@@ -126,13 +126,8 @@ def _scores(
     answer: Label | None, well_formed: bool, ground_truth: str, structure_weight: float, accuracy_weight: float
 ) -> dict[str, float]:
     """Return the keys of an outcome; the caller must copy them."""
-    scores = combined_reward(
-        Response("", answer, well_formed),
-        ground_truth,
-        structure_weight=structure_weight,
-        accuracy_weight=accuracy_weight,
-    )
-    return _by_category(scores, ground_truth)
+    weights = {"structure_weight": structure_weight, "accuracy_weight": accuracy_weight}
+    return _by_category(combined_reward(Response("", answer, well_formed), ground_truth, **weights), ground_truth)
 
 
 def _by_category(scores: dict[str, float], ground_truth: str) -> dict[str, float]:

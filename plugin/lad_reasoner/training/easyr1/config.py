@@ -97,14 +97,7 @@ class EasyR1Config:
 
     def as_tree(self) -> dict[str, Any]:
         """Return the configuration as EasyR1's YAML nests it."""
-        tree: dict[str, Any] = {}
-        for name, value in self.values.items():
-            *parents, last = name.split(".")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = value
-        return tree
+        return _nest(self.values)
 
 
 def read_keys(trainer: Trainer | None = None) -> dict[str, Key]:
@@ -117,12 +110,7 @@ def read_keys(trainer: Trainer | None = None) -> dict[str, Key]:
 def load_config(
     words: Sequence[str], keys: Mapping[str, Key] | None = None, *, structured: bool = False
 ) -> EasyR1Config:
-    """Read ``config=FILE key=value ...``.
-
-    Args:
-        words: The command line.
-        keys: EasyR1's keys; the snapshot's by default.
-        structured: Whether rollouts are held to the answer template.
+    """Read ``config=FILE key=value ...`` against EasyR1's keys, by default the snapshot's.
 
     Raises:
         UsageError: A word is not ``key=value``, a key is unknown, or a value has the wrong type.
@@ -140,7 +128,7 @@ def load_config(
     names = {name for layer in layers for name in _iter_leaves(layer, set(keys))}
     _refuse_unknown(names, keys)
     with _translated_errors(source or "command line", keys):
-        merged = OmegaConf.merge(OmegaConf.structured(_schema(keys)), *layers)
+        merged = OmegaConf.merge(OmegaConf.structured(_dataclass("EasyR1", _nest(keys))), *layers)
         tree = OmegaConf.to_container(merged, resolve=True)
     values = {name: _get(tree, name) for name, key in keys.items() if key.settable}
     return EasyR1Config(_resolve_paths(values), frozenset(names), source, structured)
@@ -211,13 +199,11 @@ def _read_yaml(path: Path) -> DictConfig:
         if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:
             raise DataError("its YAML aliases stand for too many values", where=path)
         loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise DataError(f"this is not YAML: {_first_line(error)}", where=path) from error
     except RecursionError as error:
         raise DataError("its YAML is nested too deeply", where=path) from error
     except OSError as error:  # OmegaConf raises it for a lone number or text, too
         raise DataError(error.strerror or NOT_A_CONFIG, where=path) from error
-    except (ValueError, TypeError, AttributeError, LookupError) as error:  # !!int, !!bool before something else
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, LookupError) as error:
         raise DataError(f"this is not YAML: {_first_line(error)}", where=path) from error
     if not isinstance(loaded, DictConfig):
         raise DataError(NOT_A_CONFIG, where=path)
@@ -285,19 +271,20 @@ def _iter_leaves(node: DictConfig, known: set[str], prefix: str = "") -> Iterato
             yield name
 
 
-def _schema(keys: Mapping[str, Key]) -> type:
-    """Build the dataclass tree that OmegaConf checks against."""
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted name as a tree."""
     tree: dict[str, Any] = {}
-    for key in keys.values():
-        *parents, last = key.name.split(".")
+    for name, value in values.items():
+        *parents, last = name.split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = key
-    return _dataclass("EasyR1", tree)
+        node[last] = value
+    return tree
 
 
 def _dataclass(name: str, tree: Mapping[str, Any]) -> type:
+    """Build the dataclass that OmegaConf checks a tree of keys against."""
     members: list[tuple[str, Any, Any]] = []
     for part, node in tree.items():
         if isinstance(node, Key):

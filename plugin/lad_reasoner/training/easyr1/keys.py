@@ -3,7 +3,7 @@
 EasyR1's configuration is a tree of dataclasses under ``PPOConfig``. Importing them imports torch, so their source is
 read as text instead. The same reader wrote the snapshot:
 
-    python -m lad_reasoner.training.easyr1.keys CHECKOUT/verl > plugin/lad_reasoner/trainers/easyr1_keys.json
+    python -m lad_reasoner.training.easyr1.keys CHECKOUT/verl > plugin/lad_reasoner/training/easyr1/easyr1_keys.json
 """
 
 from __future__ import annotations

@@ -38,12 +38,8 @@ def find_last(run_dir: Path, trainer: TrainerName) -> Path | None:
 def remove_old(run_dir: Path, trainer: TrainerName, limit: int) -> None:
     """Remove all but the newest ``limit`` complete checkpoints of a run, whichever attempt saved them.
 
-    EasyR1 counts the folders itself; verl only knows those that its present process has saved.
-
-    Args:
-        run_dir: The checkpoint folder.
-        trainer: Whose checkpoints.
-        limit: ``trainer.save_limit``; 0 or less keeps all.
+    EasyR1 counts the folders itself; verl only knows those that its present process has saved. A limit of 0 or less
+    keeps all.
     """
     last = find_last(run_dir, trainer)
     if last is None or limit < 1:

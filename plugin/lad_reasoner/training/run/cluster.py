@@ -74,12 +74,7 @@ class Node(Look):
 
 
 class Cluster(_Seen):
-    """What the probe saw.
-
-    Attributes:
-        here: The machine of the launcher.
-        nodes: All nodes, this one included.
-    """
+    """What the probe saw: the launcher's machine, and all nodes, this one included."""
 
     here: Look
     nodes: list[Node]
@@ -100,21 +95,14 @@ def cluster_address() -> str | None:
         return None
     address = os.environ["RAY_ADDRESS"]
     if "://" in address:
-        raise UsageError(
-            f"{address} is not the address of the head node",
-            where="RAY_ADDRESS",
-            remedy="Set it to auto or HOST:PORT and run on a node of the cluster, "
-            "or send the command there: `ray job submit --address http://... --`",
-        )
+        remedy = "Set it to auto or HOST:PORT and run on a node of the cluster, "
+        remedy += "or send the command there: `ray job submit --address http://... --`"
+        raise UsageError(f"{address} is not the address of the head node", where="RAY_ADDRESS", remedy=remedy)
     return address
 
 
 def files_of(config: EasyR1Config) -> list[str]:
-    """Return the files and folders that a run reads; hub names are left out.
-
-    Args:
-        config: The EasyR1 config; its paths are checked unchanged on each node.
-    """
+    """Return the files and folders that a run reads, under the names of the config; hub names are left out."""
     named = [config["data.train_files"], config["data.val_files"], config["data.format_prompt"]]
     named += [config["data.override_chat_template"], config["worker.actor.model.model_path"]]
     named.append((config["worker.reward.reward_function"] or "").rpartition(":")[0])
@@ -123,10 +111,7 @@ def files_of(config: EasyR1Config) -> list[str]:
 
 
 def probe(config: EasyR1Config) -> Cluster:
-    """Ask every node of the cluster.
-
-    Args:
-        config: The EasyR1 config; its run folder is made.
+    """Ask every node of the cluster; the run's folder is made.
 
     Raises:
         RunError: The cluster does not answer.
@@ -135,7 +120,8 @@ def probe(config: EasyR1Config) -> Cluster:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".nodes-", dir=config.run_dir) as folder:
         request = Path(folder) / "request.json"
-        asked = {"paths": files_of(config), "token": str(request.absolute()), "gpus": _gpus(config)}
+        gpus = int(config["trainer.nnodes"] * config["trainer.n_gpus_per_node"])
+        asked = {"paths": files_of(config), "token": str(request.absolute()), "gpus": gpus}
         request.write_text(json.dumps(asked), encoding="utf-8")
         command = [sys.executable, "-m", "lad_reasoner.training.run.cluster_probe", str(request)]
         try:
@@ -166,11 +152,8 @@ def faults_of(cluster: Cluster, config: EasyR1Config, trainer: Trainer) -> Itera
         room = {name: min(count, have[name] // need) for name, count in room.items()}
         if sum(room.values()) < nodes:
             counts = ", ".join(f"{count} on {name}" for name, count in have.items())
-            yield RunError(
-                f"the run needs {need} {what} on each of {nodes} nodes, but the cluster has {counts}",
-                where="cluster",
-                remedy=remedy,
-            )
+            problem = f"the run needs {need} {what} on each of {nodes} nodes, but the cluster has {counts}"
+            yield RunError(problem, where="cluster", remedy=remedy)
             return
 
 
@@ -182,34 +165,23 @@ def _faults_of_node(node: Node, here: Look, config: EasyR1Config) -> Iterator[Ru
     for package, wanted in here.versions.items():
         found = node.versions.get(package, "missing")
         if found != wanted:
-            yield RunError(
-                f"{package} is {found} here, but {wanted} on the launcher", where=where, remedy=_remedy_for(package)
-            )
+            remedy = f"Install the same {package} on every node"
+            if package == "lad_reasoner":
+                remedy = "Install the same package there, or send it along with `ray job submit`: see docs/easyr1.md"
+            yield RunError(f"{package} is {found} here, but {wanted} on the launcher", where=where, remedy=remedy)
     for path, wanted in here.files.items():
         found = node.files.get(path, "missing")
         if found != wanted:
             what = f"is {found}" if found.startswith(("missing", "unreadable")) else "differs from the launcher's"
             yield RunError(f"{path} {what}", where=where, remedy="Put it into a shared folder")
     if not node.shares_run_folder:
-        yield RunError(
-            f"{config.run_dir} is not shared with the launcher, or not writable",
-            where=where,
-            remedy="Name a folder in trainer.save_checkpoint_path that every node mounts: each rank saves its shard",
-        )
-
-
-def _remedy_for(package: str) -> str:
-    if package == "lad_reasoner":
-        return "Install the same package there, or send it along with `ray job submit`: see docs/easyr1.md"
-    return f"Install the same {package} on every node"
+        problem = f"{config.run_dir} is not shared with the launcher, or not writable"
+        remedy = "Name a folder in trainer.save_checkpoint_path that every node mounts: each rank saves its shard"
+        yield RunError(problem, where=where, remedy=remedy)
 
 
 def _reach(address: str) -> None:
-    """Try to connect to the head node: Ray itself would try for minutes.
-
-    Raises:
-        RunError: Nothing listens there.
-    """
+    """Raise a RunError if nothing listens at the head node's address: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit():  # auto: Ray searches this machine
         return
@@ -219,12 +191,7 @@ def _reach(address: str) -> None:
         raise _unreachable(fault.strerror or str(fault)) from None
 
 
-def _gpus(config: EasyR1Config) -> int:
-    return int(config["trainer.nnodes"] * config["trainer.n_gpus_per_node"])
-
-
 def _unreachable(found: str) -> RunError:
-    return RunError(
-        f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} ({found})",
-        remedy="`ray status` must work on this machine; unset RAY_ADDRESS to train on this machine alone",
-    )
+    problem = f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} ({found})"
+    remedy = "`ray status` must work on this machine; unset RAY_ADDRESS to train on this machine alone"
+    return RunError(problem, remedy=remedy)

@@ -47,14 +47,9 @@ def follow(
     *,
     tidy: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run a command to its end and return its exit code (negative: a signal).
+    """Run a command to its end, its output in a log, and return its exit code (negative: a signal).
 
-    Args:
-        words: The command line.
-        environment: All of its environment variables.
-        log: File for its output.
-        progress: Told to update at each poll.
-        tidy: Called at each poll.
+    ``progress`` is updated and ``tidy`` is called at each poll. ``environment`` holds all variables.
     """
     with log.open("wb") as sink, started(words, environment=environment, log=sink) as process:
         while (code := process.poll()) is None:
@@ -69,14 +64,7 @@ def follow(
 
 
 def describe_failure(where: str, code: int, log: Path, *, remedy: str) -> RunError:
-    """Return the error of a process that failed, with a shell's exit code.
-
-    Args:
-        where: What failed.
-        code: As `follow` returns it.
-        log: The output of the process.
-        remedy: What to do, in addition to reading the log.
-    """
+    """Return the error of a process whose `follow` returned this code; it ends our command with a shell's code."""
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         how += " (out of memory?)"
@@ -101,12 +89,7 @@ def describe_step(row: Mapping[str, float], total: int | None) -> str:
 
 
 class RunProgress:
-    """Follows a run's logs on stderr: one line per step, and on a terminal a clock that runs.
-
-    Args:
-        logs: Folder of this attempt's logs.
-        total: Steps of the whole run, if known.
-    """
+    """Follows the logs in a folder on stderr: one line per step of ``total``, and on a terminal a clock that runs."""
 
     def __init__(self, logs: Path, *, total: int | None) -> None:
         self._logs, self._total = logs, total

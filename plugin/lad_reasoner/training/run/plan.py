@@ -36,12 +36,7 @@ CONFIG_COPY: Final = "easyr1.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the trainer is started with.
-
-    Attributes:
-        words: The command line.
-        on_cpu: Whether the CPU runtime is used.
-    """
+    """What the trainer is started with: the words of its command line, and whether the CPU runtime is used."""
 
     words: list[str]
     on_cpu: bool
@@ -71,15 +66,9 @@ def build_command(
 ) -> Command:
     """Return the trainer's command line.
 
-    Args:
-        config: The EasyR1 config.
-        trainer: The installed trainer.
-        keys: EasyR1's keys.
-        attempt: The folder of this attempt.
-        gpu: Whether the trainer will find GPUs, on this machine or on a cluster.
-        cluster: Whether it joins a running Ray cluster; otherwise it starts Ray.
-        python: The interpreter that has the trainer.
-        engine: What samples the responses of verl on a CPU.
+    ``gpu`` states whether the trainer will find GPUs, on this machine or on a cluster; with ``cluster`` it joins a
+    running Ray cluster, otherwise it starts Ray. ``python`` is the interpreter that has the trainer, and ``engine``
+    samples the responses of verl on a CPU.
 
     Raises:
         UsageError: verl has no counterpart for a key, or nothing can hold the rollouts to the template.
@@ -103,12 +92,7 @@ def build_command(
 
 
 def trainer_environment(command: Command, folder: Path | None) -> dict[str, str]:
-    """Return all environment variables of the trainer.
-
-    Args:
-        command: What will run.
-        folder: The run's own folder for Ray, or None to join a cluster.
-    """
+    """Return all environment variables of the trainer; ``folder`` is the run's own for Ray, None joins a cluster."""
     own = {**os.environ, "PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"}
     if folder is None:  # RAY_TMPDIR is where Ray looks for the cluster, so the user's value stays
         return {**own, **(cpu_runtime().cluster_environment() if command.on_cpu else {})}

@@ -36,12 +36,8 @@ def start_training(
 ) -> None:
     """Train, and return when the trainer has finished. The trainer resumes from the last checkpoint by itself.
 
-    Args:
-        config: The EasyR1 config.
-        trainer: The installed trainer.
-        keys: EasyR1's keys.
-        total_steps: For the estimate of the remaining time.
-        check: Refuse a cluster with a node that cannot take part.
+    With ``check``, a cluster with a node that cannot take part is refused. ``total_steps`` is for the estimate of the
+    remaining time.
 
     Raises:
         UsageError: The config asks for several nodes, and there is no cluster.
@@ -81,14 +77,8 @@ def run_attempt(
 ) -> int:
     """Run a trainer to its end and return its exit code (negative: a signal).
 
-    Args:
-        command: What runs.
-        config: The resolved config; a copy is written for EasyR1 to read.
-        trainer: EasyR1 or verl.
-        attempt: The folder of this attempt, which is created.
-        environment: Returns all environment variables, given the run's folder for Ray.
-        total_steps: For the estimate of the remaining time.
-        notes: Lines to print first.
+    The folder of the attempt is made, with a copy of the resolved config for EasyR1. ``environment`` returns all
+    environment variables, given the run's folder for Ray; ``notes`` are printed first.
     """
     attempt.mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config.as_tree()), attempt / CONFIG_COPY)

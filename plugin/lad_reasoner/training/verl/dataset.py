@@ -48,11 +48,8 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         parts = self._text(example, key).split(IMAGE_MARKER)
         images = example.get(self.image_key) or []
         if len(parts) != len(images) + 1:
-            raise DataError(
-                f"the text has {len(parts) - 1} {IMAGE_MARKER} for {len(images)} images",
-                where=_name(example),
-                remedy="Write one marker for each image",
-            )
+            problem = f"the text has {len(parts) - 1} {IMAGE_MARKER} for {len(images)} images"
+            raise DataError(problem, where=_name(example), remedy="Write one marker for each image")
         content: list[dict[str, Any]] = []
         for index, part in enumerate(parts):
             if index:
@@ -64,11 +61,9 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
     def _text(self, example: Mapping[str, Any], key: str) -> str:
         problem = example[key]
         if not isinstance(problem, str):
-            raise DataError(
-                f"it holds a {type(problem).__name__}, not text with image markers",
-                where=f"{_name(example)}, column {key}",
-                remedy="Set data.prompt_key to the column of the question, such as problem",
-            )
+            fault = f"it holds a {type(problem).__name__}, not text with image markers"
+            remedy = "Set data.prompt_key to the column of the question, such as problem"
+            raise DataError(fault, where=f"{_name(example)}, column {key}", remedy=remedy)
         return problem if self._template is None else prompt_text(problem, self._template)
 
     def _picture(self, image: Any, where: str) -> Image.Image:
@@ -133,11 +128,8 @@ class PairDataset(RLHFDataset):  # type: ignore[misc]
         cls, messages: list[dict[str, Any]], *_unused: Any, **_ignored: Any
     ) -> tuple[list[Image.Image], None, None]:
         """Return the images of the messages, which are already scaled."""
-        return (
-            [part["image"] for message in messages for part in message["content"] if part["type"] == "image"],
-            None,
-            None,
-        )
+        parts = [part for message in messages for part in message["content"]]
+        return [part["image"] for part in parts if part["type"] == "image"], None, None
 
 
 def _name(example: Mapping[str, Any]) -> str:

@@ -27,12 +27,7 @@ def structured_overrides() -> dict[str, object]:
 
 
 def refuse_structured(config: EasyR1Config, trainer: TrainerName, *, vllm: bool) -> None:
-    """Reject structured rollouts that nothing would hold to the template.
-
-    Args:
-        config: The EasyR1 config.
-        trainer: What trains.
-        vllm: Whether vLLM samples the responses.
+    """Reject structured rollouts that nothing would hold to the template; ``vllm``: vLLM samples the responses.
 
     Raises:
         UsageError: The trainer or the engine cannot constrain its decoding, or the template does not fit.
