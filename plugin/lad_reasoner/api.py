@@ -369,8 +369,7 @@ def check_config(config: StrPath, *overrides: str) -> tuple[Finding, ...]:
     from lad_reasoner.training.preflight import run_checks
 
     trainer = find_trainer()
-    keys = read_keys(trainer)
-    return tuple(run_checks(load_config([f"config={os.fspath(config)}", *overrides], keys), trainer, keys))
+    return tuple(run_checks(load_config([f"config={os.fspath(config)}", *overrides], read_keys(trainer)), trainer))
 
 
 def _files(predictions: Sequence[StrPath]) -> list[Path]:

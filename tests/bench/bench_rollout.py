@@ -43,7 +43,7 @@ def measure(engine: RolloutEngine, pairs: Path, folder: Path, steps: int) -> Mea
     keys, trainer = read_snapshot(), require_trainer()
     config = load_config(config_words(pairs, folder / engine, steps), keys)
     attempt = next_attempt(config.run_dir)
-    command = build_command(config, trainer, keys, attempt, gpu=False, engine=engine)
+    command = build_command(config, trainer, attempt, gpu=False, engine=engine)
     began, ended, seen = time.time(), threading.Event(), dict[str, float]()
     alive = SimpleNamespace(poll=lambda: 0 if ended.is_set() else None)
     watcher = threading.Thread(target=lambda: seen.update(watch(attempt / "trainer.log", alive, began)))

@@ -36,12 +36,12 @@ MAX_PIXELS: Final = 401_408
 
 def estimate(folder: Path, *words: str) -> Memory:
     """Return what `easyr1 check` estimates for the paper's config on one GPU."""
-    from lad_reasoner.training.easyr1.config import load_config, read_keys
+    from lad_reasoner.training.easyr1.config import load_config
     from lad_reasoner.training.preflight.context import Known
     from lad_reasoner.training.preflight.model_size import training_memory
 
     given = [f"config={CONFIG}", f"worker.actor.model.model_path={folder}", "trainer.n_gpus_per_node=1", *words]
-    memory = training_memory(Known(config=load_config(given), trainer=None, keys=read_keys(), gpu=True))
+    memory = training_memory(Known(config=load_config(given), trainer=None, gpu=True))
     assert memory is not None
     return memory
 

@@ -130,7 +130,7 @@ def tensors() -> SimpleNamespace:
 
 def overrides(*words: str) -> dict[str, object]:
     keys = read_snapshot()
-    return translate(load_config([REWARD, *words], keys), keys)
+    return translate(load_config([REWARD, *words], keys))
 
 
 @pytest.mark.parametrize(("loss", "mode"), TRANSLATED)

@@ -48,7 +48,7 @@ def test_verl_accepts_the_translation_of_every_example(example, tmp_path):
 
     keys = read_snapshot()
     config = load_config([f"config={example}"], keys)
-    overrides = lay_over(translate(config, keys), run_overrides(config, tmp_path))
+    overrides = lay_over(translate(config), run_overrides(config, tmp_path))
     composed = compose(overrides)
     # verl turns these into its dataclasses: unknown names and impossible values end there.
     actor = omega_conf_to_dataclass(composed.actor_rollout_ref.actor)
@@ -67,7 +67,7 @@ def test_an_override_is_marked_as_new_exactly_where_verl_lacks_the_key(tmp_path)
     keys = read_snapshot()
     config = load_config([f"config={EXAMPLES[0]}"], keys)
     stock = compose({"actor_rollout_ref.rollout.name": "vllm"})
-    for name in lay_over(translate(config, keys), run_overrides(config, tmp_path)):
+    for name in lay_over(translate(config), run_overrides(config, tmp_path)):
         if name.startswith("hydra."):
             continue
         parent, _, last = name.removeprefix("++").rpartition(".")
@@ -84,7 +84,7 @@ def test_the_reward_manager_is_verls_own_kind():
     from verl.trainer.ppo.reward import resolve_reward_manager_cls
 
     config = load_config([f"config={EXAMPLES[0]}"])
-    manager = resolve_reward_manager_cls(compose(translate(config, read_snapshot())))
+    manager = resolve_reward_manager_cls(compose(translate(config)))
     assert issubclass(manager, RewardManagerBase)
 
 
@@ -125,7 +125,7 @@ FREEZE = "worker.actor.model.freeze_vision_tower=true"
 def test_some_code_reads_every_key_that_we_write(words, tmp_path):
     keys = read_snapshot()
     config = load_config([f"config={PAPERS}", *words], keys)
-    written = lay_over(translate(config, keys), run_overrides(config, tmp_path))
+    written = lay_over(translate(config), run_overrides(config, tmp_path))
     read = names_that_code_reads(verl_folder()) | names_that_code_reads(OURS)
     unread = [name for name in written if name.rpartition(".")[2] not in read]
     assert [name for name in unread if not name.startswith("hydra.")] == []
@@ -202,7 +202,7 @@ def test_both_trainers_end_up_with_the_same_engine_settings(example):
 
     keys = read_snapshot()
     config = load_config([f"config={example}"], keys)
-    rollout = omega_conf_to_dataclass(compose(translate(config, keys)).actor_rollout_ref.rollout)
+    rollout = omega_conf_to_dataclass(compose(translate(config)).actor_rollout_ref.rollout)
     # verl's own server fills in and corrects the settings; the model is Qwen2.5-VL-3B's size of context.
     model = SimpleNamespace(hf_config=SimpleNamespace(max_position_embeddings=128_000))
     corrections()(SimpleNamespace(config=rollout, model_config=model))

@@ -179,7 +179,7 @@ def test_all_faults_are_said_and_nothing_starts(monkeypatch, capsys, two_by_eigh
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(start, "probe", lambda *_, **__: Cluster(here=HERE, nodes=[node("a"), bad]))
     with pytest.raises(LadError, match=r"node b: verl is 0\.9\.0"):
-        start.start_training(two_by_eight, VERL, KEYS, total_steps=None)
+        start.start_training(two_by_eight, VERL, total_steps=None)
     assert "error: node b: " in capsys.readouterr().err
     assert not (two_by_eight.run_dir / "attempts").exists()
 
@@ -230,12 +230,12 @@ def test_a_machine_says_what_it_has(tmp_path):
 
 def test_what_the_processes_need_travels_to_nodes_that_others_started(good_words, tmp_path):
     config = load_config([*good_words, "trainer.nnodes=2"], KEYS)
-    words = plan.build_command(config, VERL, KEYS, tmp_path, gpu=False, cluster=True).words
+    words = plan.build_command(config, VERL, tmp_path, gpu=False, cluster=True).words
     assert '++ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM="cpu"' in words
     assert "trainer.nnodes=2" in words
     # Ray refuses resources where it joins a cluster.
     assert not [word for word in words if "num_gpus" in word or "num_cpus" in word or "object_store" in word]
-    assert plan.build_command(config, VERL, KEYS, tmp_path, gpu=True, cluster=True).on_cpu is False
+    assert plan.build_command(config, VERL, tmp_path, gpu=True, cluster=True).on_cpu is False
     environment = plan.trainer_environment(plan.Command(words, on_cpu=True), None)
     assert environment["VERL_PLATFORM"] == "cpu"
     assert environment.get("RAY_TMPDIR") == os.environ.get("RAY_TMPDIR")

@@ -14,14 +14,12 @@ import pytest
 from lad_reasoner.commands.easyr1 import main
 from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
-from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
 from lad_reasoner.training.run import plan, start
 from lad_reasoner.training.run.checkpoints import remove_old, step_of
 from lad_reasoner.training.run.failures import last_error
 from lad_reasoner.training.run.follow import follow
 
-KEYS = read_snapshot()
 VERL, EASYR1 = Trainer("verl", "0.9.1", Path()), Trainer("easyr1", "0.3.3.dev0", Path())
 
 
@@ -85,18 +83,18 @@ def test_the_line_that_says_why(tmp_path, log, said):
 
 
 def test_easyr1_is_given_its_own_grammar(good_words, tmp_path):
-    command = plan.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=True)
+    command = plan.build_command(load_config(good_words), EASYR1, tmp_path, gpu=True)
     assert command.words[1:] == ["-m", "verl.trainer.main", f"config={tmp_path}/easyr1.yaml"]
 
 
 def test_easyr1_without_a_gpu_is_refused_before_it_starts(good_words, tmp_path):
     with pytest.raises(RunError, match="EasyR1 needs a GPU"):
-        plan.build_command(load_config(good_words), EASYR1, KEYS, tmp_path, gpu=False)
+        plan.build_command(load_config(good_words), EASYR1, tmp_path, gpu=False)
 
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_verl_runs_on_the_cpu_where_there_is_no_gpu(good_words, tmp_path, gpu):
-    command = plan.build_command(load_config(good_words), VERL, KEYS, tmp_path, gpu=gpu)
+    command = plan.build_command(load_config(good_words), VERL, tmp_path, gpu=gpu)
     assert command.on_cpu is not gpu
     assert ('trainer.device="cpu"' in command.words) is not gpu
     assert ('actor_rollout_ref.rollout.name="vllm"' in command.words) is gpu
@@ -123,7 +121,7 @@ def test_verls_overrides_are_shown_as_a_script(example, tmp_path, capsys, monkey
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     run = ["bash", str(tmp_path / "verl.sh"), "trainer.nnodes=4"]
     said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
-    command = plan.build_command(load_config(words), VERL, KEYS, tmp_path / "run" / "attempts" / "001", gpu=True)
+    command = plan.build_command(load_config(words), VERL, tmp_path / "run" / "attempts" / "001", gpu=True)
     assert said.split("\0") == [*command.words[1:], "trainer.nnodes=4", ""]
 
 
@@ -208,7 +206,7 @@ def test_the_command_line(words, code, says):
 def test_a_refused_key_is_named_in_the_translation(good_words, tmp_path):
     config = load_config([*good_words, "algorithm.online_filtering=true"])
     with pytest.raises(UsageError, match=r"algorithm\.online_filtering: verl has no counterpart to True"):
-        plan.build_command(config, VERL, KEYS, tmp_path, gpu=True)
+        plan.build_command(config, VERL, tmp_path, gpu=True)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,7 @@ def test_lad_check_and_easyr1_check_agree(tmp_path, good_words, *, size, max_pix
     options = CheckOptions(max_pixels=max_pixels, min_pixels=3136, easyr1=True)
     longest = check_pairs(file, options).facts["longest_prompt"]
     words = [f"data.train_files={file}", f"data.max_pixels={max_pixels}", "data.min_pixels=3136"]
-    found = run_checks(
-        load_config([*good_words, *words, "data.max_prompt_length=1"], keys := read_keys(None)), None, keys
-    )
+    found = run_checks(load_config([*good_words, *words, "data.max_prompt_length=1"], read_keys(None)), None)
     lines = [str(finding) for finding in found if "data.max_prompt_length" in str(finding)]
     assert {int(number) for number in re.findall(r"(?:screw_bag|pushpins) (\d+)", lines[0])} == {longest}
 

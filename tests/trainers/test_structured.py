@@ -29,17 +29,17 @@ def config_of(words, *more, structured=True):
 
 
 def found(config, trainer, *, gpu):
-    return [str(finding) for finding in check_structured(Known(config=config, trainer=trainer, keys=KEYS, gpu=gpu))]
+    return [str(finding) for finding in check_structured(Known(config=config, trainer=trainer, gpu=gpu))]
 
 
 @pytest.mark.parametrize("structured", [True, False])
 def test_only_the_option_replaces_verls_agent_loop(good_words, tmp_path, structured):
-    command = build_command(config_of(good_words, structured=structured), VERL, KEYS, tmp_path, gpu=True)
+    command = build_command(config_of(good_words, structured=structured), VERL, tmp_path, gpu=True)
     assert any(LOOP in word for word in command.words) is structured
 
 
 def test_verls_vllm_on_a_cpu_takes_it_too(good_words, tmp_path):
-    command = build_command(config_of(good_words), VERL, KEYS, tmp_path, gpu=False, engine="vllm")
+    command = build_command(config_of(good_words), VERL, tmp_path, gpu=False, engine="vllm")
     assert any(LOOP in word for word in command.words)
 
 
@@ -49,7 +49,7 @@ def test_verls_vllm_on_a_cpu_takes_it_too(good_words, tmp_path):
 )
 def test_what_cannot_constrain_decoding_is_refused(good_words, tmp_path, trainer, gpu, problem):
     with pytest.raises(UsageError, match=problem):
-        build_command(config_of(good_words), trainer, KEYS, tmp_path, gpu=gpu)
+        build_command(config_of(good_words), trainer, tmp_path, gpu=gpu)
     (line,) = found(config_of(good_words), trainer, gpu=gpu)
     assert line.startswith("error: --structured: ")
     assert problem in line

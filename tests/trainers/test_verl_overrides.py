@@ -18,7 +18,7 @@ REWARD = "worker.reward.reward_function=plugin/lad_reasoner/training/easyr1/rewa
 
 
 def verl(*words: str) -> dict[str, object]:
-    return translate(load_config([REWARD, *words], KEYS), KEYS)
+    return translate(load_config([REWARD, *words], KEYS))
 
 
 def test_every_key_stands_in_exactly_one_table():

@@ -21,8 +21,7 @@ def check_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa: ARG
     from lad_reasoner.training.preflight import run_checks
 
     trainer = find_trainer()
-    keys = read_keys(trainer)
-    return _report(path, "EasyR1 config", run_checks(load_config([f"config={path}"], keys), trainer, keys))
+    return _report(path, "EasyR1 config", run_checks(load_config([f"config={path}"], read_keys(trainer)), trainer))
 
 
 def check_sft_config(path: Path, options: CheckOptions) -> CheckReport:  # noqa: ARG001 - the config says it all

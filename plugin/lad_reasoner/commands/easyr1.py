@@ -82,8 +82,7 @@ def check_command(words: Words, *, structured: Structured = False, as_json: AsJs
     from lad_reasoner.training.preflight import CHECKS, run_checks
 
     trainer = find_trainer()
-    keys = read_keys(trainer)
-    findings = run_checks(load_config(words, keys, structured=structured), trainer, keys)
+    findings = run_checks(load_config(words, read_keys(trainer), structured=structured), trainer)
     print_findings(findings, checks=len(CHECKS), as_json=as_json)
     if any(finding.is_error for finding in findings):
         raise typer.Exit(1)
@@ -111,13 +110,12 @@ def show_command(
     from lad_reasoner.training.preflight import require_bounds
     from lad_reasoner.training.run.plan import build_command, finds_gpu, next_attempt
 
-    keys = read_keys(find_trainer())
-    config = load_config(words, keys, structured=structured)
+    config = load_config(words, read_keys(find_trainer()), structured=structured)
     require_bounds(config)
     trainer = _trainer_named(as_trainer)
     # EasyR1 needs a GPU, so its command is shown as on a machine that has one; `check` reports the missing GPU.
     gpu = as_trainer is not None or trainer.name == "easyr1" or finds_gpu()
-    command = build_command(config, trainer, keys, next_attempt(config.run_dir), gpu=gpu)
+    command = build_command(config, trainer, next_attempt(config.run_dir), gpu=gpu)
     if as_json:
         shown = {"trainer": trainer.name, "version": trainer.version, "on_cpu": command.on_cpu}
         print(json.dumps({**shown, "config": config.as_tree(), "command": command.words}, indent=1))
@@ -145,11 +143,10 @@ def train_command(words: Words, *, structured: Structured = False, no_check: NoC
     from lad_reasoner.training.run.start import start_training
 
     trainer = require_trainer()
-    keys = read_keys(trainer)
-    config = load_config(words, keys, structured=structured)
+    config = load_config(words, read_keys(trainer), structured=structured)
     if not no_check:
-        refuse_errors(run_checks(config, trainer, keys))
-    start_training(config, trainer, keys, total_steps=total_steps(config), check=not no_check)
+        refuse_errors(run_checks(config, trainer))
+    start_training(config, trainer, total_steps=total_steps(config), check=not no_check)
 
 
 def merge_command(

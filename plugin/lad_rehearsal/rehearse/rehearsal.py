@@ -15,7 +15,6 @@ from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.support.findings import Finding
 from lad_reasoner.task.task import name_prompt
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import TrainerName
 from lad_reasoner.training.metrics import read_metrics
 from lad_reasoner.training.preflight import CHECKS
@@ -92,8 +91,7 @@ def rehearse(
     """
     started = time.monotonic()
     runtime = find_runtime(options.trainer, engine=options.engine)
-    keys = read_keys(runtime.trainer)
-    config = load_config(words, keys, structured=options.structured)
+    config = load_config(words, read_keys(runtime.trainer), structured=options.structured)
     refuse_structured(config, runtime.trainer.name, vllm=options.engine == "vllm")
     folder = (options.out or Path(f"{config.run_dir}-rehearsal")).expanduser().absolute()
     _refuse_other(folder)
@@ -101,11 +99,11 @@ def rehearse(
         config = _with_synthetic_pairs(config, _emptied(folder) / "synthetic")
     files = {key: require_parquet(key, config[key], build=build.format(config[key])) for key, build in _BUILD.items()}
     if judge is not None:
-        judge(check_config(config, runtime, keys, steps=options.steps))
+        judge(check_config(config, runtime, steps=options.steps))
     source = find_source(config, runtime.trainer.name)
     rows = _take_rows(files, folder if options.synthetic else _emptied(folder), steps=options.steps)
     scaled, changes = scale_down(config, steps=options.steps, paths=_paths(config, folder), engine=options.engine)
-    steps, log = _run(scaled, runtime, keys, source, tokenizer=_own_tokenizer(config), steps=options.steps)
+    steps, log = _run(scaled, runtime, source, tokenizer=_own_tokenizer(config), steps=options.steps)
     return RehearsalReport(
         config=str(config.source or "the command line"),
         trainer=f"{runtime.trainer.name} {runtime.trainer.version}",
@@ -120,9 +118,7 @@ def rehearse(
     )
 
 
-def check_config(
-    config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int
-) -> list[Finding]:
+def check_config(config: EasyR1Config, runtime: RehearsalRuntime, *, steps: int) -> list[Finding]:
     """Run the checks that apply to a rehearsal.
 
     It uses another machine, a tiny model instead of the config's, which may not be trained or downloaded yet, and
@@ -130,7 +126,7 @@ def check_config(
     """
     if config["trainer.max_steps"] is None:  # the epochs of the real data do not matter
         config = config.replace(trainer__max_steps=steps)
-    known = Known(config=config, trainer=runtime.trainer, keys=keys, gpu=False)
+    known = Known(config=config, trainer=runtime.trainer, gpu=False)
     checks = [check for check in CHECKS if check not in _NOT_FOR_REHEARSALS]
     return [finding for check in checks for finding in check(known)]
 
@@ -173,7 +169,6 @@ def _take_rows(files: Mapping[str, Path], folder: Path, *, steps: int) -> dict[s
 def _run(
     scaled: EasyR1Config,
     runtime: RehearsalRuntime,
-    keys: Mapping[str, Key],
     source: ModelSource,
     *,
     tokenizer: Path | None,
@@ -181,7 +176,7 @@ def _run(
 ) -> tuple[list[dict[str, float]], Path]:
     """Make the model, train, and return the metrics and the trainer's log, if no step and no checkpoint is missing."""
     make_model(source, runtime, Path(scaled["worker.actor.model.model_path"]), tokenizer=tokenizer)
-    log = train(scaled, runtime, keys, steps=steps)
+    log = train(scaled, runtime, steps=steps)
     rows = read_metrics(scaled.run_dir)
     done = [row for row in rows if math.isfinite(row.get("reward", math.nan))]
     checkpoint = "a" if find_last(scaled.run_dir, runtime.trainer.name) else "no"

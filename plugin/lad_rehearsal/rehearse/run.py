@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,6 @@ from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.run.failures import last_error
 from lad_reasoner.training.run.follow import RAW_LOG, describe_failure, follow
 from lad_reasoner.training.run.plan import CONFIG_COPY, Command, build_command, next_attempt
@@ -52,7 +50,7 @@ def make_model(source: ModelSource, runtime: RehearsalRuntime, out: Path, *, tok
         raise explain_failure("rehearsal, tiny model", code, log)
 
 
-def train(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], *, steps: int) -> Path:
+def train(config: EasyR1Config, runtime: RehearsalRuntime, *, steps: int) -> Path:
     """Run the trainer on a scaled-down config and return its log; ``steps`` is for the progress.
 
     Raises:
@@ -63,7 +61,7 @@ def train(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Ke
     log = attempt / RAW_LOG
     minutes = "several minutes" if runtime.engine == "vllm" else "a minute or two"
     started = f"{trainer.name} {trainer.version} on the CPU, {minutes} to start; log: {log}"
-    command = _command(config, runtime, keys, attempt)
+    command = _command(config, runtime, attempt)
     code = run_attempt(command, config, trainer, attempt, runtime.environment, total_steps=steps, notes=[started])
     if code:
         raise explain_failure(f"rehearsal, {trainer.name}", code, log)
@@ -79,9 +77,7 @@ def explain_failure(where: str, code: int, log: Path) -> RunError:
     return describe_failure(where, code, log, remedy=remedy)
 
 
-def _command(config: EasyR1Config, runtime: RehearsalRuntime, keys: Mapping[str, Key], attempt: Path) -> Command:
+def _command(config: EasyR1Config, runtime: RehearsalRuntime, attempt: Path) -> Command:
     if runtime.trainer.name == "easyr1":
         return Command([runtime.python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=True)
-    return build_command(
-        config, runtime.trainer, keys, attempt, gpu=False, python=runtime.python, engine=runtime.engine
-    )
+    return build_command(config, runtime.trainer, attempt, gpu=False, python=runtime.python, engine=runtime.engine)

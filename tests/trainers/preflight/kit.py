@@ -36,7 +36,7 @@ def findings(
         config = load_config(words, KEYS)
     except LadError as error:
         return [f"error: {error}"]
-    known = Known(config=config, trainer=trainer, keys=KEYS, gpu=gpu)
+    known = Known(config=config, trainer=trainer, gpu=gpu)
     checks = [check for check in CHECKS if of_machine or check.__name__ not in OF_MACHINE]
     return [str(found) for check in checks for found in check(known)]
 

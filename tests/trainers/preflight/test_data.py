@@ -199,7 +199,7 @@ def test_verl_needs_columns_that_easyr1_does_not(workshop, good_words):
     words = [*good_words, f"data.train_files={workshop}/easyr1_only.parquet"]
     config = load_config(words, KEYS)
     for name, count in {"verl": 1, "easyr1": 0}.items():
-        known = Known(config=config, trainer=Trainer(name, "", Path()), keys=KEYS, gpu=False)
+        known = Known(config=config, trainer=Trainer(name, "", Path()), gpu=False)
         assert len(list(check_verl_columns(known))) == count
 
 
@@ -227,7 +227,7 @@ def test_a_parquet_of_plain_paths_is_read_from_the_image_folder(tmp_path, good_w
 def test_verl_reads_structs_without_bytes(tmp_path, good_words):
     paths_without_bytes(tmp_path / "hollow.parquet")
     config = load_config([*good_words, f"data.train_files={tmp_path}/hollow.parquet"], KEYS)
-    known = Known(config=config, trainer=Trainer("verl", "", Path()), keys=KEYS, gpu=False)
+    known = Known(config=config, trainer=Trainer("verl", "", Path()), gpu=False)
     assert not list(check_image_storage(known))
 
 
@@ -255,7 +255,7 @@ def test_queries_that_training_and_validation_share_are_counted(tmp_path, digest
         rows = {"problem": ["?"] * len(own), "answer": ["yes"] * len(own), "query_sha256": own}
         pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
     words = [f"data.{name}_files={tmp_path / name}.parquet" for name in ("train", "val")]
-    known = Known(load_config([*words, "data.prompt_key=problem"], KEYS), None, KEYS, gpu=False)
+    known = Known(load_config([*words, "data.prompt_key=problem"], KEYS), None, gpu=False)
     told = [str(finding) for finding in data_checks.check_leakage(known)]
     own = [line for line in told if "of its queries" in line]
     assert len(own) == bool(shared)

@@ -154,7 +154,7 @@ def test_a_model_that_transformers_4_would_misread_is_found_for_easyr1(good_word
     config = load_config([*good_words, f"worker.actor.model.model_path={folder}"], KEYS)
 
     def said(trainer: str) -> list[str]:
-        known = Known(config=config, trainer=Trainer(trainer, "1", Path()), keys=KEYS, gpu=True)
+        known = Known(config=config, trainer=Trainer(trainer, "1", Path()), gpu=True)
         return [str(found) for found in check_handover(known)]
 
     (line,) = said("easyr1")

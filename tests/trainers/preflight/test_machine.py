@@ -22,7 +22,7 @@ from lad_reasoner.training.preflight.model_size import training_memory
 
 def test_without_a_trainer_the_machine_checks_say_so(good_words):
     config = load_config(good_words, KEYS)
-    known = Known(config=config, trainer=None, keys=KEYS, gpu=False)
+    known = Known(config=config, trainer=None, gpu=False)
     lines = [str(found) for check in CHECKS for found in check(known)]
     assert [line for line in lines if "neither EasyR1 nor verl is installed" in line]
 
@@ -66,7 +66,7 @@ def test_easyr1_needs_what_it_does_not_declare(name, release, says, good_words, 
 
     monkeypatch.setattr(machine, "installed_version", lambda package: releases[package])
     trainer = Trainer("easyr1", "0.3.3.dev0", Path())
-    known = Known(config=load_config(good_words, KEYS), trainer=trainer, keys=KEYS, gpu=True)
+    known = Known(config=load_config(good_words, KEYS), trainer=trainer, gpu=True)
     lines = [str(found) for found in machine.check_packages(known)]
     assert [line.startswith(says) for line in lines] == ([True] if says else [])
 
@@ -105,7 +105,7 @@ MEMORY = [
 def test_a_run_that_does_not_fit_is_found(words, gpu, says, good_words, monkeypatch):
     monkeypatch.setattr(machine, "gpu_memory", lambda: gpu * 2**30)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
-    known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, keys=KEYS, gpu=True)
+    known = Known(config=load_config([*good_words, *words], KEYS), trainer=None, gpu=True)
     assert any(says in str(found) for found in machine.check_memory(known)), list(machine.check_memory(known))
 
 
@@ -129,7 +129,7 @@ def test_activations_are_estimated_within_15_percent_of_what_a_gpu_took(prompt, 
         f"worker.actor.micro_batch_size_per_device_for_update={rows}",
     ]
     config = load_config([*good_words, *words], KEYS)
-    memory = training_memory(Known(config=config, trainer=None, keys=KEYS, gpu=True))
+    memory = training_memory(Known(config=config, trainer=None, gpu=True))
     assert memory is not None
     assert memory.update["activations"] / 2**30 == pytest.approx(taken, rel=0.15)
 
@@ -147,7 +147,7 @@ def test_gpus_are_counted(gpu, here, asked, says, *, good_words, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(machine, "gpu_count", lambda: here)
     config = load_config([*good_words, f"trainer.n_gpus_per_node={asked}"], KEYS)
-    lines = [str(found) for found in machine.check_gpus(Known(config=config, trainer=None, keys=KEYS, gpu=gpu))]
+    lines = [str(found) for found in machine.check_gpus(Known(config=config, trainer=None, gpu=gpu))]
     assert [line.startswith(says) for line in lines] == ([True] if says else [])
 
 
@@ -156,14 +156,14 @@ def test_easyr1_without_a_gpu_is_an_error_of_the_check(good_words, monkeypatch):
     monkeypatch.setattr(machine, "gpu_count", lambda: 0)
     for gpu, count in {False: 1, True: 0}.items():
         monkeypatch.setattr(machine, "gpu_count", lambda gpu=gpu: int(gpu))
-        known = Known(config=load_config(good_words, KEYS), trainer=EASYR1, keys=KEYS, gpu=gpu)
+        known = Known(config=load_config(good_words, KEYS), trainer=EASYR1, gpu=gpu)
         assert ["EasyR1 needs a GPU" in str(found) for found in machine.check_gpus(known)] == [True] * count
 
 
 def test_too_few_cpus_for_easyr1_are_found(good_words, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    known = Known(config=load_config(good_words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)
+    known = Known(config=load_config(good_words, KEYS), trainer=Trainer("easyr1", "", Path()), gpu=True)
     (found,) = machine.check_cpus(known)
     assert "this machine has 3 CPUs, and EasyR1 waits forever for 4:" in str(found)
 
@@ -172,5 +172,5 @@ def test_qwen3_vl_needs_later_releases(good_words, monkeypatch):
     monkeypatch.setattr(machine, "installed_version", {"transformers": "4.56.0", "vllm": "0.10.0"}.get)
     monkeypatch.setattr(machine, "EASYR1_NEEDS", ())
     words = [*good_words, "worker.actor.model.model_path=Qwen/Qwen3-VL-4B-Instruct"]
-    known = Known(config=load_config(words, KEYS), trainer=Trainer("easyr1", "", Path()), keys=KEYS, gpu=True)
+    known = Known(config=load_config(words, KEYS), trainer=Trainer("easyr1", "", Path()), gpu=True)
     assert [found.where for found in machine.check_packages(known)] == ["transformers", "vllm"]

@@ -83,7 +83,7 @@ def test_a_profile_fits_the_gpus_that_it_names(path, paper_data, monkeypatch, re
     monkeypatch.setattr(machine, "gpu_memory", lambda: size * 2**30)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=256 * 2**30))
     config = load_config(profile_words(path, paper_data), KEYS)
-    known = Known(config=config, trainer=None, keys=KEYS, gpu=True)
+    known = Known(config=config, trainer=None, gpu=True)
     (said,) = machine.check_memory(known)
     assert said.severity == "note"
     header = path.read_text(encoding="utf-8").split("\n\n")[0]

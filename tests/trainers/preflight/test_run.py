@@ -100,7 +100,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_found(good_words, monkeypatch):
     words = [*good_words, model, "trainer.save_freq=1", "trainer.save_limit=2"]
 
     def found(*more: str) -> list[str]:
-        known = Known(config=load_config([*words, *more], KEYS), trainer=None, keys=KEYS, gpu=False)
+        known = Known(config=load_config([*words, *more], KEYS), trainer=None, gpu=False)
         return [str(finding) for finding in check_disk(known)]
 
     (line,) = found()

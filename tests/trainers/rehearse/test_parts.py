@@ -17,7 +17,6 @@ from lad_reasoner.commands.findings import refuse_errors
 from lad_reasoner.pairs.reader import read_truths
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.training.easyr1.config import load_config
-from lad_reasoner.training.easyr1.keys import read_snapshot
 from lad_reasoner.training.installed import Trainer
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
@@ -101,10 +100,10 @@ def test_a_config_without_a_model():
 
 def test_a_model_that_is_still_to_be_trained_does_not_stop_a_rehearsal(good_words, capsys):
     config = load_config([*good_words, "worker.actor.model.model_path=runs/sft/qwen2_5_vl_3b"])
-    refuse_errors(check_config(config, VERL, read_snapshot(), steps=2))
+    refuse_errors(check_config(config, VERL, steps=2))
     assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
     with pytest.raises(UsageError, match="1 error in the config"):
-        refuse_errors(check_config(config.replace(trainer__max_steps=0), VERL, read_snapshot(), steps=2))
+        refuse_errors(check_config(config.replace(trainer__max_steps=0), VERL, steps=2))
     assert "error: trainer.max_steps" in capsys.readouterr().err
 
 
@@ -115,7 +114,7 @@ def test_a_hub_model_that_is_not_cached_does_not_stop_an_offline_rehearsal(good_
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     config = load_config([*good_words, "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"])
-    refuse_errors(check_config(config, VERL, read_snapshot(), steps=2))
+    refuse_errors(check_config(config, VERL, steps=2))
     assert find_source(config, "verl") == ModelSource("qwen2_5_vl", None)
 
 
@@ -125,7 +124,7 @@ def test_data_smaller_than_the_batch_does_not_stop_a_rehearsal(good_words, tmp_p
     words = [*good_words, f"data.train_files={train}", "data.rollout_batch_size=64", length]
     words += ["worker.actor.global_batch_size=64", "worker.actor.model.model_path=Qwen/Qwen2.5-VL-3B-Instruct"]
     config = load_config(words)
-    refuse_errors(check_config(config, VERL, read_snapshot(), steps=2))
+    refuse_errors(check_config(config, VERL, steps=2))
     scaled, _ = scale_down(config, steps=2, paths={})
     assert scaled["data.rollout_batch_size"] <= 5
 

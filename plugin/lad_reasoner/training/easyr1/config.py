@@ -74,12 +74,14 @@ class EasyR1Config:
         values: Dotted key to value, for every key that a user may set.
         given: The keys that the file or the command line set.
         source: The file, or None.
+        keys: The keys of EasyR1 that it was checked against, by name.
         structured: Whether rollouts are held to the answer template: an option of the command, which is no key.
     """
 
     values: Mapping[str, Any]
     given: frozenset[str]
     source: Path | None
+    keys: Mapping[str, Key]
     structured: bool = False
 
     def __getitem__(self, key: str) -> Any:
@@ -131,7 +133,7 @@ def load_config(
         merged = OmegaConf.merge(OmegaConf.structured(_dataclass("EasyR1", _nest(keys))), *layers)
         tree = OmegaConf.to_container(merged, resolve=True)
     values = {name: _get(tree, name) for name, key in keys.items() if key.settable}
-    return EasyR1Config(_resolve_paths(values), frozenset(names), source, structured)
+    return EasyR1Config(_resolve_paths(values), frozenset(names), source, keys, structured)
 
 
 def resolve_path(path: str) -> Path:

@@ -6,13 +6,11 @@ imported, and no image is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.findings import Finding, by_severity
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu
 from lad_reasoner.training.preflight.algorithm import ALGORITHM_CHECKS, check_bounds
 from lad_reasoner.training.preflight.context import Check, Known
@@ -35,9 +33,9 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
-def run_checks(config: EasyR1Config, trainer: Trainer | None, keys: Mapping[str, Key]) -> list[Finding]:
+def run_checks(config: EasyR1Config, trainer: Trainer | None) -> list[Finding]:
     """Return what is wrong with a run: errors, warnings, then notes, each in the order of the checks."""
-    known = Known(config=config, trainer=trainer, keys=keys, gpu=has_gpu())
+    known = Known(config=config, trainer=trainer, gpu=has_gpu())
     findings = [finding for check in CHECKS for finding in check(known)]
     return by_severity(findings)
 
@@ -48,11 +46,11 @@ def require_bounds(config: EasyR1Config) -> None:
     Raises:
         UsageError: One is; the first is named.
     """
-    for finding in check_bounds(Known(config=config, trainer=None, keys={}, gpu=False)):
+    for finding in check_bounds(Known(config=config, trainer=None, gpu=False)):
         if finding.is_error:
             raise UsageError(finding.problem, where=finding.where, remedy=finding.remedy)
 
 
 def total_steps(config: EasyR1Config) -> int | None:
     """Return how many steps the run has, or None where only the trainer can tell."""
-    return Known(config=config, trainer=None, keys={}, gpu=False).total_steps
+    return Known(config=config, trainer=None, gpu=False).total_steps

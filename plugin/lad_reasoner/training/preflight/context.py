@@ -1,4 +1,4 @@
-"""What the checks of a run read: the config, the trainer, the keys, the data and the model."""
+"""What the checks of a run read: the config, the trainer, the data and the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lad_reasoner.pairs.tokens import QWEN2_5_VL, ProcessorPixels
 from lad_reasoner.support.findings import Finding
 from lad_reasoner.task.task import prompt_text
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, TrainerName
 from lad_reasoner.training.preflight.pair_file import PairFile
 
@@ -28,13 +27,11 @@ class Known:
     Attributes:
         config: The EasyR1 config.
         trainer: The installed trainer, or None.
-        keys: EasyR1's keys.
         gpu: Whether this machine has a GPU.
     """
 
     config: EasyR1Config
     trainer: Trainer | None
-    keys: Mapping[str, Key]
     gpu: bool
 
     def __getitem__(self, key: str) -> Any:

@@ -49,7 +49,7 @@ def check_translation(known: Known) -> Iterator[Finding]:
     if not known.trains_with("verl"):
         return
     try:
-        translate(known.config, known.keys)
+        translate(known.config)
     except UsageError as fault:
         if not _is_reported_elsewhere(known, fault.where):
             yield error(fault.where, fault.problem, remedy=fault.remedy)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu, joins_cluster
 from lad_reasoner.training.metrics import attempts_of
 from lad_reasoner.training.runtimes import RolloutEngine, cpu_runtime
@@ -56,7 +54,6 @@ def next_attempt(run_dir: Path) -> Path:
 def build_command(
     config: EasyR1Config,
     trainer: Trainer,
-    keys: Mapping[str, Key],
     attempt: Path,
     *,
     gpu: bool,
@@ -79,7 +76,7 @@ def build_command(
         if not gpu:
             raise RunError("EasyR1 needs a GPU", remedy="Without one, install verl instead: it has a CPU runtime")
         return Command([python, "-m", "verl.trainer.main", f"config={attempt / CONFIG_COPY}"], on_cpu=False)
-    overrides = translate(config, keys) | (structured_overrides() if config.structured else {})
+    overrides = translate(config) | (structured_overrides() if config.structured else {})
     if not gpu:
         # Models are small on a CPU, so each checkpoint also holds a model folder that can be used directly.
         overrides[SAVE_CONTENTS] = [*cast("list[str]", overrides[SAVE_CONTENTS]), "hf_model"]

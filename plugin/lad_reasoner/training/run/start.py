@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from lad_reasoner.support.errors import RunError, UsageError
 from lad_reasoner.support.processes import end_run, run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 from lad_reasoner.training.installed import Trainer, has_gpu
 from lad_reasoner.training.metrics import EASYR1_LOG, attempts_of
 from lad_reasoner.training.run.checkpoints import find_last, remove_old, step_of
@@ -31,9 +30,7 @@ _RECORD: Final = "attempt.json"
 _log = logging.getLogger("lad_reasoner.training")
 
 
-def start_training(
-    config: EasyR1Config, trainer: Trainer, keys: Mapping[str, Key], *, total_steps: int | None, check: bool = True
-) -> None:
+def start_training(config: EasyR1Config, trainer: Trainer, *, total_steps: int | None, check: bool = True) -> None:
     """Train, and return when the trainer has finished. The trainer resumes from the last checkpoint by itself.
 
     With ``check``, a cluster with a node that cannot take part is refused. ``total_steps`` is for the estimate of the
@@ -50,7 +47,7 @@ def start_training(
         remedy = "Start Ray on every node and set RAY_ADDRESS=auto"
         raise UsageError(f"{nodes} nodes, but RAY_ADDRESS is not set", where="trainer.nnodes", remedy=remedy)
     attempt, gpu = next_attempt(config.run_dir), cluster.has_gpu if cluster else has_gpu()
-    command = build_command(config, trainer, keys, attempt, gpu=gpu, cluster=cluster is not None)
+    command = build_command(config, trainer, attempt, gpu=gpu, cluster=cluster is not None)
     keep_easyr1_log(config.run_dir)
     code = run_attempt(
         command,

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.training.easyr1.config import EasyR1Config
-from lad_reasoner.training.easyr1.keys import Key
 
 __all__ = ["EXTERNAL_LIB", "HARMLESS", "REFUSED", "RULES", "SAVE_CONTENTS", "translate"]
 
@@ -368,25 +367,26 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 
 
-def translate(config: EasyR1Config, keys: Mapping[str, Key]) -> Overrides:
+def translate(config: EasyR1Config) -> Overrides:
     """Return verl's overrides for an EasyR1 config.
 
     Raises:
         UsageError: A key or value has no counterpart in verl.
     """
     for name, remedy in REFUSED.items():
-        if config[name] != keys[name].default:
-            raise UsageError(_no_counterpart(config[name], keys[name]), where=name, remedy=remedy)
+        _require_default(config, name, remedy)
     covered = {key for rule in RULES for key in rule.keys} | set(REFUSED)
-    for name, value in config.values.items():
-        known = name in covered or any(fnmatchcase(name, pattern) for pattern in HARMLESS)
-        if not known and value != keys[name].default:
-            raise UsageError(_no_counterpart(value, keys[name]), where=name)
+    for name in config.values:
+        if name not in covered and not any(fnmatchcase(name, pattern) for pattern in HARMLESS):
+            _require_default(config, name)
     overrides: Overrides = {}
     for rule in RULES:
         overrides |= rule.translate(config)
     return overrides
 
 
-def _no_counterpart(value: object, key: Key) -> str:
-    return f"verl has no counterpart to {value!r}, only to the default {key.default!r}"
+def _require_default(config: EasyR1Config, name: str, remedy: str = "") -> None:
+    value, default = config[name], config.keys[name].default
+    if value != default:
+        problem = f"verl has no counterpart to {value!r}, only to the default {default!r}"
+        raise UsageError(problem, where=name, remedy=remedy)
