@@ -8,35 +8,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from lad_reasoner.commands.systems import (
-    AsJson,
-    Data,
-    External,
-    Predictions,
-    Resamples,
-    Seed,
-    Threshold,
-    read_systems,
-)
+from lad_reasoner.commands import systems as shared
 from lad_reasoner.support.console import print_all, print_json
 
 __all__ = ["compare_command"]
 
 
 def compare_command(
-    predictions: Predictions = None,
+    predictions: shared.Predictions = None,
     *,
-    external: External = None,
-    threshold: Threshold = None,
-    data: Data = None,
+    external: shared.External = None,
+    threshold: shared.Threshold = None,
+    data: shared.Data = None,
     protocol: Annotated[
         Literal["paper", "all"],
         typer.Option(help="paper: normal queries and logical anomalies, as in Table 1; all: structural ones too."),
     ] = "paper",
     rationales: Annotated[bool, typer.Option("--rationales", help="Also compare the reasoning.")] = False,
-    resamples: Resamples = 10_000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    resamples: shared.Resamples = 10_000,
+    seed: shared.Seed = 0,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Compare models on the same pairs: paired bootstrap, exact McNemar test, Holm's correction.
 
@@ -50,7 +41,7 @@ def compare_command(
     from lad_reasoner.evaluation.score import score_system
     from lad_reasoner.evaluation.table import LEGEND, compare_table, rationale_comparison, result_table
 
-    systems = read_systems(predictions or [], external or [], data, protocol, threshold or [])
+    systems = shared.read_systems(predictions or [], external or [], data, protocol, threshold or [])
     comparisons = compare_systems(systems, resamples=resamples, seed=seed)
     constants = compare_to_constants(systems, resamples=resamples, seed=seed)
     pairs = list(combinations(systems, 2)) if rationales else []

@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from lad_reasoner.commands.systems import (
-    AsJson,
-    Data,
-    External,
-    Predictions,
-    Resamples,
-    Seed,
-    Threshold,
-    note_ids,
-    read_systems,
-    require_masks,
-)
+from lad_reasoner.commands import systems as shared
 from lad_reasoner.support.console import echo, print_all, print_json
 from lad_reasoner.support.errors import UsageError, install_hint
 
@@ -38,11 +27,11 @@ Score = TypeVar("Score")
 
 
 def score_command(
-    predictions: Predictions = None,
+    predictions: shared.Predictions = None,
     *,
-    external: External = None,
-    threshold: Threshold = None,
-    data: Data = None,
+    external: shared.External = None,
+    threshold: shared.Threshold = None,
+    data: shared.Data = None,
     protocol: Annotated[
         Literal["paper", "all", "mmad"],
         typer.Option(
@@ -75,9 +64,9 @@ def score_command(
         Path | None, typer.Option(help="Root of the dataset with its masks: score points and places too.")
     ] = None,
     paper: Annotated[bool, typer.Option(help="Print the paper's rows if the data is MVTec LOCO AD.")] = True,
-    resamples: Resamples = 10_000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    resamples: shared.Resamples = 10_000,
+    seed: shared.Seed = 0,
+    as_json: shared.AsJson = False,
 ) -> None:
     """Score predictions: the result in two sentences and one table with 95% intervals.
 
@@ -98,8 +87,8 @@ def score_command(
         raise UsageError(f"{'--again' if again else '--judge'} needs --rationales")
     if judge and not judge_model:
         raise UsageError("--judge needs --judge-model, the judge's name on the server")
-    require_masks(masks)
-    systems = read_systems(predictions or [], external or [], data, protocol, threshold or [])
+    shared.require_masks(masks)
+    systems = shared.read_systems(predictions or [], external or [], data, protocol, threshold or [])
     systems = _add_again(systems, predictions or [], again or [])
     if not systems:
         raise UsageError("there is nothing to score; give predictions, or --external NAME=FILE.csv")
@@ -230,7 +219,7 @@ def _score_choices(
 
     runs = [score_choices(path, data, resamples=resamples, seed=seed) for path in predictions]
     for run in runs:
-        note_ids(run.name, run.missing, "questions without a reply; not scored")
+        shared.note_ids(run.name, run.missing, "questions without a reply; not scored")
     if as_json:
         print_json({"protocol": "mmad", "runs": [run.to_dict() for run in runs]})
         return

@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lad_reasoner.commands.model_options import (
-    BackendOption,
-    Device,
-    Dtype,
-    MaxNewTokens,
-    MaxPixels,
-    MinPixels,
-    Model,
-    load_model,
-)
+from lad_reasoner.commands import model_options
 from lad_reasoner.support.console import echo
 
 __all__ = ["serve_command"]
@@ -23,18 +14,18 @@ __all__ = ["serve_command"]
 
 def serve_command(
     *,
-    model: Model,
-    backend: BackendOption = "transformers",
+    model: model_options.Model,
+    backend: model_options.BackendOption = "transformers",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens the page to the network.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_megabytes: Annotated[int, typer.Option(min=1, max=200, help="Largest image file, in MB.")] = 20,
-    max_new_tokens: MaxNewTokens = 512,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    max_new_tokens: model_options.MaxNewTokens = 512,
+    min_pixels: model_options.MinPixels = None,
+    max_pixels: model_options.MaxPixels = None,
+    device: model_options.Device = None,
+    dtype: model_options.Dtype = None,
 ) -> None:
     """Open a local page that compares two images and shows the verdict.
 
@@ -56,7 +47,9 @@ def serve_command(
         device=device,
         dtype=dtype,
     )
-    with serve(load_model(backend, options), host=host, port=port, max_megabytes=max_megabytes) as address:
+    with serve(
+        model_options.load_model(backend, options), host=host, port=port, max_megabytes=max_megabytes
+    ) as address:
         if host not in {"127.0.0.1", "localhost", "::1"}:
             echo(f"Anyone who reaches {host} can use this page: it has no password.", err=True)
         echo(address)

@@ -13,7 +13,7 @@ Standard library only, as `lad_reasoner.task.rewards`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Final, Self
@@ -213,30 +213,33 @@ class OptionalRewards:
             ValueError: The gold has no label of yes or no, or the length is needed and not known.
         """
         extra, parts = 0.0, {}
-        truth = read_gold(gold)
-        right = accuracy_reward(response, truth.label)
+        for name, weight, reward in self._iter_parts(response, read_gold(gold), length, frame):
+            extra += weight * reward
+            parts[name] = reward
+        return extra, parts
+
+    def _iter_parts(
+        self, response: Response, gold: Gold, length: int | None, frame: tuple[int, int]
+    ) -> Iterator[tuple[str, float, float]]:
+        """Yield name, weight and reward of each part."""
+        right = accuracy_reward(response, gold.label)
         if self.soft_length_weight is not None:
             known = _needed(length, "soft_length_weight")
             reward = soft_length_reward(known, shortest=self.soft_length_shortest, longest=self.soft_length_longest)
-            parts["soft_length"] = right * reward
-            extra += self.soft_length_weight * parts["soft_length"]
+            yield "soft_length", self.soft_length_weight, right * reward
         if self.overlong_weight is not None and self.overlong_limit is not None:
             known = _needed(length, "overlong_weight")
-            parts["overlong"] = overlong_penalty(known, limit=self.overlong_limit, buffer=self.buffer)
-            extra += self.overlong_weight * parts["overlong"]
-        if self.naming_weight is not None and can_be_named(truth):
-            parts["naming"] = right * defect_naming_reward(
-                response.reasoning, label=ANOMALOUS, kind=truth.kind, defect=truth.defect
-            )
-            extra += self.naming_weight * parts["naming"]
+            penalty = overlong_penalty(known, limit=self.overlong_limit, buffer=self.buffer)
+            yield "overlong", self.overlong_weight, penalty
+        if self.naming_weight is not None and can_be_named(gold):
+            reward = defect_naming_reward(response.reasoning, label=ANOMALOUS, kind=gold.kind, defect=gold.defect)
+            yield "naming", self.naming_weight, right * reward
         if self.consistency_weight is not None:
-            parts["consistency"] = right * consistency_reward(response.reasoning, response.answer)
-            extra += self.consistency_weight * parts["consistency"]
-        if self.box_weight is not None and truth.boxes is not None:
+            reward = consistency_reward(response.reasoning, response.answer)
+            yield "consistency", self.consistency_weight, right * reward
+        if self.box_weight is not None and gold.boxes is not None:
             stated = scale_boxes(read_boxes(response.reasoning), frame)
-            parts["box"] = right * box_reward(stated, truth.boxes)
-            extra += self.box_weight * parts["box"]
-        return extra, parts
+            yield "box", self.box_weight, right * box_reward(stated, gold.boxes)
 
 
 def _needed(length: int | None, option: str) -> int:

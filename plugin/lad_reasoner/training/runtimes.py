@@ -38,12 +38,12 @@ class CpuRuntime(Protocol):
         ...
 
 
-def cpu_runtime(trainer: str = "verl") -> CpuRuntime:
-    """Return the CPU runtime of a trainer.
+def cpu_runtime() -> CpuRuntime:
+    """Return the CPU runtime of verl.
 
     Raises:
         RunError: No installed package provides one.
     """
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=trainer):
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name="verl"):
         return cast("CpuRuntime", entry.load())
-    raise RunError(f"no CPU runtime for {trainer} is installed", remedy="Install lad-reasoner again, or use a GPU")
+    raise RunError("no CPU runtime for verl is installed", remedy="Install lad-reasoner again, or use a GPU")

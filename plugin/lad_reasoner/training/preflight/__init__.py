@@ -35,7 +35,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 def run_checks(config: EasyR1Config, trainer: Trainer | None) -> list[Finding]:
     """Return what is wrong with a run: errors, warnings, then notes, each in the order of the checks."""
-    known = Known(config=config, trainer=trainer, gpu=has_gpu())
+    known = Known(config, trainer, gpu=has_gpu())
     findings = [finding for check in CHECKS for finding in check(known)]
     return by_severity(findings)
 
@@ -46,11 +46,11 @@ def require_bounds(config: EasyR1Config) -> None:
     Raises:
         UsageError: One is; the first is named.
     """
-    for finding in check_bounds(Known(config=config, trainer=None, gpu=False)):
+    for finding in check_bounds(Known(config)):
         if finding.is_error:
             raise UsageError(finding.problem, where=finding.where, remedy=finding.remedy)
 
 
 def total_steps(config: EasyR1Config) -> int | None:
     """Return how many steps the run has, or None where only the trainer can tell."""
-    return Known(config=config, trainer=None, gpu=False).total_steps
+    return Known(config).total_steps

@@ -31,8 +31,8 @@ class Known:
     """
 
     config: EasyR1Config
-    trainer: Trainer | None
-    gpu: bool
+    trainer: Trainer | None = None
+    gpu: bool = False
 
     def __getitem__(self, key: str) -> Any:
         return self.config[key]

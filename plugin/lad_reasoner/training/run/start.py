@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -80,16 +81,13 @@ def run_attempt(
     attempt.mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config.as_tree()), attempt / CONFIG_COPY)
     logs = config.run_dir if trainer.name == "easyr1" else attempt
+    limit = config["trainer.save_limit"] if trainer.name == "verl" else 0  # EasyR1 keeps to it itself
+    tidy = partial(remove_old, config.run_dir, trainer.name, limit)
     with run_folder() as folder, RunProgress(logs, total=total_steps) as progress:
         for line in notes:
             progress.note(line)
         with _recorded(attempt, command, folder):
-            return follow(command.words, environment(folder), attempt / RAW_LOG, progress, tidy=_tidy(config, trainer))
-
-
-def _tidy(config: EasyR1Config, trainer: Trainer) -> Callable[[], None]:
-    limit = config["trainer.save_limit"] if trainer.name == "verl" else 0
-    return lambda: remove_old(config.run_dir, trainer.name, limit)
+            return follow(command.words, environment(folder), attempt / RAW_LOG, progress, tidy=tidy)
 
 
 def end_forgotten(run_dir: Path) -> None:
