@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lad_reasoner.commands.easyr1 import build_app
 from lad_reasoner.support.errors import LadError, UsageError
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config
 from lad_reasoner.training.easyr1.keys import read_snapshot
@@ -176,6 +178,8 @@ def test_several_nodes_without_a_cluster_are_refused(good_words, address, flags,
 
 def test_all_faults_are_said_and_nothing_starts(monkeypatch, capsys, two_by_eight):
     bad = node("b", versions=VERSIONS | {"verl": "0.9.0"}, shares_run_folder=False)
+    monkeypatch.setattr(logging.getLogger("lad_reasoner"), "handlers", [logging.NullHandler()])
+    build_app()
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(start, "probe", lambda *_, **__: Cluster(here=HERE, nodes=[node("a"), bad]))
     with pytest.raises(LadError, match=r"node b: verl is 0\.9\.0"):

@@ -76,7 +76,8 @@ RESUMABLE: Final = frozenset({"annotate", "demo", "download", "predict", "train"
 
 
 def new_app(name: str, group: type[HelpGroup], text: str, *, no_args_is_help: bool = False) -> typer.Typer:
-    """Return an application without commands, with the options that `lad` and `easyr1` share."""
+    """Return an application without commands, with the options that `lad` and `easyr1` share; messages are printed."""
+    show_messages()
     app = typer.Typer(
         name=name,
         cls=group,
@@ -94,7 +95,6 @@ def new_app(name: str, group: type[HelpGroup], text: str, *, no_args_is_help: bo
 
 def build_app() -> typer.Typer:
     """Return the `lad` application with every verb on it."""
-    show_messages()
     app = new_app("lad", _LadGroup, HELP, no_args_is_help=True)
     for verb in VERBS:
         app.command(verb)(getattr(import_module(f"lad_reasoner.commands.{verb}"), f"{verb}_command"))
