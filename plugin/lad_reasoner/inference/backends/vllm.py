@@ -92,7 +92,7 @@ class VllmBackend:
             while True:
                 # One batch more than there are copies, so that none waits for this process.
                 while len(flying) <= self._copies and (batch := list(islice(source, self._options.batch))):
-                    flying.add(self._pool.submit(_answer, batch))
+                    flying.add(self._pool.submit(_answer, batch, self.sampling))
                 if not flying:
                     break
                 landed, flying = wait(flying, return_when=FIRST_COMPLETED)
@@ -191,11 +191,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(batch: Sequence[Question]) -> list[_Result]:
+def _answer(batch: Sequence[Question], sampling: Sampling) -> list[_Result]:
     if isinstance(_copy, RunError):
         raise _copy
     assert _copy is not None
-    return _copy.answer_batch([(question, sample) for question in batch for sample in question.samples])
+    return _copy.answer_batch([(question, sample) for question in batch for sample in question.samples], sampling)
 
 
 class _Copy:
@@ -204,7 +204,7 @@ class _Copy:
     def __init__(self, options: BackendOptions, sampling: Sampling, dtype: str, *, on_cpu: bool) -> None:
         from vllm import LLM
 
-        self._root, self._sampling = options.image_root, sampling
+        self._root = options.image_root
         more: dict[str, Any] = {}
         if on_cpu:
             # Compilation takes minutes at each start, and a seeded request fails where its prompt is split.
@@ -224,11 +224,11 @@ class _Copy:
         self._tokenizer = self._llm.get_tokenizer()
         self._spellings = [spelling_tokens(self._tokenizer, label) for label in (ANOMALOUS, NORMAL)]
 
-    def answer_batch(self, asked: Sequence[_Asked]) -> list[_Result]:
+    def answer_batch(self, asked: Sequence[_Asked], sampling: Sampling) -> list[_Result]:
         """Answer all; a question that vLLM refuses becomes a failure."""
         start = time.perf_counter()
         chats = [[{"role": "user", "content": chat_pictures(question, self._root)}] for question, _ in asked]
-        outputs = self._run(chats, [self._parameters(*item) for item in asked])
+        outputs = self._run(chats, [self._parameters(*item, sampling) for item in asked])
         scores = self._scores(asked, chats, outputs)
         seconds = round((time.perf_counter() - start) / len(asked), 6)
         results: list[_Result] = []
@@ -248,11 +248,11 @@ class _Copy:
                 return [" ".join(str(error).split())]
         return [out for chat, one in zip(chats, parameters, strict=True) for out in self._run([chat], [one], **how)]
 
-    def _parameters(self, question: Question, sample: int) -> Any:
+    def _parameters(self, question: Question, sample: int, sampling: Sampling) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        sampling, template = self._sampling, None
+        template = None
         if sampling.structured:
             template = StructuredOutputsParams(regex=template_regex(sampling.max_new_tokens))
         return SamplingParams(
