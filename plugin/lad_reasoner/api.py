@@ -333,7 +333,7 @@ def write_report(
         )
         notes: list[str] = []
 
-        def plot(pictures: page.ReportPictures) -> list[page.PlottedFigure]:
+        def plot(pictures: page.ReportPictures) -> tuple[list[page.PlottedFigure], list[str]]:
             plotted, left_out = write_figures(
                 content,
                 pictures,
@@ -344,7 +344,7 @@ def write_report(
                 before_after=before_after,
             )
             notes.extend(left_out)
-            return plotted
+            return plotted, left_out
 
         page.write_report(content, folder, options, plot)
     return Report(folder / "index.html", tuple(notes))

@@ -253,6 +253,9 @@ def test_nothing_overflows_a_phone(page) -> None:
     try:
         assert page.execute_script("return document.documentElement.scrollWidth") == 360
         assert one(page, ".pair .said").size["width"] > 280
+        assert one(page, ".top h1").is_displayed()
+        links = [link.rect for link in many(page, ".top nav a")]
+        assert all(link["x"] >= 0 and link["x"] + link["width"] <= 360 for link in links)
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -19,6 +19,7 @@ from lad_reasoner.report.charts import draw_charts
 from lad_reasoner.report.content import Content, RunContent
 from lad_reasoner.report.gallery import gallery_data, script_json
 from lad_reasoner.report.pictures import FolderStore, MemoryStore, PairPictures, draw_pictures
+from lad_reasoner.report.plotting import darken
 from lad_reasoner.support.confusion import mcc
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.support.files import write_text
@@ -74,8 +75,9 @@ class PlottedFigure:
     folder: Path
 
 
-#: Plots figures from the report's pictures, before the page that shows them is written.
-FigurePlotter = Callable[[ReportPictures], Sequence[PlottedFigure]]
+#: Plots figures from the report's pictures, before the page that shows them is written. Returns them, and a line for
+#: each that is left out.
+FigurePlotter = Callable[[ReportPictures], tuple[Sequence[PlottedFigure], Sequence[str]]]
 
 
 def write_report(
@@ -108,9 +110,9 @@ def write_report(
     )
     gallery = gallery_data(content, drawn)
     pictures = ReportPictures(drawn, store.read)
-    plotted = plot(pictures) if plot else ()
-    figures = [_figure_values(figure, out, single=options.single_file) for figure in plotted]
-    context = _context(content, options, drawn) | {"figures": figures}
+    plotted, left_out = plot(pictures) if plot else ((), ())
+    figures = [_figure_values(figure, store) for figure in plotted]
+    context = _context(content, options, drawn) | {"figures": figures, "left_out": left_out}
     if isinstance(store, MemoryStore):
         gallery["images"] = {
             name: data_uri(data, f"image/{name.rpartition('.')[2]}") for name, data in store.pictures.items()
@@ -125,13 +127,19 @@ def write_report(
     return pictures
 
 
-def _figure_values(figure: PlottedFigure, out: Path, *, single: bool) -> dict[str, str]:
+def _figure_values(figure: PlottedFigure, store: FolderStore | MemoryStore) -> dict[str, str]:
     """Return what the template shows of a figure: within a single file the picture itself, without links."""
     svg, png = (figure.folder / f"{figure.name}.{suffix}" for suffix in ("svg", "png"))
-    if single:
-        return {"caption": figure.caption, "source": data_uri(png.read_bytes(), "image/png")}
+    dark = darken(svg.read_text(encoding="utf-8")).encode()
+    if isinstance(store, MemoryStore):
+        uris = {"source": data_uri(png.read_bytes(), "image/png"), "dark": data_uri(dark, "image/svg+xml")}
+        return {"caption": figure.caption, **uris}
+    name = f"{figure.name}-dark.svg"
+    store.write(name, dark)
+    out = store.folder.parent
     links = {"svg": svg.relative_to(out).as_posix(), "png": png.relative_to(out).as_posix()}
-    return {"caption": figure.caption, "source": links["svg"], **links}
+    shown = {"source": links["svg"], "dark": (store.folder / name).relative_to(out).as_posix()}
+    return {"caption": figure.caption, **shown, **links}
 
 
 def _require_own_folder(out: Path) -> None:

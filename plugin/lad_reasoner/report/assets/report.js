@@ -333,9 +333,15 @@
   const root = document.documentElement;
   const remember = (value) => { try { localStorage.setItem("lad-theme", value); } catch { /* private window */ } };
 
+  const darkMedia = { dark: "screen", light: "not all", "": "screen and (prefers-color-scheme: dark)" };
+
+  function setTheme(theme) {
+    root.dataset.theme = theme;
+    for (const source of document.querySelectorAll(".plot source")) source.media = darkMedia[theme] ?? darkMedia[""];
+  }
+
   function toggleTheme() {
-    const dark = getComputedStyle(root).colorScheme === "dark";
-    root.dataset.theme = dark ? "light" : "dark";
+    setTheme(getComputedStyle(root).colorScheme === "dark" ? "light" : "dark");
     remember(root.dataset.theme);
   }
 
@@ -391,7 +397,7 @@
     document.addEventListener("keydown", press);
   }
 
-  try { root.dataset.theme = localStorage.getItem("lad-theme") ?? ""; } catch { /* private window */ }
+  try { setTheme(localStorage.getItem("lad-theme") ?? ""); } catch { /* private window */ }
   listDefects();
   listen();
   filter();
