@@ -236,7 +236,7 @@ def demo(root: Path) -> Verb:
         ]
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
-            run_stages(stages, out, Console(file=io.StringIO()))
+            run_stages([[stage] for stage in stages], out, Console(file=io.StringIO()))
 
     def finished(folder: Path) -> dict[str, Any]:
         found = {name: data for name, data in contents(folder).items() if not name.endswith(".log")}

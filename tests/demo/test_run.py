@@ -37,8 +37,8 @@ def test_a_missing_or_wrong_package_is_reported_before_anything_runs(monkeypatch
 
 
 def test_the_plan_comes_first_with_time_and_memory(monkeypatch, tmp_path, capsys) -> None:
-    def stop(stages, *_) -> None:
-        raise LadError(f"{len(stages)} stages")
+    def stop(groups, *_) -> None:
+        raise LadError(f"{sum(map(len, groups))} stages")
 
     monkeypatch.setattr(run, "require_packages", lambda: None)
     monkeypatch.setattr(run, "run_stages", stop)
@@ -66,7 +66,7 @@ def test_a_second_demonstration_in_the_same_folder_is_refused(monkeypatch, tmp_p
 
 
 def test_every_stage_has_progress_and_an_estimate(tmp_path) -> None:
-    for stage in Chain(tmp_path, tmp_path).stages():
+    for stage in (stage for group in Chain(tmp_path, tmp_path).stages() for stage in group):
         assert stage.progress.count() == 0
         assert stage.progress.total > 0
         assert stage.expected > 0
@@ -85,6 +85,7 @@ def test_an_unfinished_report_is_removed_before_it_is_written_again(tmp_path) ->
     (chain.report / "images").mkdir(parents=True)
     (chain.report / "images" / "a.png").touch()
     writes = f"import pathlib; p = pathlib.Path({str(chain.report)!r}); p.mkdir(); (p / 'index.html').touch()"
-    report = replace(chain.stages()[-1], commands=[(sys.executable, "-c", writes)])
-    run_stages([report], tmp_path, make_console(err=True))
+    (report,) = chain.stages()[-1]
+    report = replace(report, commands=[(sys.executable, "-c", writes)])
+    run_stages([[report]], tmp_path, make_console(err=True))
     assert [path.name for path in chain.report.iterdir()] == ["index.html"]

@@ -40,9 +40,11 @@ def stage(folder: Path, name: str, code: str | None = None) -> Stage:
     )
 
 
-def run(chain: list[Stage], folder: Path) -> tuple[list, str]:
+def run(chain: list[Stage], folder: Path, *, together: bool = False) -> tuple[list, str]:
     text = io.StringIO()
-    return run_stages(chain, folder, Console(file=text, width=200)), text.getvalue()
+    return run_stages(
+        [chain] if together else [[stage] for stage in chain], folder, Console(file=text, width=200)
+    ), text.getvalue()
 
 
 def test_stages_run_in_order_and_leave_a_log_and_a_record(tmp_path) -> None:
@@ -106,7 +108,7 @@ from lad_rehearsal.demo.progress import Progress
 from lad_rehearsal.demo.stages import Stage, run_stages
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
 stage = Stage("s", "Sleep", [{python(sleeper)!r}], Path("x"), Progress("naps", 1, lambda: 0), 60)
-run_stages([stage], Path({str(tmp_path)!r}), Console(stderr=True))
+run_stages([[stage]], Path({str(tmp_path)!r}), Console(stderr=True))
 """
     process = subprocess.Popen(python(script), stderr=subprocess.PIPE, env={**os.environ})
     deadline = time.monotonic() + 30
@@ -128,6 +130,39 @@ def test_commands_of_a_stage_run_at_the_same_time(tmp_path) -> None:
     assert len(run([both], tmp_path)[0]) == 1
 
 
+def waiting_for(folder: Path, own: str, other: str) -> Stage:
+    """Return a stage that ends only once another one has started."""
+    code = "import pathlib, time; pathlib.Path({!r}).touch()\nwhile not pathlib.Path({!r}).exists(): time.sleep(0.01)"
+    return stage(folder, own, code.format(*(str(folder / f"{name}.txt") for name in (own, other))))
+
+
+def test_stages_of_a_group_run_at_the_same_time(tmp_path) -> None:
+    text = io.StringIO()
+    group = [waiting_for(tmp_path, "one", "two"), waiting_for(tmp_path, "two", "one")]
+    records = run_stages([group, [stage(tmp_path, "after")]], tmp_path, Console(file=text, width=200))
+    assert [record.name for record in records] == ["one", "two", "after"]
+    assert text.getvalue().index("[1/3] Stage one: ") < text.getvalue().index("[3/3] Stage after: ")
+
+
+def test_an_unfinished_stage_of_a_group_runs_again_without_the_finished_one(tmp_path) -> None:
+    console = Console(file=(text := io.StringIO()), width=200)
+    done, after = stage(tmp_path, "done"), stage(tmp_path, "after")
+    record = str(tmp_path / "stages" / "done.json")
+    fails = f"import os, time\nwhile not os.path.exists({record!r}): time.sleep(0.01)\nraise SystemExit('no room')"
+    with pytest.raises(RunError, match="no room"):
+        run_stages([[done, stage(tmp_path, "bad", fails)], [after]], tmp_path, console)
+    run_stages([[done, stage(tmp_path, "bad")], [after]], tmp_path, console)
+    assert "[1/3] Stage done: already done" in text.getvalue()
+    assert [(tmp_path / f"{name}.txt").read_text() for name in ("done", "bad", "after")] == ["x", "x", "x"]
+
+
+def test_a_failing_stage_ends_the_others_of_its_group(tmp_path) -> None:
+    sleeping = stage(tmp_path, "sleep", "import time; time.sleep(600)")
+    with pytest.raises(RunError, match="Stage bad: failed with exit code 1 \\(no room\\)"):
+        run([sleeping, stage(tmp_path, "bad", "raise SystemExit('no room')")], tmp_path, together=True)
+    assert not any("time.sleep(600)" in " ".join(child.cmdline()) for child in psutil.Process().children())
+
+
 def test_one_failing_command_ends_the_others(tmp_path) -> None:
     commands = [python("import time; time.sleep(600)"), python("raise SystemExit('no room')")]
     with pytest.raises(RunError, match="no room"):
@@ -140,7 +175,7 @@ def test_a_pipe_gets_progress_and_no_line_of_the_command(tmp_path, monkeypatch) 
     code = f"print('RAW framework line', flush=True); import time; time.sleep(0.5); open({str(long)!r}, 'w')"
     noisy = replace(stage(tmp_path, "noisy", code), output=long, title=f"write {long}", expected=60)
     text = io.StringIO()
-    run_stages([noisy], tmp_path, Console(file=text, width=40))
+    run_stages([[noisy]], tmp_path, Console(file=text, width=40))
     lines = text.getvalue().splitlines()
     assert "RAW" not in text.getvalue()
     assert any(line.startswith(f"[1/1] write {long}: 0 of 1 files, ") and line.endswith(" left") for line in lines)

@@ -98,16 +98,20 @@ class Chain:
         """Number of pairs of the LOCO set."""
         return _CATEGORIES * self.loco_test
 
-    def stages(self) -> list[Stage]:
-        """Return every stage, in order."""
+    def stages(self) -> list[list[Stage]]:
+        """Return every stage, in order; those of one group run at the same time.
+
+        GRPO starts with a minute of imports, which need one core and little memory: time for a short stage.
+        """
+        grpo = [self._grpo("grpo", start="base"), self._grpo("sft-grpo", start="sft")]
+        ask = {variant: self._predict(variant) for variant in VARIANTS}
         return [
-            self._render(),
-            self._build(),
-            self._sft(),
-            self._grpo("grpo", start="base"),
-            self._grpo("sft-grpo", start="sft"),
-            *(self._predict(variant) for variant in VARIANTS),
-            self._report(),
+            [self._render()],
+            [self._build()],
+            [self._sft(), grpo[0]],
+            [ask["base"], grpo[1]],
+            *([ask[variant]] for variant in ("sft", "grpo", "sft-grpo")),
+            [self._report()],
         ]
 
     def _render(self) -> Stage:
@@ -115,7 +119,7 @@ class Chain:
         command = (*_LAD, "build", "synthetic", "--out", str(self.trees), "--seed", str(self.seed), *sizes)
         progress = Progress("questions", self.sft_rows, count_files(self.trees / "sft", "*_0.png"))
         output = self.trees / "annotations.jsonl"
-        return Stage("draw", "render the images", [command], output, progress, 12, starts_without=self.trees)
+        return Stage("draw", "render the images", [command], output, progress, 8, starts_without=self.trees)
 
     def _build(self) -> Stage:
         trees, seed = self.trees, ("--seed", str(self.seed), "--overwrite")
@@ -128,7 +132,7 @@ class Chain:
         ]
         written = (sft / "dataset_info.json", grpo, self.loco)
         progress = Progress("files", len(written), lambda: sum(path.exists() for path in written))
-        return Stage("build", "build pairs and QA", commands, self.loco, progress, 4)
+        return Stage("build", "build pairs and QA", commands, self.loco, progress, 3)
 
     def _sft(self) -> Stage:
         out = self.model("sft")
@@ -146,7 +150,7 @@ class Chain:
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         weights = out / "model.safetensors"
         title = "SFT (LLaMA-Factory)"
-        return Stage("sft", title, [command], weights, progress, 50, starts_without=out, environment=alone)
+        return Stage("sft", title, [command], weights, progress, 53, starts_without=out, environment=alone)
 
     def _grpo(self, variant: str, *, start: str) -> Stage:
         pairs = self.folder / "grpo.parquet"
@@ -163,7 +167,7 @@ class Chain:
         command = (*_EASYR1, f"config={config}", *(f"{key}={value}" for key, value in words.items()))
         progress = Progress("steps", self.steps, count_lines(self.run_dir(variant) / "attempts" / "*" / VERL_LOG))
         title = f"GRPO from {VARIANTS[start]} (verl)"
-        return Stage(variant, title, [command], self.model(variant) / "model.safetensors", progress, 140)
+        return Stage(variant, title, [command], self.model(variant) / "model.safetensors", progress, 142)
 
     def _predict(self, variant: str) -> Stage:
         command = (*_LAD, "predict", "--data", str(self.loco), "--model", str(self.model(variant)))
@@ -176,7 +180,7 @@ class Chain:
         progress = Progress("answers", 2 * self.pairs, count_lines(greedy, sampled))
         alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         title = f"ask {VARIANTS[variant]}"
-        return Stage(f"predict-{variant}", title, commands, sampled, progress, 22, environment=alone)
+        return Stage(f"predict-{variant}", title, commands, sampled, progress, 14, environment=alone)
 
     def _report(self) -> Stage:
         words = ("--data", str(self.loco), "--masks", str(self.trees / "mvtec_loco"), "--out", str(self.report))
@@ -186,7 +190,7 @@ class Chain:
         page, images = self.report / "index.html", self.report / "images"
         progress = Progress("pictures", self.pairs, count_files(images, "*"))
         # An unfinished report has no page to recognise it by, and would not be replaced.
-        return Stage("report", "write the report", [command], page, progress, 15, starts_without=self.report)
+        return Stage("report", "write the report", [command], page, progress, 12, starts_without=self.report)
 
 
 def iter_examples() -> Iterator[Path]:

@@ -22,7 +22,7 @@ __all__ = ["next_steps", "require_packages", "run_demo"]
 _EXTRA: Final = "cpu"
 
 #: Peak memory (PSS) of the whole demonstration in GiB: docs/demo.md.
-_MEMORY: Final = 4.7
+_MEMORY: Final = 4.3
 
 #: The defect of the example pair.
 _EXAMPLE: Final = "recoloured_part"
@@ -48,17 +48,17 @@ def run_demo(out: Path, *, seed: int) -> dict[str, Any]:
 def _run(folder: Path, seed: int) -> dict[str, Any]:
     console = make_console(err=True)
     chain = Chain(folder=folder, examples=_find_examples(), seed=seed)
-    stages = chain.stages()
-    expected = round(sum(stage.expected for stage in stages) / 60)
+    groups = chain.stages()
+    count, seconds = sum(map(len, groups)), sum(max(stage.expected for stage in group) for group in groups)
     for line in (
         "SFT and GRPO of a tiny model on synthetic images, with LLaMA-Factory and verl, and the answers of",
         f"four variants: {', '.join(VARIANTS.values())}.",
-        f"{len(stages)} stages, about {expected} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
+        f"{count} stages, about {round(seconds / 60)} minutes on two idle cores, at most {_MEMORY} GiB of memory.",
         "The KL penalty is in the loss, not in the reward as in the paper; docs/demo.md explains why.",
         "Ctrl-C stops; the same command continues.",
     ):
         console.print(line, soft_wrap=True)
-    records = run_stages(stages, folder, console)
+    records = run_stages(groups, folder, console)
 
     # Imported after the long part: the import takes seconds, and nothing before needs it.
     from lad_reasoner.report.training_curves import read_runs, write_plots

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.support.processes import started
@@ -59,7 +60,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """The cost of a stage: seconds from start to end, and the peak memory (PSS) of all processes together."""
+    """The cost of a stage: seconds from start to end, and the peak memory (PSS) of the whole chain meanwhile.
+
+    Stages that run at the same time are measured together.
+    """
 
     name: str
     title: str
@@ -68,32 +72,35 @@ class StageRecord:
     commands: list[list[str]]
 
 
-def run_stages(stages: Sequence[Stage], folder: Path, console: Console) -> list[StageRecord]:
-    """Run the unfinished stages in order and return every stage's record.
+def run_stages(groups: Sequence[Sequence[Stage]], folder: Path, console: Console) -> list[StageRecord]:
+    """Run the unfinished stages and return every stage's record.
 
-    A stage is finished if its record exists with the same commands, and its output exists. Once a stage runs, every
-    later stage runs too, because its input may have changed.
+    The groups run in order, the stages of a group at the same time. A stage is finished if its record exists with the
+    same commands, and its output exists. Once a stage runs, every stage of the later groups runs too, because its
+    input may have changed.
 
     Raises:
-        RunError: A command failed.
+        RunError: A command failed; the stages that ran at the same time have been ended.
     """
-    records: list[StageRecord] = []
+    stages = [stage for group in groups for stage in group]
+    numbered = {stage.name: f"[{number}/{len(stages)}] {stage.title}" for number, stage in enumerate(stages, start=1)}
+    records: dict[str, StageRecord] = {}
     fresh = False
-    for number, stage in enumerate(stages, start=1):
-        prefix = f"[{number}/{len(stages)}] {stage.title}"
-        done = None if fresh else read_record(folder, stage)
-        if done is None:
-            fresh = True
-            try:
-                done = _run_stage(stage, folder, console, prefix)
-            except KeyboardInterrupt:
-                _print(console, f"stopped in stage {number} of {len(stages)} ({stage.title})")
-                raise
-            _print(console, f"{prefix}: {in_words(done.seconds)}, {done.peak_bytes / 2**30:.1f} GiB", style="green")
-        else:
-            _print(console, f"{prefix}: already done", style="dim")
-        records.append(done)
-    return records
+    for group in groups:
+        finished = [record for stage in group if not fresh and (record := read_record(folder, stage))]
+        records |= {record.name: record for record in finished}
+        for record in finished:
+            _print(console, f"{numbered[record.name]}: already done", style="dim")
+        waiting = [stage for stage in group if stage.name not in records]
+        fresh = fresh or bool(waiting)
+        try:
+            records |= {record.name: record for record in _run_group(waiting, folder, console, numbered)}
+        except KeyboardInterrupt:
+            for number, stage in enumerate(stages, start=1):
+                if stage in waiting and read_record(folder, stage) is None:
+                    _print(console, f"stopped in stage {number} of {len(stages)} ({stage.title})")
+            raise
+    return [records[stage.name] for stage in stages]
 
 
 def _print(console: Console, line: str, style: str | None = None) -> None:
@@ -118,52 +125,80 @@ def read_record(folder: Path, stage: Stage) -> StageRecord | None:
     return record if record.commands == [list(command) for command in stage.commands] else None
 
 
-def _run_stage(stage: Stage, folder: Path, console: Console, prefix: str) -> StageRecord:
-    record_path = _record_path(folder, stage)
-    record_path.parent.mkdir(parents=True, exist_ok=True)
-    record_path.unlink(missing_ok=True)
-    if stage.starts_without is not None:
-        shutil.rmtree(stage.starts_without, ignore_errors=True)
-    log = record_path.with_suffix(".log")
-    environment = {**os.environ, **stage.environment}
-    timer = Timer(stage.progress, stage.expected)
-    with log.open("a", encoding="utf-8") as stream, PeakMemory(os.getpid()) as memory, ExitStack() as stack:
+def _run_group(
+    group: Sequence[Stage], folder: Path, console: Console, numbered: Mapping[str, str]
+) -> list[StageRecord]:
+    """Run stages at the same time, and show their progress and the cost of each."""
+    records = []
+    interval = SHOWN_INTERVAL if console.is_terminal else QUIET_INTERVAL
+    with PeakMemory(os.getpid()) as memory, ExitStack() as stack:
+        running = [_Running(stage, folder, stack) for stage in group]
+        status = stack.enter_context(console.status(""))
+        shown = 0.0 if console.is_terminal else time.monotonic()
+        while running:
+            for one in list(running):
+                if record := one.finish(memory.bytes):
+                    running.remove(one)
+                    records.append(record)
+                    cost = f"{in_words(record.seconds)}, {record.peak_bytes / 2**30:.1f} GiB"
+                    _print(console, f"{numbered[record.name]}: {cost}", style="green")
+            if time.monotonic() - shown >= interval:
+                shown = time.monotonic()
+                _show(console, status, [f"{numbered[one.stage.name]}: {one.timer.line()}" for one in running])
+            time.sleep(0.2)
+    return records
+
+
+def _show(console: Console, status: Status, lines: Sequence[str]) -> None:
+    if console.is_terminal:
+        status.update(Text("\n".join(lines)))
+    else:
+        for line in lines:
+            _print(console, line)
+
+
+class _Running:
+    """A stage whose commands run; they end with `stack`."""
+
+    def __init__(self, stage: Stage, folder: Path, stack: ExitStack) -> None:
+        self.stage = stage
+        self._record = _record_path(folder, stage)
+        self._log = self._record.with_suffix(".log")
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        self._record.unlink(missing_ok=True)
+        if stage.starts_without is not None:
+            shutil.rmtree(stage.starts_without, ignore_errors=True)
+        stream = stack.enter_context(self._log.open("a", encoding="utf-8"))
         stream.truncate(0)  # appended to, because commands that run at the same time share it
-        processes = [
-            stack.enter_context(started(command, environment=environment, log=stream, grace=GRACE))
+        self.timer = Timer(stage.progress, stage.expected)
+        self._processes = [
+            stack.enter_context(
+                started(command, environment={**os.environ, **stage.environment}, log=stream, grace=GRACE)
+            )
             for command in stage.commands
         ]
-        _wait(processes, console, prefix, timer)
-    if code := next((code for process in processes if (code := process.returncode)), 0):
-        raise RunError(
-            f"failed with exit code {code} ({_last_line(log) or 'no output'})",
-            where=stage.title,
-            remedy=f"See {log}. The same command continues from this stage",
-        )
-    if not stage.output.exists():
-        raise RunError(f"did not write {stage.output}", where=stage.title, remedy=f"See {log}")
-    commands = [list(command) for command in stage.commands]
-    record = StageRecord(stage.name, stage.title, timer.elapsed, memory.bytes, commands)
-    record_path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    return record
 
+    def finish(self, peak_bytes: int) -> StageRecord | None:
+        """Write and return the record if the commands have ended; None while one runs.
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], console: Console, title: str, timer: Timer) -> None:
-    """Wait until every command has ended or one has failed; show the progress meanwhile."""
-    interval = SHOWN_INTERVAL if console.is_terminal else QUIET_INTERVAL
-    shown = time.monotonic()
-    with console.status(title) as status:
-        while any(process.poll() is None for process in processes):
-            if any(process.poll() for process in processes):
-                return
-            time.sleep(0.2)
-            if time.monotonic() - shown < interval:
-                continue
-            shown = time.monotonic()
-            if console.is_terminal:
-                status.update(f"{title}: {timer.line()}")
-            else:
-                _print(console, f"{title}: {timer.line()}")
+        Raises:
+            RunError: A command failed, or the output is missing.
+        """
+        codes = [process.poll() for process in self._processes]
+        if code := next(filter(None, codes), 0):
+            raise RunError(
+                f"failed with exit code {code} ({_last_line(self._log) or 'no output'})",
+                where=self.stage.title,
+                remedy=f"See {self._log}. The same command continues from this stage",
+            )
+        if None in codes:
+            return None
+        if not self.stage.output.exists():
+            raise RunError(f"did not write {self.stage.output}", where=self.stage.title, remedy=f"See {self._log}")
+        commands = [list(command) for command in self.stage.commands]
+        record = StageRecord(self.stage.name, self.stage.title, self.timer.elapsed, peak_bytes, commands)
+        self._record.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+        return record
 
 
 def _last_line(log: Path) -> str:

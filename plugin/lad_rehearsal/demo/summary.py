@@ -45,6 +45,7 @@ COMPARED: Final = (("base", "grpo"), ("sft", "sft-grpo"), ("grpo", "sft-grpo"), 
 
 def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
     """Return all measurements as plain JSON values."""
+    seconds = {record.name: record.seconds for record in records}
     systems = {name: read_system(chain.predictions(name), chain.loco, "paper") for name in VARIANTS}
     return {
         "variants": {name: _variant(chain, name, systems[name]) for name in VARIANTS},
@@ -59,7 +60,7 @@ def summarize(chain: Chain, records: Sequence[StageRecord]) -> dict[str, Any]:
             }
             for record in records
         ],
-        "seconds": sum(record.seconds for record in records),
+        "seconds": sum(max(seconds[stage.name] for stage in group) for group in chain.stages()),
         "peak_pss_bytes": max(record.peak_bytes for record in records),
         "seed": chain.seed,
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
