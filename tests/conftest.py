@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Before anything imports torch or numpy: two test workers share two cores, and at the size of the tests' models the
+# threads of one operation wait for each other five times as long as they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,6 @@
-"""verl's own trainer, on the CPU runtime: rollout and trainer agree, checkpoints are models, a run goes on.
+"""verl's own trainer, on the CPU runtime: rollout and trainer agree, checkpoints are models.
 
+tests/trainers has the run that goes on from its checkpoint (test_kill_resume.py), and two nodes (test_cluster_run.py).
 Starts the real thing, ``python -m verl.trainer.main_ppo``, with the base that ships with the demo on drawn pairs.
 """
 
@@ -184,32 +185,17 @@ def test_checkpoint_is_a_model_with_the_trainers_weights(one_rank: tuple[Path, l
         torch.testing.assert_close(saved(**inputs).logits, trained(**inputs).logits, atol=1e-5, rtol=0)
 
 
-def test_a_run_goes_on_from_its_checkpoint(
-    one_rank: tuple[Path, list[dict[str, Any]]], pairs: Path, reward: Path
-) -> None:
-    folder, before = one_rank
-    after = train(folder, pairs, reward, steps=4)
-    assert [step["training/global_step"] for step in after] == [4]
-    assert_agreement(after)
-    assert before[0]["actor/kl_loss"] < after[0]["actor/kl_loss"]  # it did not start anew
-    assert (folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "4"
-
-
-def test_two_ranks(tmp_path: Path, pairs: Path, reward: Path) -> None:
-    steps = train(tmp_path, pairs, reward, steps=2, ranks=2)
-    assert len(steps) == 2
-    assert_agreement(steps)
-    shards = sorted(path.name for path in (tmp_path / "checkpoints/global_step_2/actor").glob("model_*.pt"))
-    assert shards == ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"]
-
-
-def test_adapters_reach_the_rollout(tmp_path: Path, pairs: Path, reward: Path) -> None:
+def test_adapters_of_two_ranks_reach_the_rollout(tmp_path: Path, pairs: Path, reward: Path) -> None:
     lora = {
         "actor_rollout_ref.model.lora_rank": 8,
         "actor_rollout_ref.rollout.load_format": "safetensors",
         "actor_rollout_ref.actor.optim.lr": 1e-2,
     }
-    assert_agreement(train(tmp_path, pairs, reward, steps=3, **lora))
+    steps = train(tmp_path, pairs, reward, steps=3, ranks=2, **lora)
+    assert len(steps) == 3
+    assert_agreement(steps)
+    shards = sorted(path.name for path in (tmp_path / "checkpoints/global_step_3/actor").glob("model_*.pt"))
+    assert shards == ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"]
 
 
 def test_vllm_samples_with_the_trainers_weights(tmp_path: Path, pairs: Path, reward: Path) -> None:

@@ -102,6 +102,7 @@ def start(folder: Path, nodes: TwoNodes) -> subprocess.Popen[str]:
         "worker.actor.micro_batch_size_per_device_for_update=4",
         "worker.actor.micro_batch_size_per_device_for_experience=4",
         "worker.actor.model.model_path=plugin/lad_rehearsal/demo/base",
+        "worker.actor.optim.lr=1e-3",
         "worker.rollout.n=2",
         "trainer.nnodes=2",
         "trainer.n_gpus_per_node=1",
@@ -172,6 +173,9 @@ def test_a_killed_worker_ends_in_a_clear_error_and_the_same_command_resumes(tmp_
     assert f"resuming after step {reached} from" in said
     # A step is logged after it is saved: killed between the two, it would not be here.
     assert trained_steps(run) >= {1, *range(reached + 1, STEPS + 1)}
+    rows = [row for row in read_metrics(run) if "reward" in row]
+    assert max(row["rollout_probs_diff_max"] for row in rows) < 1e-3
+    assert rows[-1]["kl"] > 1e-3, "the policy has not moved, so agreement shows nothing"
     actor = run / f"global_step_{STEPS}" / "actor"
     assert {file.name for file in actor.glob("model_world_size_2_rank_*.pt")} == {
         "model_world_size_2_rank_0.pt",

@@ -34,6 +34,7 @@ def words(folder: Path) -> list[str]:
         "worker.actor.micro_batch_size_per_device_for_update=8",
         "worker.actor.micro_batch_size_per_device_for_experience=8",
         "worker.actor.model.model_path=plugin/lad_rehearsal/demo/base",
+        "worker.actor.optim.lr=1e-3",
         "worker.rollout.n=2",
         "worker.reward.reward_function_kwargs={overlong_weight: 0.5, overlong_limit: 48, naming_weight: 0.2}",
         f"trainer.max_steps={STEPS}",
@@ -101,6 +102,9 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_an_interrupted_one_le
     assert any("naming" in row for row in rows)
     assert {row["step"] for row in rows if "val/accuracy" in row} == {3, 6}
     assert max(row["rollout_probs_diff_max"] for row in rows) < 1e-3
+    kl = {row["step"]: row["kl"] for row in rows if "reward" in row}
+    assert kl[1] < 1e-6 < kl[reached + 1], "it started anew"
+    assert (run / "latest_checkpointed_iteration.txt").read_text() == str(STEPS)
     assert (run / f"global_step_{STEPS}" / "actor" / "huggingface" / "model.safetensors").is_file()
     assert processes_of(run) == []
 
