@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 
 import pytest
 
 from lad_reasoner.support import progress
+from lad_reasoner.support.console import waiting
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import listen, report, show_progress, track
 
@@ -104,3 +106,15 @@ def test_findings_are_logged_once_and_counted(caplog: pytest.LogCaptureFixture) 
         Findings(quiet=True).add("repaired", "b.png: EXIF rotation")
     assert [record.message for record in caplog.records] == ["repaired: a.png: EXIF rotation"]
     assert findings.summary() == "repaired 1"
+
+
+def test_waiting_shows_elapsed_time_on_a_terminal_and_one_line_elsewhere(monkeypatch, capsys) -> None:
+    with waiting("loading a/b[bold]"), waiting("answering", line=False):
+        pass
+    assert capsys.readouterr().err == "loading a/b[bold]\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with waiting("loading a/b[bold]"):
+        time.sleep(0.3)
+    text = capsys.readouterr().err
+    assert "loading a/b[bold]" in text
+    assert "0:00:00" in text

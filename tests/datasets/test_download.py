@@ -140,8 +140,10 @@ def test_a_wrong_checksum_removes_the_file_and_is_named(server: Server, tmp_path
 
 
 def test_no_server_and_another_scheme_are_one_sentence(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the download stopped"):
+    with pytest.raises(RunError, match=r"127\.0\.0\.1 cannot be reached \(.*refused\)\. Check the network"):
         fetch_set(server, tmp_path / "set", url="http://127.0.0.1:9/x")
+    with pytest.raises(RunError, match=r"host\.invalid cannot be reached"):
+        fetch_set(server, tmp_path / "set", url="http://host.invalid/x")
     for url in ("file:///etc/passwd", "http://127.0.0.1/ü"):
         with pytest.raises(UsageError, match="not an http or https address"):
             fetch_set(server, tmp_path / "set", url=url)

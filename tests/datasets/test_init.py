@@ -92,6 +92,19 @@ def test_easyr1_check_accepts_the_config_and_the_batch_fits(photos, tmp_path, mo
     assert any("all 8 rows were read" in line for line in lines)  # as many as there are prompts per step
 
 
+@pytest.mark.parametrize(("count", "sft", "grpo"), [(2, 1, 2), (10, 2, 8), (70, 16, 32)])
+def test_batches_suit_the_number_of_photos(tmp_path: Path, count: int, sft: int, grpo: int) -> None:
+    for place, images in (("train/good", 1), ("test/good", count), ("test/dent", count)):
+        for number in range(images):
+            write(tmp_path / "photos/gear" / place / f"{number}.png", tiny_png())
+    create_project(tmp_path / "photos", tmp_path / "p")
+    assert yaml.safe_load((tmp_path / "p/sft.yaml").read_text())["gradient_accumulation_steps"] == sft
+    assert f"# Batch of {sft}: " in (tmp_path / "p/sft.yaml").read_text()
+    script = (tmp_path / "p/grpo.sh").read_text()
+    assert f"# {grpo} of the " in script
+    assert f"data.rollout_batch_size={grpo} " in script
+
+
 def test_declared_folder_names_stay_declared_in_the_plan(photos: Path, tmp_path: Path) -> None:
     (photos / "Gehäuse 7/test/good").rename(photos / "Gehäuse 7/test/okparts")
     with pytest.raises(DataError, match="okparts"):

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
@@ -27,6 +28,10 @@ _PARTIAL_CONTENT: Final = 206
 _RANGE_NOT_SATISFIABLE: Final = 416
 
 _AGAIN: Final = "Run the same command again to continue"
+_REACH: Final = (
+    "Check the network and the proxy, then run the same command again; --url names a mirror. Or download the archive "
+    "from the dataset's page on another machine and unpack it"
+)
 
 
 def fetch(url: str, target: Path, *, sha256: str | None) -> None:
@@ -55,8 +60,10 @@ def fetch(url: str, target: Path, *, sha256: str | None) -> None:
         except (URLError, http.client.HTTPException, OSError, ValueError) as error:  # ValueError: headers, host names
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
                 raise  # of the disk, not of the network
-            problem = f"the download stopped ({getattr(error, 'reason', error)})"
-            raise RunError(problem, where=url, remedy=_AGAIN) from error
+            reason = getattr(error, "reason", error)
+            if isinstance(error, URLError) and not isinstance(error, HTTPError) and (host := urlsplit(url).hostname):
+                raise RunError(f"{host} cannot be reached ({reason})", where=url, remedy=_REACH) from error
+            raise RunError(f"the download stopped ({reason})", where=url, remedy=_AGAIN) from error
         if sha256 is not None and (found := _digest(part)) != sha256.lower():
             part.unlink()
             problem = f"the SHA-256 of the downloaded file is {found}, not {sha256}; the file is removed"

@@ -48,6 +48,9 @@ VAL_FRACTION: Final = 0.1
 _EPOCHS: Final = 4
 _LARGEST_BATCH: Final = 64
 
+#: SFT steps per epoch, at least, where there are as many questions as photos. Our choice.
+_SFT_STEPS: Final = 4
+
 _SFT: Final = "examples/sft/qwen2_5_vl_3b_1x24gb_lora.yaml"
 #: Files of a project, as the templates name them with "_" for each "/", "." and "-".
 _FILES: Final = (
@@ -112,7 +115,7 @@ def create_project(
             _link(tree, queries, draft / part)
         for name in ("plan.md", "grpo.sh"):
             (draft / name).write_text(_fill(name, values), encoding="utf-8")
-        (draft / "sft.yaml").write_text(_sft_config(out), encoding="utf-8")
+        (draft / "sft.yaml").write_text(_sft_config(out, len(parts["train"])), encoding="utf-8")
         draft.replace(out)
     return Project(out / "plan.md", tuple(tree.categories), counts)
 
@@ -147,7 +150,7 @@ def _schedule(training: Sequence[Query]) -> dict[str, str]:
     pairs = len(split_queries(training, val_fraction=VAL_FRACTION, seed=0)[0])
     batch = 2 ** int(math.log2(min(pairs, _LARGEST_BATCH)))
     steps = max(1, _EPOCHS * pairs // batch)
-    return {"steps": str(steps), "batch": str(batch), "freq": str(min(10, steps))}
+    return {"steps": str(steps), "batch": str(batch), "pairs": str(pairs), "freq": str(min(10, steps))}
 
 
 def _paths(out: Path) -> dict[str, str]:
@@ -168,12 +171,15 @@ def _fill(name: str, values: Mapping[str, str]) -> str:
     return Template(source).substitute(values)
 
 
-def _sft_config(out: Path) -> str:
+def _sft_config(out: Path, photos: int) -> str:
     """Return the shipped LoRA config for one GPU of 24 GB, on this project's data."""
     config = yaml.safe_load(resolve_path(_SFT).read_text(encoding="utf-8"))
     config |= {"dataset_dir": str(out / "sft"), "output_dir": str(out / "runs/sft")}
+    batch = min(config["gradient_accumulation_steps"], 2 ** int(math.log2(max(photos / _SFT_STEPS, 1))))
+    config["gradient_accumulation_steps"] = batch
     head = (
         "# SFT of Qwen2.5-VL-3B by LoRA on your own photos; one GPU of 24 GB (about 14 GB, estimated).\n"
+        f"# Batch of {batch}: at most 16; {_SFT_STEPS} steps per epoch or more with one question per photo.\n"
         "# Check: lad check FILE    Train: llamafactory-cli train FILE    The commands before and after it: plan.md\n"
     )
     return head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

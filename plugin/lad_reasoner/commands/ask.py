@@ -17,7 +17,7 @@ from lad_reasoner.commands.model_options import (
     Model,
     load_model,
 )
-from lad_reasoner.support.console import echo, make_console, print_json
+from lad_reasoner.support.console import echo, make_console, print_json, waiting
 
 if TYPE_CHECKING:
     from lad_reasoner.inference.ask import Verdict
@@ -56,7 +56,9 @@ def ask_command(
         device=device,
         dtype=dtype,
     )
-    verdict = ask(load_model(backend, options), references, questioned)
+    loaded = load_model(backend, options)
+    with waiting("answering", line=False):
+        verdict = ask(loaded, references, questioned)
     if as_json:
         print_json(verdict.to_dict())
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lad_reasoner.support.console import echo
+from lad_reasoner.support.console import waiting
 
 if TYPE_CHECKING:
     from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
@@ -37,13 +38,12 @@ Dtype = Annotated[
 
 
 def load_model(backend: BackendName, options: BackendOptions) -> Backend:
-    """Load a model, and print its name if that fills this machine's memory: it takes seconds to minutes.
+    """Load a model, and show its name meanwhile if that fills this machine's memory: it takes seconds to minutes.
 
     Raises:
         LadError: The model cannot be loaded.
     """
-    from lad_reasoner.inference.backends.load import load_backend
+    with nullcontext() if backend == "openai" else waiting(f"loading {options.model}"):
+        from lad_reasoner.inference.backends.load import load_backend
 
-    if backend != "openai":
-        echo(f"loading {options.model}", err=True)
-    return load_backend(backend, options)
+        return load_backend(backend, options)

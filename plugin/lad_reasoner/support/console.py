@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +14,7 @@ from lad_reasoner.support.visible import visible
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-__all__ = ["echo", "make_console", "print_all", "print_json"]
+__all__ = ["echo", "make_console", "print_all", "print_json", "waiting"]
 
 
 def echo(text: object, *, err: bool = False) -> None:
@@ -55,3 +56,25 @@ def print_all(parts: Sequence[RenderableType]) -> None:
     console = make_console()
     for part in parts:
         console.print(part)
+
+
+@contextmanager
+def waiting(text: str, *, line: bool = True) -> Iterator[None]:
+    """Show on stderr that one piece of work goes on: on a terminal with its elapsed time, elsewhere as one line.
+
+    Args:
+        text: What goes on.
+        line: Print the line where there is no terminal.
+    """
+    console = make_console(err=True)
+    if not console.is_terminal:
+        if line:
+            echo(text, err=True)
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        progress.add_task(text, total=None)
+        yield
