@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lad_datasets.recipes.recipe import read_recipe
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.yaml_keys import refuse_repeated_keys
 from lad_reasoner.training.easyr1.config import load_config, resolve_path
 from lad_reasoner.training.easyr1.keys import nearest_key, read_snapshot
+from lad_reasoner.training.preflight.sft_config import check_sft
 
 
 def test_words_lie_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -158,6 +162,29 @@ def test_yaml_that_is_made_to_break_is_one_line(tmp_path, text, found):
     with pytest.raises(DataError, match=found) as caught:
         load_config([f"config={path}"])
     assert "\n" not in str(caught.value)
+
+
+REPEATED = "model_name_or_path: m\ndata: {train_files: a}\nrows:\n- {a: 1, b: 2,\n   a: 3}\n"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: load_config([f"config={path}"]),
+        check_sft,
+        lambda path: read_recipe(str(path)),
+    ],
+    ids=["easyr1", "llamafactory", "recipe"],
+)
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, read):
+    path = tmp_path / "config.yaml"
+    path.write_text(REPEATED)
+    with pytest.raises(DataError, match=r"config\.yaml: the key a stands in line 4 and again in line 5\. Keep one"):
+        read(path)
+
+
+def test_keys_of_two_types_and_merged_ones_are_no_repetition(tmp_path):
+    refuse_repeated_keys(yaml.compose("a: &x {b: 1}\nc: {<<: *x, b: 2}\n1: a\n'1': b\n"), tmp_path)
 
 
 def test_an_alias_is_followed(tmp_path):

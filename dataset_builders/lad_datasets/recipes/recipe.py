@@ -16,6 +16,7 @@ from yaml.reader import ReaderError
 
 from lad_datasets.sources.samples import GOOD, Sample
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.yaml_keys import refuse_repeated_keys
 from lad_reasoner.task.task import KINDS
 
 __all__ = ["ALL", "Recipe", "RecipeEntry", "defect_names", "kind_of", "read_recipe", "shipped_recipes", "spell"]
@@ -157,6 +158,7 @@ def _parse(where: str, text: str) -> Recipe:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
+        refuse_repeated_keys(node, where)
         value = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

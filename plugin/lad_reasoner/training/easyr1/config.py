@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.yaml_keys import refuse_repeated_keys
 from lad_reasoner.training.easyr1.keys import Key, nearest_key, read_snapshot, read_source
 from lad_reasoner.training.installed import Trainer
 
@@ -198,7 +199,9 @@ def _script_words(path: Path) -> list[str]:
 def _read_yaml(path: Path) -> DictConfig:
     try:
         # OmegaConf copies an alias wherever it stands: a few lines of them would fill the memory.
-        if _count_nodes(yaml.compose(path.read_bytes()), {}) > LARGEST_CONFIG:
+        node = yaml.compose(path.read_bytes())
+        refuse_repeated_keys(node, path)
+        if _count_nodes(node, {}) > LARGEST_CONFIG:
             raise DataError("its YAML aliases stand for too many values", where=path)
         loaded = OmegaConf.load(path)
     except RecursionError as error:

@@ -22,6 +22,7 @@ import yaml
 from lad_reasoner.pairs.families import find_family
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, by_severity, error, warning
+from lad_reasoner.support.yaml_keys import refuse_repeated_keys
 from lad_reasoner.training.preflight.sft_data import check_data
 
 __all__ = ["EFFECTIVE_BATCH", "check_sft", "known_keys"]
@@ -53,7 +54,9 @@ def check_sft(path: Path) -> list[Finding]:
 
 def _read(path: Path) -> Config:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_repeated_keys(yaml.compose(text), path)  # LLaMA-Factory refuses them, too
+        value = yaml.safe_load(text)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as fault:
         problem = f"it is not readable YAML ({fault})"
         raise DataError(problem, where=path, remedy="Name a LLaMA-Factory config") from fault
