@@ -169,6 +169,7 @@
     $("clear-word").textContent = "Cancel";
     $("clear-key").textContent = "Esc";
     $("answer-edit").focus();
+    $("answer-edit").scrollIntoView({ block: "nearest" });
   }
 
   function stopEditing() {
