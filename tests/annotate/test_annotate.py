@@ -114,7 +114,7 @@ def test_templates_say_what_the_annotations_say(trees: Trees, tmp_path: Path) ->
     placed = by_id["mvtec_ad/bottle/test/broken_large/003.png#localization"]
     assert placed["answer"] == "The defect is in the upper right of the image and covers about 2% of it."
     named = by_id["visa/candle/Data/Images/Anomaly/000.JPG#detection"]
-    assert named["answer"].endswith("shows a defect: foreign particals on candle.")
+    assert named["answer"].endswith('shows a defect of the type "foreign particals on candle".')
     assert all(row["question"].startswith("<image>\n") for row in rows)
     for row in rows:
         if row["topic"] == "detection":

@@ -60,7 +60,7 @@ def _iter_pairs(subject: Subject) -> Iterator[QA]:
     product, defect = product_phrase(subject.category), defect_phrase(subject)
     variant = _pick(subject, "detection")
     verdict = "Yes" if subject.is_anomalous == (variant not in _AFFIRMATIVE) else "No"
-    shown = ("a defect" + (f": {defect}" if defect else "")) if subject.is_anomalous else "no defect"
+    shown = ("a defect" + (f' of the type "{defect}"' if defect else "")) if subject.is_anomalous else "no defect"
     question = _QUESTIONS["detection"][variant].format(product=product)
     yield QA(topic="detection", question=question, answer=f"{verdict}. The {product} shows {shown}.")
     if subject.mask is not None:
