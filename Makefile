@@ -44,8 +44,8 @@ test: $(STAMP) ## Run every test, on two workers: first the fast ones, then the 
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
 
-test-fast: $(STAMP) ## Run the tests that need no framework: under a minute together
-	$(BIN)/python -m pytest -m "not slow and not frameworks" -n 2 --dist loadfile
+test-fast: $(STAMP) ## Run the unit tests of the core and the report: under a minute
+	$(BIN)/python -m pytest tests/core tests/report -m "not slow and not frameworks" -n 2 --dist loadfile
 
 test-core: ## Run the tests that need no framework on the core alone: make test-core PYTHON=python3.13
 	$(call install,$(CORE_VENV),$(CORE_LOCK))

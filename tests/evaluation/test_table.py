@@ -54,6 +54,7 @@ def test_the_details_show_every_metric_and_no_abbreviation_of_a_category(write_r
         assert name in text
     assert "ECE" not in text
     assert "/ 74.7" in text
+    assert "its categories show which average it is" in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])

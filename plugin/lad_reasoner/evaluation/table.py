@@ -133,6 +133,7 @@ def overview_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, p
         for row in TABLE_1:
             table.add_row(*_paper_cells(row, categories))
         table.add_section()
+        table.caption = "The paper prints one overall figure per row; its categories show which average it is."
     for score in (*(score for run in runs for score in (run, run.vote) if score), *constants):
         table.add_row(*_overview_cells(score, categories))
     return table
