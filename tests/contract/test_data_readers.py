@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.commands.lad import build_app, run_app
+from lad_reasoner.commands.lad import build_app, command_line, run_app
 
 #: The demo's processor shrinks every picture to 84x84: 3x3 tokens.
 IMAGE_TOKENS = 9
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.frameworks]
 
 
 def lad(*words: object) -> None:
-    assert run_app(lambda: build_app()([str(word) for word in words]), debug=True) == 0
+    assert run_app(lambda: command_line(build_app)([str(word) for word in words]), debug=True) == 0
 
 
 @pytest.fixture(scope="module")

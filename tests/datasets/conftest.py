@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lad_reasoner.commands.lad import build_app, run_app
+from lad_reasoner.commands.lad import build_app, command_line, run_app
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -141,7 +141,7 @@ def lad(capsys) -> Callable[..., Done]:
     """Run `lad` in this process; a user's mistake comes out as it does on a terminal."""
 
     def run(*words: object) -> Done:
-        code = run_app(lambda: build_app()([str(word) for word in words]), debug=False)
+        code = run_app(lambda: command_line(build_app)([str(word) for word in words]), debug=False)
         printed = capsys.readouterr()
         return Done(code, printed.out, printed.err)
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,7 +25,7 @@ from lad_reasoner.support.errors import LadError
 from lad_reasoner.support.progress import show_progress
 from lad_reasoner.support.visible import visible
 
-__all__ = ["build_app", "main", "new_app", "run_app", "run_words"]
+__all__ = ["build_app", "command_line", "main", "new_app", "run_app", "run_words"]
 
 #: The verbs of this package; the function ``<verb>_command`` of the module named after a verb runs it.
 VERBS = ("predict", "ask", "serve", "score", "compare", "report", "plot")
@@ -156,12 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_words(build_app, words)
 
 
+@cache
+def command_line(build: Callable[[], typer.Typer]) -> Callable[[Sequence[str]], object]:
+    """Return an application as a command line, built once for each process."""
+    return typer.main.get_command(build())
+
+
 def run_words(build: Callable[[], typer.Typer], words: Sequence[str]) -> NoReturn:
     """Run an application with these words and exit; ``--debug`` may stand anywhere among them."""
     rest = [word for word in words if word != "--debug"]
     again = bool(RESUMABLE & set(rest)) or any(word.startswith("config=") for word in rest[:1])
     resume = "interrupted; run the same command again to continue" if again else "interrupted"
-    sys.exit(run_app(lambda: build()(rest), debug=len(rest) < len(words), resume=resume))
+    sys.exit(run_app(lambda: command_line(build)(rest), debug=len(rest) < len(words), resume=resume))
 
 
 if __name__ == "__main__":
