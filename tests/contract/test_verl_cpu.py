@@ -93,7 +93,7 @@ def overrides(folder: Path, pairs: Path, reward: Path, *, steps: int, ranks: int
         "data.max_response_length": 24,
         "data.train_batch_size": PROMPTS,
         "actor_rollout_ref.model.path": str(BASE),
-        f"{actor}.optim.lr": 3e-3,
+        f"{actor}.optim.lr": 1e-3,
         f"{actor}.ppo_mini_batch_size": PROMPTS,
         f"{actor}.ppo_micro_batch_size_per_gpu": micro,
         f"{actor}.use_kl_loss": True,

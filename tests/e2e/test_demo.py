@@ -39,7 +39,8 @@ def demo(tmp_path_factory) -> Demo:
 def test_grpo_raises_its_reward(demo) -> None:
     run = demo.summary["grpo"]["grpo"]
     reward, accuracy = (run["last_five"][name] - run["first_five"][name] for name in ("reward", "accuracy"))
-    assert reward >= 0.1 or accuracy >= 0.08
+    assert reward >= 0.05
+    assert accuracy >= 0.08
 
 
 def test_answers_after_grpo_are_right_more_often(demo) -> None:

@@ -23,7 +23,7 @@ from .conftest import write_pairs
 pytestmark = [pytest.mark.slow, pytest.mark.frameworks]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS = 8
+STEPS = 5
 
 #: Two nodes, a raylet each, with one pretended GPU each; they end with their stdin.
 NODES = """

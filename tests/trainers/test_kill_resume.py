@@ -111,8 +111,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_an_interrupted_one_le
 
 def test_a_failing_trainer_gives_its_exit_code_one_line_and_the_log(tmp_path):
     write_pairs(tmp_path / "train.parquet", 16)
-    write_pairs(tmp_path / "val.parquet", 6, dataset="mvtec_loco")
-    broken = [*words(tmp_path), "worker.actor.micro_batch_size_per_device_for_update=3", "--no-check"]
+    (tmp_path / "val.parquet").write_bytes(b"PAR1 but no table")
+    broken = [*words(tmp_path), "--no-check"]
     command = [sys.executable, "-m", "lad_reasoner.commands.easyr1", *broken]
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ, check=False)
     assert run.returncode == 1
