@@ -14,6 +14,7 @@ import pytest
 from tests.chromium import open_chromium
 from tests.report.conftest import draw_pairs, png, write_pairs, write_predictions
 
+from lad_reasoner import write_report as write_whole_report
 from lad_reasoner.report.content import read_content
 from lad_reasoner.report.page import ReportOptions, write_report
 
@@ -62,11 +63,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser, small: Path):
-    browser.get(small.as_uri())
-    browser.execute_script("localStorage.clear()")
-    browser.get(small.as_uri())
+    forget_and_open(browser, small)
     browser.get_log("browser")
     return browser
+
+
+def forget_and_open(browser, page: Path) -> None:
+    """Open a page that remembers nothing of the tests before."""
+    browser.get(page.as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.get(page.as_uri())
 
 
 def one(browser, selector: str):
@@ -97,6 +103,8 @@ def wait_until(true: Callable[[], bool]) -> None:
         assert time.monotonic() < end
         time.sleep(0.05)
 
+
+FIGURES = "return [...document.querySelectorAll('.plot img')].map((image) => image.currentSrc)"
 
 LOADED = "return [...document.querySelectorAll('.pair:first-child img')].every((image) => image.naturalWidth > 0)"
 
@@ -241,6 +249,27 @@ def test_dark_and_light(page) -> None:
     one(page, "#theme").click()
     assert colour() == dark
     emulate(page)
+
+
+def test_figures_follow_the_theme_button(browser, tmp_path: Path) -> None:
+    """They have a dark variant each, which the page's colours alone would not choose."""
+    data = write_pairs(tmp_path / "pairs.parquet", draw_pairs(30))
+    runs = [write_predictions(tmp_path / f"{name}.jsonl", data, seed=seed) for seed, name in enumerate(MODELS[:2])]
+    written = write_whole_report(runs, tmp_path / "out", data=data, resamples=20)
+    forget_and_open(browser, written.page)
+
+    def shown() -> list[str]:
+        return [Path(source).name for source in browser.execute_script(FIGURES)]
+
+    browser.execute_script("for (const image of document.querySelectorAll('.plot img')) image.loading = 'eager'")
+    wait_until(lambda: all(shown()))
+    light = shown()
+    assert len(light) == 2
+    assert not any("dark" in name for name in light)
+    one(browser, "#theme").click()
+    wait_until(lambda: [name.replace("-dark", "") for name in shown()] == light != shown())
+    one(browser, "#theme").click()
+    wait_until(lambda: shown() == light)
 
 
 def emulate(page, **media: object) -> None:
