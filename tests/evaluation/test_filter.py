@@ -116,3 +116,23 @@ def test_test_images_of_mvtec_loco_ad_are_refused(tmp_path: Path, capsys) -> Non
     assert stop.value.code == 1
     assert "MVTec LOCO AD" in capsys.readouterr().err
     assert not (tmp_path / "train.parquet").exists()
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_the_training_data_is_never_the_output(sampled, tmp_path: Path, capsys, shards) -> None:
+    data, run, _ = sampled
+    if shards:
+        folder = tmp_path / "shards"
+        folder.mkdir()
+        data = data.rename(folder / "000.parquet")
+    before = data.read_bytes()
+    out = data.with_name("001.parquet") if shards else tmp_path / "link.parquet"
+    if not shards:
+        out.symlink_to(data)
+    source = data.parent if shards else data
+    with pytest.raises(SystemExit) as stopped:
+        main(["filter", str(run), "--data", str(source), "--out", str(out), "--overwrite"])
+    assert stopped.value.code == 2
+    assert "this is the training data itself" in capsys.readouterr().err
+    assert data.read_bytes() == before
+    assert list(data.parent.glob("001*")) == []

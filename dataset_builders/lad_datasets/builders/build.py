@@ -28,7 +28,7 @@ from lad_datasets.pairing.assemble import MISREAD, UNREADABLE, Assembler, Outcom
 from lad_datasets.pairing.reference import ReferenceOrder
 from lad_datasets.sources.samples import Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import hidden_sibling, locked, replace_when_done, write_json
+from lad_reasoner.support.files import hidden_sibling, locked, replace_when_done, require_absent, write_json
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 
@@ -78,8 +78,7 @@ def _refuse_name(out: Path, options: Options) -> None:
 
 
 def _refuse_existing(out: Path, options: Options) -> None:
-    if out.exists() and not options.overwrite:
-        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name or pass --overwrite")
+    require_absent(out, overwrite=options.overwrite)
     if out.is_dir() and any(not path.name.endswith(".parquet") for path in out.iterdir()):
         raise UsageError("the folder has files that no build made", where=f"--out {out}", remedy="Name another folder")
 

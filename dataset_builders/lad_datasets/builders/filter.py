@@ -17,7 +17,7 @@ from lad_reasoner.evaluation.difficulty import PairDifficulty, majority_at, mixe
 from lad_reasoner.evaluation.score import data_of, read_system
 from lad_reasoner.pairs.reader import data_sha256, iter_rows, open_parquet, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import locked, replace_when_done, unchanged, write_json
+from lad_reasoner.support.files import locked, replace_when_done, require_absent, unchanged, write_json
 
 __all__ = ["filter_pairs"]
 
@@ -42,16 +42,17 @@ def filter_pairs(
         overwrite: Replace an existing output.
 
     Raises:
-        UsageError: The output exists or has another suffix, or the bounds cross.
+        UsageError: The output exists, has another suffix or is the data itself, or the bounds cross.
         DataError: A file cannot be read, is not the data that was predicted on, holds test images of MVTec LOCO AD, or
             no pair is left.
     """
     if out.suffix != ".parquet":
-        raise UsageError(f"{out} does not end in .parquet, by which trainers know the type", where="--out")
+        raise UsageError("the name must end in .parquet, from which trainers infer the type", where=f"--out {out}")
     with locked(out), ExitStack() as stack:
-        if out.exists() and not overwrite:
-            raise UsageError(f"{out} exists", where="--out", remedy="Choose another name or pass --overwrite")
+        require_absent(out, overwrite=overwrite)
         source = data or data_of(predictions)
+        if source.resolve() in {out.resolve(), out.resolve().parent}:
+            raise UsageError("this is the training data itself", where=f"--out {out}", remedy="Choose another name")
         stack.enter_context(unchanged(lambda: [*parquet_files(source), predictions]))
         truths = read_truths(source)
         for dataset in sorted({truth.dataset for truth in truths}):

@@ -34,6 +34,7 @@ from lad_reasoner.support.files import (
     locked,
     name_write_errors,
     replace_when_done,
+    require_absent,
     write_bytes,
     write_json,
     write_text,
@@ -177,11 +178,8 @@ def _keep(
 
 
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not overwrite:
-        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another folder or pass --overwrite")
-    if not (out / DATASET_INFO).is_file() and any(out.iterdir()):
+    require_absent(out, overwrite=overwrite)
+    if out.exists() and not (out / DATASET_INFO).is_file() and any(out.iterdir()):
         problem = f"the folder has no {DATASET_INFO}, so no build made it"
         raise UsageError(problem, where=f"--out {out}", remedy="Name another folder")
 

@@ -92,10 +92,16 @@ def hidden_sibling(path: Path, suffix: str) -> Path:
     return path.with_name(name)
 
 
-def require_absent(out: Path) -> None:
-    """Raise a UsageError if a new output exists already; a link to nothing counts."""
-    if os.path.lexists(out):
-        raise UsageError("it exists", where=f"--out {out}", remedy="Choose another name")
+def require_absent(out: Path, *, overwrite: bool | None = None) -> None:
+    """Raise a UsageError if a new output exists already; a link to nothing counts.
+
+    Args:
+        out: The output.
+        overwrite: Whether the user allows replacing it; None where that cannot be allowed.
+    """
+    if os.path.lexists(out) and not overwrite:
+        replace = "" if overwrite is None else " or pass --overwrite"
+        raise UsageError("it exists", where=f"--out {out}", remedy=f"Choose another name{replace}")
 
 
 @contextmanager
