@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from lad_reasoner.commands.easyr1 import main
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.files import locked
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.installed import Trainer
 from lad_reasoner.training.run import plan, start
@@ -233,3 +235,15 @@ def test_old_checkpoints_are_removed_while_the_trainer_runs(tmp_path, good_words
     code = start.run_attempt(command, config, VERL, attempt, lambda _: dict(os.environ), total_steps=1, notes=[])
     assert code == 0
     assert [path.name for path in run_dir.glob("global_step_*")] == ["global_step_6"]
+
+
+def test_a_second_start_leaves_the_running_training_alone(tmp_path, good_words):
+    config = load_config([*good_words, f"trainer.save_checkpoint_path={tmp_path}/run"])
+    attempt, rays = config.run_dir / "attempts" / "001", tmp_path / "ray"
+    attempt.mkdir(parents=True)
+    rays.mkdir()
+    (attempt / "attempt.json").write_text(json.dumps({"folder": str(rays)}))
+    with locked(config.run_dir), pytest.raises(RunError, match=r"another process .* is writing this output"):
+        start.start_training(config, VERL, total_steps=None)
+    assert rays.is_dir()
+    assert list(config.run_dir.glob("attempts/*/*")) == [attempt / "attempt.json"]

@@ -12,6 +12,7 @@ from typing import Final
 
 from lad_reasoner.support.console import echo
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.files import locked
 from lad_reasoner.support.findings import Finding
 from lad_reasoner.task.task import name_prompt
 from lad_reasoner.training.easyr1.config import EasyR1Config, load_config, read_keys
@@ -87,13 +88,24 @@ def rehearse(
     Raises:
         UsageError: A key or an option is wrong, or the checks find an error.
         DataError: A file of the config is missing or broken.
-        RunError: The trainer failed.
+        RunError: The trainer failed, or another process rehearses in this folder.
     """
-    started = time.monotonic()
     runtime = find_runtime(options.trainer, engine=options.engine)
     config = load_config(words, read_keys(runtime.trainer), structured=options.structured)
     refuse_structured(config, runtime.trainer.name, vllm=options.engine == "vllm")
     folder = (options.out or Path(f"{config.run_dir}-rehearsal")).expanduser().absolute()
+    with locked(folder):
+        return _rehearse(config, runtime, folder, options, judge)
+
+
+def _rehearse(
+    config: EasyR1Config,
+    runtime: RehearsalRuntime,
+    folder: Path,
+    options: RehearsalOptions,
+    judge: Callable[[Sequence[Finding]], None] | None,
+) -> RehearsalReport:
+    started = time.monotonic()
     _refuse_other(folder)
     if options.synthetic:
         config = _with_synthetic_pairs(config, _emptied(folder) / "synthetic")

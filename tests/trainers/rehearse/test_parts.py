@@ -16,8 +16,10 @@ from tests.trainers.conftest import write_pairs
 from lad_reasoner.commands.findings import refuse_errors
 from lad_reasoner.pairs.reader import read_truths
 from lad_reasoner.support.errors import DataError, RunError, UsageError
+from lad_reasoner.support.files import locked
 from lad_reasoner.training.easyr1.config import load_config
 from lad_reasoner.training.installed import Trainer
+from lad_rehearsal.rehearse import rehearsal
 from lad_rehearsal.rehearse.data import require_parquet, take_rows
 from lad_rehearsal.rehearse.model import ModelSource, find_source
 from lad_rehearsal.rehearse.plan import scale_down
@@ -306,3 +308,16 @@ def test_synthetic_pairs_have_the_form_that_the_format_prompt_asks_for(prompt, t
 def test_there_are_no_synthetic_multiple_choice_questions(tmp_path) -> None:
     with pytest.raises(UsageError, match="cannot be made"):
         make_pairs(tmp_path / "synthetic", prompt="letters")
+
+
+def test_a_second_rehearsal_leaves_the_running_one_alone(tmp_path, good_words, monkeypatch):
+    monkeypatch.setattr(rehearsal, "find_runtime", lambda *_, **__: VERL)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    kept = [folder / name for name in (rehearsal.MARKER, "train.parquet")]
+    for file in kept:
+        file.write_text("in use")
+    options = rehearsal.RehearsalOptions(out=folder)
+    with locked(folder), pytest.raises(RunError, match=r"another process .* is writing this output"):
+        rehearsal.rehearse(good_words, options, judge=None)
+    assert sorted(folder.iterdir()) == kept

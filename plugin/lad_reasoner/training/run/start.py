@@ -15,6 +15,7 @@ from typing import Final
 from omegaconf import OmegaConf
 
 from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.files import locked
 from lad_reasoner.support.processes import end_run, run_folder
 from lad_reasoner.training.easyr1.config import EasyR1Config
 from lad_reasoner.training.installed import Trainer, has_gpu
@@ -39,9 +40,15 @@ def start_training(config: EasyR1Config, trainer: Trainer, *, total_steps: int |
 
     Raises:
         UsageError: The config asks for several nodes, and there is no cluster.
-        RunError: The trainer failed (its exit code is kept), or a node of the cluster cannot take part.
+        RunError: The trainer failed (its exit code is kept), a node of the cluster cannot take part, or another
+            process trains in the checkpoint folder.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every process of the run has been ended.
     """
+    with locked(config.run_dir):
+        _train(config, trainer, total_steps=total_steps, check=check)
+
+
+def _train(config: EasyR1Config, trainer: Trainer, *, total_steps: int | None, check: bool) -> None:
     end_forgotten(config.run_dir)
     cluster = _join_cluster(config, trainer, check=check) if cluster_address() else None
     if cluster is None and (nodes := config["trainer.nnodes"]) > 1:
