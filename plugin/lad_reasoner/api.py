@@ -214,7 +214,8 @@ def score_responses(
     """Score responses that another program collected, as `score` does.
 
     Args:
-        responses: The ground truth of each pair (see `read_truths`), and the response to it.
+        responses: The ground truth of each pair (see `read_truths`), and the response to it; several responses to
+            one pair are its samples.
         name: Name of the system in tables.
         protocol: "paper" leaves structural anomalies out, "all" scores every pair.
         resamples: Bootstrap samples of every interval.
@@ -227,13 +228,15 @@ def score_responses(
     from lad_reasoner.evaluation.protocols import select
     from lad_reasoner.evaluation.score import score_system
 
-    def judge(truth: Truth, text: str) -> JudgedPair:
+    def judge(truth: Truth, text: str) -> ScoredReply:
         said = read_response(text, truth.gold)
-        return JudgedPair(truth, (ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning),))
+        return ScoredReply(said.answer, said.well_formed, reasoning=said.reasoning)
 
-    judged = [judge(truth, text) for truth, text in responses]
-    scored = set(select([pair.truth for pair in judged], protocol))
-    system = System(name, tuple(pair for pair in judged if pair.truth in scored))
+    replies: dict[Truth, list[ScoredReply]] = {}
+    for truth, text in responses:
+        replies.setdefault(truth, []).append(judge(truth, text))
+    scored = select(list(replies), protocol)
+    system = System(name, tuple(JudgedPair(truth, tuple(replies[truth])) for truth in scored))
     return score_system(system, protocol, resamples=resamples, seed=seed)
 
 

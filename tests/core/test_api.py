@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ import lad_reasoner
 from lad_reasoner import api
 from lad_reasoner.commands.lad import build_app
 from lad_reasoner.inference.backends.structured import default_tokens
+from lad_reasoner.inference.protocol import BackendOptions
 from lad_reasoner.support.errors import UsageError
 
 #: The contract: a name leaves or joins it only with a CHANGELOG line.
@@ -150,6 +152,9 @@ def test_responses_of_another_program_are_scored_as_a_file_is() -> None:
     assert run.pooled.metrics["accuracy"].value == 0.5
     every = lad_reasoner.score_responses(zip(truths, texts, strict=True), protocol="all", resamples=10)
     assert every.pooled.pairs == 3
+    twice = [(truths[1], texts[1]), (truths[0], texts[0]), (truths[1], "<think> c </think><answer> no </answer>")]
+    sampled = lad_reasoner.score_responses(twice, resamples=10)
+    assert (sampled.pooled.pairs, sampled.pooled.replies, sampled.samples) == (2, 3, 2)
 
 
 def test_a_config_is_checked_without_a_command_line(repository: Path, tmp_path: Path) -> None:
@@ -172,6 +177,16 @@ MISUSES = [
     (lambda: api.load_backend(3), TypeError, "of type int, not BackendOptions or the name of a model"),
     (lambda: api.score(3), TypeError, "not '?int"),
     (lambda: api.score_responses([], protocol="papr"), UsageError, "'papr' is not a protocol. Use paper or all"),
+    (lambda: BackendOptions(model="m", temperature=math.inf), UsageError, "--temperature: inf is not a number of"),
+    (lambda: BackendOptions(model="m", temperature=math.nan), UsageError, "--temperature: nan is not a number of"),
+    (
+        lambda: BackendOptions(model="m", max_new_tokens=0),
+        UsageError,
+        "--max-new-tokens: 0 is not a number of at least 1",
+    ),
+    (lambda: BackendOptions(model="m", max_pixels=-5), UsageError, "--max-pixels: -5 is not a number of at least 1"),
+    (lambda: BackendOptions(model="m", timeout=math.inf), UsageError, "--timeout: inf is not a number of at least 1"),
+    (lambda: BackendOptions(model="m").sampling(9000, 4000), UsageError, "enlarged to 9000 pixels and shrunk to 4000"),
     (lambda: lad_reasoner.parse(None), TypeError, "a response is text, not NoneType"),
     (lambda: lad_reasoner.parse(b"x"), TypeError, "a response is text, not bytes"),
     (lambda: api.score_response(None, "yes"), TypeError, "a response is text, not NoneType"),

@@ -101,6 +101,9 @@ HOSTILE: dict[str, Break] = {
     "a pointer in place of weights": lambda m: (m / "model.safetensors").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     ),
+    "weights without any of the model's": lambda m: save_file(
+        {"a": np.zeros(3, np.float32)}, m / "model.safetensors", metadata={"format": "pt"}
+    ),
     "no weights": lambda m: (m / "model.safetensors").unlink(),
     "an index of absent shards": lambda m: (m / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}})

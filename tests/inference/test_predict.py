@@ -16,6 +16,7 @@ from lad_reasoner.commands.lad import build_app, main
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling, read_predictions, read_run_card
 from lad_reasoner.inference.protocol import Answer
+from lad_reasoner.support.errors import UsageError
 
 # A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
 WORKER = """
@@ -23,6 +24,7 @@ import hashlib, sys, time
 from dataclasses import replace
 from pathlib import Path
 from lad_reasoner.inference.protocol import Answer
+from lad_reasoner.support.errors import UsageError
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling
 
@@ -162,6 +164,15 @@ def test_bad_input_is_one_line(tmp_path, make_pairs, case, capsys, monkeypatch) 
     assert len(errors) == 1
     assert message in errors[0]
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(("options", "said"), [({"samples": 0}, "--samples: 0"), ({"limit": 0}, "--limit: 0")])
+def test_an_option_out_of_bounds_writes_nothing(tmp_path, make_pairs, options, said) -> None:
+    with pytest.raises(UsageError, match=f"{said} is not a number of at least 1"):
+        predict(make_pairs(2), AlwaysYes(), tmp_path / "out.jsonl", **options)
+    with pytest.raises(UsageError, match="--samples 2 needs a --temperature above 0"):
+        predict(make_pairs(2), AlwaysYes(), tmp_path / "out.jsonl", samples=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_shows_an_example() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from lad_reasoner.commands.model_options import BackendOption, Device, Dtype, MaxPixels, MinPixels, Model, load_model
 from lad_reasoner.support.console import echo
-from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.errors import RunError
 
 __all__ = ["predict_command"]
 
@@ -74,16 +74,15 @@ def predict_command(
     """
     if temperature is None:
         temperature = 1.0 if samples > 1 else 0.0
-    if samples > 1 and temperature == 0:
-        raise UsageError(f"--samples {samples} needs a --temperature above 0")
 
     from lad_reasoner.inference.backends.structured import default_tokens
-    from lad_reasoner.inference.predict import default_template, predict, read_format_prompt
+    from lad_reasoner.inference.predict import default_template, predict, read_format_prompt, require_samples
     from lad_reasoner.inference.predictions import failures_path, refuse_special_file
     from lad_reasoner.inference.protocol import BackendOptions
     from lad_reasoner.pairs.reader import parquet_files, read_truths
 
-    # Faults of the files are reported before a model is loaded.
+    # Faults of options and files are reported before a model is loaded.
+    require_samples(samples, temperature)
     refuse_special_file(out)
     template = None if format_prompt is None else read_format_prompt(format_prompt)
     template = template or default_template(read_truths(data), structured=structured)

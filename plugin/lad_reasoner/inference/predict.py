@@ -32,7 +32,7 @@ from lad_reasoner.support.progress import report
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER, prompt_text, read_prompt_template
 
-__all__ = ["PredictSummary", "default_template", "predict", "read_format_prompt"]
+__all__ = ["PredictSummary", "default_template", "predict", "read_format_prompt", "require_samples"]
 
 #: What precedes the words of an earlier reply when it is asked for again.
 _AGAIN: Final = "The images are hidden. Answer from these notes about them alone:"
@@ -58,6 +58,18 @@ class PredictSummary:
     written: int
     failed: int
     repaired: str
+
+
+def require_samples(samples: int, temperature: float) -> None:
+    """Check the number of responses per pair.
+
+    Raises:
+        UsageError: It is below 1, or several would be the same greedy response.
+    """
+    if samples < 1:
+        raise UsageError(f"{samples} is not a number of at least 1", where="--samples")
+    if samples > 1 and temperature == 0:
+        raise UsageError(f"--samples {samples} needs a --temperature above 0")
 
 
 def predict(
@@ -87,10 +99,13 @@ def predict(
 
     Raises:
         DataError: The data or the predictions already there cannot be read, or the data changes meanwhile.
-        UsageError: ``out`` holds another run's predictions, or multiple-choice questions are to be answered in the
-            task's template.
+        UsageError: ``out`` holds another run's predictions, an option is out of bounds, or multiple-choice questions
+            are to be answered in the task's template.
         RunError: Another process writes to ``out``, or the backend fails.
     """
+    require_samples(samples, backend.sampling.temperature)
+    if limit is not None and limit < 1:
+        raise UsageError(f"{limit} is not a number of at least 1", where="--limit")
     with unchanged(lambda: parquet_files(data)) as require_same_data:
         truths = read_truths(data)[:limit]
         source = default_template(truths, structured=backend.sampling.structured) if template is None else template

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.pairs.schema import Image
+from lad_reasoner.support.errors import UsageError
 
 __all__ = ["Answer", "Backend", "BackendName", "BackendOptions", "Question"]
 
 BackendName = Literal["transformers", "vllm", "openai"]
+
+#: The least value of each option that is a number.
+_LEAST: Final = {
+    "temperature": 0,
+    "max_new_tokens": 1,
+    "min_pixels": 1,
+    "max_pixels": 1,
+    "batch_size": 1,
+    "timeout": 1,
+    "tensor_parallel": 1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +45,9 @@ class BackendOptions:
         timeout: Seconds a server has for one answer.
         tensor_parallel: GPUs of one copy of the model (vllm).
         scores: Ask a server for log-probabilities, which not every one gives.
+
+    Raises:
+        UsageError: A number is too small or not finite.
     """
 
     model: str
@@ -50,13 +66,26 @@ class BackendOptions:
     tensor_parallel: int = 1
     scores: bool = True
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise UsageError(f"{value} is not a number of at least {least}", where=f"--{name.replace('_', '-')}")
+
     @property
     def batch(self) -> int:
         """Pairs asked at once, where the backend has no reason to choose another number."""
         return self.batch_size or 16
 
     def sampling(self, min_pixels: int | None, max_pixels: int | None) -> Sampling:
-        """Return how responses are sampled, with the pixel limits that the backend has resolved."""
+        """Return how responses are sampled, with the pixel limits that the backend has resolved.
+
+        Raises:
+            UsageError: The smallest area is above the largest.
+        """
+        if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+            problem = f"images would be enlarged to {min_pixels} pixels and shrunk to {max_pixels}"
+            raise UsageError(problem, remedy="Correct --min-pixels or --max-pixels; by default they are the model's")
         return Sampling(
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,

@@ -201,8 +201,8 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
         # Code in a model folder is never run, and the user is not asked to allow it.
         kind = AutoConfig.from_pretrained(model, **options).model_type
         if kind in MODEL_TYPES:
-            network = AutoModelForImageTextToText.from_pretrained(
-                model, dtype=getattr(torch, dtype), use_safetensors=True, **options
+            network, loading = AutoModelForImageTextToText.from_pretrained(
+                model, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
             )
             processor = AutoProcessor.from_pretrained(model, **options)
     except Exception as error:  # a broken folder can fail in any way
@@ -210,6 +210,9 @@ def _load(model: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
         raise DataError(f"the model cannot be loaded: {reason[:200]}", where=model) from error
     if kind not in MODEL_TYPES:
         raise unsupported_type(model, kind, MODEL_TYPES)
+    if missing := sorted(loading["missing_keys"]):  # transformers gives them random values
+        problem = f"the model cannot be loaded: {len(missing)} weights are missing, such as {missing[0]}"
+        raise DataError(problem, where=model, remedy="Copy or download the folder again")
     return network.to(device).eval(), processor
 
 
