@@ -67,10 +67,10 @@ def grey(mode: str = "L") -> bytes:
         ({"label": "no"}, "column answer differs from the columns label"),
         ({"kind": "strange"}, "kind is 'strange', not one of good, logical"),
         ({"kind": "good"}, "label 'yes' does not go with kind 'good'"),
-        ({"answer": "perhaps"}, "column answer: gold answer 'perhaps': expected yes, no, or JSON"),
+        ({"answer": "perhaps"}, "column answer: the gold answer 'perhaps' is not yes, no, or JSON"),
         ({"answer": "no"}, "column answer differs from the columns label"),
         ({"answer": '{"label": "Yes"}'}, "label is 'Yes', not yes or no"),
-        ({"reward_model": {"style": "rule", "ground_truth": "{}"}}, "column reward_model: gold answer"),
+        ({"reward_model": {"style": "rule", "ground_truth": "{}"}}, "column reward_model: the gold answer"),
         ({"defect": "other"}, "column answer differs from the columns defect"),
         ({"category": None}, "no value in category"),
         ({"images": lambda old: [old[0], {"bytes": b"", "path": "e.png"}]}, "image 2 (e.png): a file of zero"),
@@ -111,7 +111,7 @@ def test_easyr1s_three_columns_pass_with_bare_answers(lad, built) -> None:
 def test_an_unreadable_bare_answer_is_an_error_of_its_row(lad, built, answer) -> None:
     done = lad("check", bare(built, ["yes", answer]))
     assert done.exit_code == 1
-    assert "error: row 1, column answer: gold answer" in done.stderr
+    assert "error: row 1, column answer: the gold answer" in done.stderr
 
 
 def test_a_bare_answer_that_agrees_with_the_columns_passes(lad, built) -> None:

@@ -81,7 +81,7 @@ def test_shards_of_three_columns_have_unique_ids(tmp_path, make_pairs) -> None:
 @pytest.mark.parametrize("answer", ["maybe", "YES!", "", "[]", None])
 def test_an_unreadable_bare_answer_is_named_with_its_row(tmp_path, make_pairs, answer: str | None) -> None:
     pq.write_table(_easyr1_rows(make_pairs, ["yes", answer]), tmp_path / "own.parquet")
-    with pytest.raises(DataError, match=r"own\.parquet, row 1, column answer: gold answer"):
+    with pytest.raises(DataError, match=r"own\.parquet, row 1, column answer: the gold answer"):
         read_truths(tmp_path / "own.parquet")
 
 

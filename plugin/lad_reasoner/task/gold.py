@@ -20,7 +20,6 @@ __all__ = ["CLASSES", "YES_NO", "Gold", "read_gold"]
 YES_NO: Final = "yes-no"
 CLASSES: Final = "classes"
 
-_EXPECTED: Final = 'expected yes, no, or JSON such as {"label": "yes"}'
 _LABEL_OF: Final[dict[object, Label]] = {label: label for label in LABELS}
 
 
@@ -113,4 +112,4 @@ def _boxes(value: Mapping[str, Any], gold: object) -> tuple[tuple[Box, ...] | No
 
 
 def _unreadable(gold: object) -> ValueError:
-    return ValueError(f"gold answer {gold!r:.200}: {_EXPECTED}")
+    return ValueError(f'the gold answer {gold!r:.200} is not yes, no, or JSON such as {{"label": "yes"}}')
