@@ -21,9 +21,10 @@ from tests.inference.test_openai_hostile import BAD
 from lad_datasets.annotate.annotate import annotate_with_model
 from lad_datasets.annotate.costs import Prices
 from lad_datasets.annotate.options import ModelOptions, is_local
+from lad_datasets.annotate.run import Runner
 from lad_datasets.annotate.store import Answered, RunCard, Store
 from lad_datasets.annotate.subjects import Subject, find_subjects
-from lad_reasoner.support.errors import RunError, UsageError
+from lad_reasoner.support.errors import DataError, RunError, UsageError
 from lad_reasoner.support.findings import Findings
 
 if TYPE_CHECKING:
@@ -350,6 +351,28 @@ def test_a_full_disk_gives_up_its_reserve_before_a_reply(
         assert len(store.answers) == billed  # every reply that was paid for is there
     annotate_with_model(subjects, tmp_path, options(server), Findings(quiet=True))
     assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("fault", [DataError("no space left on device"), KeyError("surprise")])
+def test_any_fault_is_raised_as_itself_after_the_replies_in_flight(
+    server: Server, subjects: list[Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    real, begun = Runner._attempt, 0
+
+    async def attempt(self: Runner, *arguments: Any) -> bool:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            raise fault
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(Runner, "_attempt", attempt)
+    with pytest.raises(type(fault)) as raised:
+        annotate_with_model(subjects, tmp_path, options(server), Findings(quiet=True))
+    assert raised.value is fault
+    card = RunCard.model_validate_json((tmp_path / "records.jsonl").read_text().splitlines()[0])
+    with Store(tmp_path, card, Findings(quiet=True)) as store:
+        assert len(store.answers) == len(server.billed) >= 2
 
 
 def test_a_file_that_may_not_grow_loses_the_line_being_written_and_says_so(

@@ -94,7 +94,7 @@ class Runner:
         """Ask about every subject that a further request may help.
 
         Raises:
-            RunError: No request can succeed, or the disk is full.
+            LadError: No request can succeed, or the disk is full.
         """
         pending = iter(subjects)
         loop = asyncio.get_running_loop()
@@ -122,7 +122,7 @@ class Runner:
             while not self.stopped and (attempt := self._next_attempt(subject)) is not None:
                 try:
                     answered = await self._attempt(endpoint, subject, attempt)
-                except (RunError, OSError) as fault:
+                except Exception as fault:
                     # Not raised at once: that would drop the replies that the others wait for, and have paid.
                     self.stopped = self.stopped or "a fault"
                     self._fault = self._fault or fault
