@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import typer
@@ -170,3 +171,30 @@ def test_an_interrupt_is_answered_with_how_to_continue(words, said, capsys) -> N
         run_words(build, words)
     assert stop.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def _float_options(app: typer.Typer) -> list[list[str]]:
+    """Return for each option that is a float the words that set it, but for its value, with all that is required."""
+    waiting: list[tuple[list[str], Any]] = [([], typer.main.get_command(app))]
+    found = []
+    while waiting:
+        words, command = waiting.pop()
+        waiting += [([*words, name], sub) for name, sub in getattr(command, "commands", {}).items()]
+        needed = [param for param in command.params if param.required]
+        rest = [
+            word for param in needed for word in ([param.opts[0]] if param.opts[0].startswith("-") else []) + ["1"]
+        ]
+        floats = [param for param in command.params if param.type_descriptor.annotation in {float, float | None}]
+        found += [[*words, *rest, param.opts[0]] for param in floats]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_no_option_is_infinite(value, capsys) -> None:
+    options = _float_options(build_app())
+    assert {"--temperature", "--budget", "--val-fraction", "--min-share"} <= {words[-1] for words in options}
+    for words in options:
+        with pytest.raises(SystemExit) as stopped:
+            run_words(build_app, [*words, value])
+        assert stopped.value.code == 2, words
+        assert f"Invalid value for '{words[-1]}'" in capsys.readouterr().err, words

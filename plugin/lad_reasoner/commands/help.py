@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -27,6 +28,15 @@ _EXAMPLE: Final = "Example: "
 
 class HelpCommand(TyperCommand):
     """A command whose options are grouped by ``rich_help_panel`` and whose examples are not wrapped."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse ``inf`` and ``nan``, which no option of a command means."""
+        rest = super().parse_args(ctx, args)
+        params: list[Any] = self.get_params(ctx)
+        for param in params:
+            if isinstance(value := ctx.params.get(param.name), float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is not a finite number", ctx=ctx, param=param)
+        return rest
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
         """Write the description, then one line for each example."""
