@@ -76,6 +76,12 @@ UNREADABLE = [
     '["yes"]',
     "null",
     '{"label": ["yes"]}',
+    '{"label": "yes", "choice": {"letter": ""}}',  # an absent answer would be right
+    '{"label": "yes", "choice": {"letter": "b"}}',  # no answer would be
+    '{"label": "yes", "choice": {"letter": "AB"}}',
+    '{"label": "yes", "choice": {"letter": 1, "options": {"A": "x"}}}',
+    '{"label": "yes", "choice": {"letter": "C", "options": {"A": "x", "B": "y"}}}',
+    '{"label": "yes", "choice": {"letter": "A", "options": {"A": "x", "b": "y"}}}',
     "{",
     "[" * 5000,
 ]

@@ -125,3 +125,15 @@ def test_a_hostile_column_is_an_error_everywhere_it_is_read(lad, table, tmp_path
     assert done.exit_code == 1
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_large_types_of_other_writers_are_read_everywhere(lad, table, tmp_path) -> None:
+    text, images = (
+        pa.large_string(),
+        pa.large_list(pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])),
+    )
+    schema = pa.schema([(name, images if name == "images" else text) for name in ("problem", "images", "answer")])
+    pq.write_table(table.select(schema.names).cast(schema), tmp_path / "y.parquet")
+    done = lad("check", tmp_path / "y.parquet")
+    assert (done.exit_code, done.stderr.count("error: ")) == (0, 0), done.stderr
+    assert [truth.label for truth in read_truths(tmp_path / "y.parquet")] == table["label"].to_pylist()

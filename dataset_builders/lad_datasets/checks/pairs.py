@@ -100,8 +100,11 @@ def _open(file: Path) -> tuple[int, Sequence[str]]:
 
 
 def _spell(kind: pa.DataType) -> str:
-    """Return a type as text; arrow calls a list's member ``item`` before and ``element`` after it was in a parquet."""
-    return str(kind).replace("<item: ", "<element: ")
+    """Return a type as text, the same for what arrow names in several ways.
+
+    It calls a list's member ``item`` before and ``element`` after it was in a parquet; polars writes large types.
+    """
+    return str(kind).replace("<item: ", "<element: ").replace("large_", "")
 
 
 def _iter_checked(rows: Iterable[dict[str, Any]], options: CheckOptions) -> Iterator[_Row]:

@@ -164,7 +164,7 @@ def right_answer(gold: Gold) -> str:
 def wrong_answer(gold: Gold) -> str:
     """Return the words of an answer block that earn nothing, in the form that the gold answer asks for."""
     if gold.choice is not None:
-        return next(str(letter) for letter in gold.choice["options"] if letter != gold.choice["letter"])
+        return "B" if gold.choice["letter"] == "A" else "A"
     if gold.answers != CLASSES:
         return NORMAL if gold.label == ANOMALOUS else ANOMALOUS
     return _NORMAL if gold.label == ANOMALOUS else _STRUCTURAL

@@ -7,6 +7,7 @@ object with a ``label``, as `lad build` writes it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -90,11 +91,21 @@ def _read_object(value: object, gold: object) -> Gold:
         raise ValueError(f"gold answer {gold!r:.200}: label is {label!r}, not {' or '.join(LABELS)}")
     category, kind, defect = (str(value.get(name) or "") for name in ("category", "kind", "defect"))
     choice, answers = value.get("choice"), value.get("answers", YES_NO)
-    if choice is not None and not (isinstance(choice, Mapping) and isinstance(choice.get("letter"), str)):
-        raise ValueError(f"gold answer {gold!r:.200}: choice is not a question with its letter")
+    if choice is not None and not _is_choice(choice):
+        raise ValueError(f"gold answer {gold!r:.200}: choice is not a question with its capital letter")
     if answers not in (YES_NO, CLASSES):
         raise ValueError(f"gold answer {gold!r:.200}: answers is {answers!r}, not {YES_NO} or {CLASSES}")
     return Gold(_LABEL_OF[label], category, kind, defect, choice, answers, *_boxes(value, gold))
+
+
+def _is_choice(choice: object) -> bool:
+    """Whether an object names one capital letter; its options, if it states them, are called so and include it."""
+    if not isinstance(choice, Mapping):
+        return False
+    right = choice.get("letter")
+    options = choice.get("options", [right])
+    letters = list(options) if isinstance(options, Mapping | list) else []
+    return right in letters and all(isinstance(letter, str) and re.fullmatch("[A-Z]", letter) for letter in letters)
 
 
 def _boxes(value: Mapping[str, Any], gold: object) -> tuple[tuple[Box, ...] | None, tuple[int, int]]:
