@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -521,3 +522,13 @@ def test_a_name_with_a_line_end_is_refused(lad, small_tree, tmp_path) -> None:
     assert done.exit_code == 1
     assert r"de\nnt" in done.stderr
     assert "line end" in done.stderr
+
+
+@pytest.mark.parametrize("parent", ["", "gear/test"], ids=["categories", "defects"])
+def test_names_that_differ_in_their_unicode_form_alone_are_not_two(lad, small_tree, tmp_path, *, parent) -> None:
+    for form in ("NFC", "NFD"):
+        twin = small_tree / parent / unicodedata.normalize(form, "Gehäuse")
+        shutil.copytree(small_tree / "gear" / ("test/dent" if parent else ""), twin)
+    done = lad("build", "grpo", "--folder", small_tree, "--out", tmp_path / "x.parquet")
+    assert done.exit_code == 1
+    assert "two folders have this name, in two Unicode forms" in done.stderr

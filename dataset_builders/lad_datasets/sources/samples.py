@@ -156,9 +156,18 @@ def read_marker(root: Path, *, dataset: str, licence: Licence) -> tuple[str, Lic
 
 
 def iter_folders(folder: Path) -> Iterator[Path]:
-    """Yield the visible folders in a folder, by name; a link to a folder counts as one."""
-    if folder.is_dir():
-        yield from sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Yield the visible folders in a folder, by name; a link to a folder counts as one.
+
+    Raises:
+        DataError: Two names differ only in their Unicode form: they look the same and would count as two.
+    """
+    seen: set[str] = set()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not path.name.startswith("."):
+            if (name := unicodedata.normalize("NFC", path.name)) in seen:
+                raise DataError("two folders have this name, in two Unicode forms", where=path, remedy="Merge them")
+            seen.add(name)
+            yield path
 
 
 def iter_images(folder: Path) -> Iterator[Path]:
