@@ -124,7 +124,8 @@ def test_a_share_out_of_range_is_refused(photos: Path, tmp_path: Path, share: fl
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("dangling", "it exists"), ("my photos/p", "inside the photos"), ("a\nb", "no"), ("\udcff", "no")],
+    [("dangling", "it exists"), ("my photos/p", "inside the photos"), ("a\nb", "no"), ("\udcff", "no")]
+    + [(name, "EasyR1 reads this name as") for name in ("$HOME", "me@home", "a: b", "a #1", "x${y}")],
 )
 def test_an_output_that_cannot_hold_a_project_is_refused_before_anything_is_written(
     photos: Path, tmp_path: Path, name: str, problem: str

@@ -90,6 +90,8 @@ def test_an_unknown_key_in_the_file_is_found_too(tmp_path):
         ("- 1\n- 2\n", "not an EasyR1 config"),
         ("\x00", "not YAML"),
         ("data: !!timestamp x", "not YAML"),
+        ("data:\n\ttrain_files: a\n", "not YAML: found character .* that cannot start any token, line 2"),
+        ("data: [a\n", "not YAML: expected ',' or ']'.*, line 2"),
         ("data: !!int x", "not YAML"),
         ("data: !!float x", "not YAML"),
         ("data: !!bool x", "not YAML"),
@@ -107,6 +109,8 @@ def test_a_file_that_is_no_config(tmp_path, content, found):
 def test_a_missing_file():
     with pytest.raises(UsageError, match="no such file"):
         load_config(["config=/nowhere/c.yaml"])
+    with pytest.raises(UsageError, match="no such file"):
+        load_config(["config=", "trainer.max_steps=7"])
 
 
 def test_paths_become_absolute_and_the_package_is_found_without_a_checkout(tmp_path, monkeypatch):

@@ -87,7 +87,8 @@ def create_project(
         names: Which folder names mean normal.
 
     Raises:
-        UsageError: ``out`` exists, lies inside the photos or has no printable name, or ``evaluation`` is out of range.
+        UsageError: ``out`` exists, lies inside the photos or has a name that configs cannot hold, or ``evaluation`` is
+            out of range.
         DataError: The folder is not laid out as above, or has too few images.
         RunError: Another process makes the project.
     """
@@ -98,6 +99,10 @@ def create_project(
         raise UsageError("it lies inside the photos", where=f"--out {out}", remedy="Choose another place")
     if not str(out).isprintable():  # it becomes a part of commands and of configs in UTF-8
         raise UsageError("the name has control characters or is not UTF-8", where=f"--out {out}", remedy="Rename it")
+    if not _is_plain(str(out / "x")):
+        raise UsageError(
+            "EasyR1 reads this name as YAML, a variable or a split", where=f"--out {out}", remedy="Rename it"
+        )
     tree = folder.scan(photos, names)
     parts = _split(tree, evaluation=evaluation, seed=seed)
     counts = {part: _count(queries) for part, queries in parts.items()}
@@ -118,6 +123,14 @@ def create_project(
         (draft / "sft.yaml").write_text(_sft_config(out, len(parts["train"])), encoding="utf-8")
         draft.replace(out)
     return Project(out / "plan.md", tuple(tree.categories), counts)
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path stands for itself in EasyR1's ``key=value`` words."""
+    try:
+        return not set("$@") & set(path) and bool(yaml.safe_load(path) == path)
+    except yaml.YAMLError:
+        return False
 
 
 def _split(tree: Tree, *, evaluation: float, seed: int) -> dict[str, list[Query]]:

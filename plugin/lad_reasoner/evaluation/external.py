@@ -188,7 +188,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     raise DataError(problem, where=where, remedy="Quote texts that contain commas")
                 yield where, {name: value or "" for name, value in row.items() if name}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a readable CSV ({error})", where=path) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"not a readable CSV ({reason})", where=path) from error
 
 
 class _Places:

@@ -1,4 +1,4 @@
-"""Keys that a YAML file states twice: YAML forbids them, PyYAML keeps the last one without a word."""
+"""Faults of YAML files, as one line; keys that stand twice, which YAML forbids and PyYAML accepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import yaml
 
 from lad_reasoner.support.errors import DataError
 
-__all__ = ["refuse_repeated_keys"]
+__all__ = ["describe_yaml_error", "refuse_repeated_keys"]
+
+
+def describe_yaml_error(error: Exception) -> str:
+    """Return what is wrong with a YAML text, with its line if that is known.
+
+    Example:
+        >>> import yaml
+        >>> from lad_reasoner.support.yaml_keys import describe_yaml_error
+        >>> try:
+        ...     yaml.safe_load("a: [1")
+        ... except yaml.YAMLError as error:
+        ...     print(describe_yaml_error(error))
+        expected ',' or ']', but got '<stream end>', line 1
+    """
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        return error.problem + (f", line {error.problem_mark.line + 1}" if error.problem_mark else "")
+    return str(error).strip().split("\n", 1)[0]
 
 
 def refuse_repeated_keys(node: yaml.Node | None, where: object) -> None:

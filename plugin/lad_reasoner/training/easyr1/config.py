@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.yaml_keys import refuse_repeated_keys
+from lad_reasoner.support.yaml_keys import describe_yaml_error, refuse_repeated_keys
 from lad_reasoner.training.easyr1.keys import Key, nearest_key, read_snapshot, read_source
 from lad_reasoner.training.installed import Trainer
 
@@ -125,8 +125,7 @@ def load_config(
             raise UsageError(f"{word} is not of the form key=value", remedy="See `easyr1 --help`")
     with _translated_errors("command line", keys):
         given = OmegaConf.from_dotlist(list(words))
-    file = given.pop("config", None)
-    source = None if file is None else _existing(str(file))
+    source = _existing(str(given.pop("config") or "")) if "config" in given else None
     layers = [given] if source is None else [*_read_layers(source, keys), given]
     names = {name for layer in layers for name in _iter_leaves(layer, set(keys))}
     _refuse_unknown(names, keys)
@@ -209,7 +208,7 @@ def _read_yaml(path: Path) -> DictConfig:
     except OSError as error:  # OmegaConf raises it for a lone number or text, too
         raise DataError(error.strerror or NOT_A_CONFIG, where=path) from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise DataError(f"this is not YAML: {_first_line(error)}", where=path) from error
+        raise DataError(f"this is not YAML: {describe_yaml_error(error)}", where=path) from error
     if not isinstance(loaded, DictConfig):
         raise DataError(NOT_A_CONFIG, where=path)
     return loaded
@@ -233,15 +232,11 @@ def _translated_errors(where: object, keys: Mapping[str, Key]) -> Iterator[None]
     except ValidationError as error:
         key = keys.get(error.full_key or "")
         kind = f" (EasyR1 declares {key.type})" if key else ""
-        raise UsageError(f"{_first_line(error)}{kind}", where=error.full_key or where) from error
+        raise UsageError(f"{describe_yaml_error(error)}{kind}", where=error.full_key or where) from error
     except RecursionError as error:
         raise UsageError("the value is nested too deeply", where=where) from error
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, ArithmeticError) as error:
-        raise UsageError(_first_line(error), where=where) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+        raise UsageError(describe_yaml_error(error), where=where) from error
 
 
 def _refuse_unknown(names: Iterable[str], keys: Mapping[str, Key]) -> None:

@@ -22,7 +22,7 @@ import yaml
 from lad_reasoner.pairs.families import find_family
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.support.findings import Finding, by_severity, error, warning
-from lad_reasoner.support.yaml_keys import refuse_repeated_keys
+from lad_reasoner.support.yaml_keys import describe_yaml_error, refuse_repeated_keys
 from lad_reasoner.training.preflight.sft_data import check_data
 
 __all__ = ["EFFECTIVE_BATCH", "check_sft", "known_keys"]
@@ -58,7 +58,7 @@ def _read(path: Path) -> Config:
         refuse_repeated_keys(yaml.compose(text), path)  # LLaMA-Factory refuses them, too
         value = yaml.safe_load(text)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as fault:
-        problem = f"it is not readable YAML ({fault})"
+        problem = f"it is not readable YAML ({describe_yaml_error(fault)})"
         raise DataError(problem, where=path, remedy="Name a LLaMA-Factory config") from fault
     if not isinstance(value, dict):
         raise DataError(f"it holds a {type(value).__name__}, not keys and values", where=path)
