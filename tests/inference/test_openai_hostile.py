@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
 import json
 import logging
 import subprocess
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -193,6 +195,28 @@ def test_a_server_that_repeats_the_key_does_not_get_it_printed(serve, make_pairs
     code, said = run(["predict", *words, "--base-url", server.url, "--debug"], capfd)
     assert code == 1
     assert KEY not in said + "".join(file.read_text() for file in tmp_path.iterdir() if file.is_file())
+
+
+@pytest.mark.parametrize("secret", [KEY, "me:pä/ss+wörd?~", "pä/ss+wörd?~"])
+@pytest.mark.parametrize("before", ["", "x", "Bearer "])
+def test_no_spelling_of_a_secret_is_shown(secret: str, before: str) -> None:
+    """Servers repeat a header as it came, or escaped for the format of their message."""
+    server = ChatServer("http://me:p%C3%A4%2Fss%2Bw%C3%B6rd%3F~@host/v1", api_key=KEY, timeout=1, tries=1)
+    text = before + secret
+    urls = quote(text, safe=""), quote(text).lower(), "".join(f"%{byte:02X}" for byte in text.encode())
+    marks = (
+        [f"\\u{ord(mark):04x}" for mark in text],
+        [f"&#{ord(mark)};" for mark in text],
+        [f"&#x{ord(mark):X};" for mark in text],
+    )
+    coded = base64.b64encode(text.encode()).decode(), base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    plain = text, text.upper(), text.encode().hex(), text.encode().hex().upper(), json.dumps(text), html.escape(text)
+    for spelling in (*urls, quote(urls[0]), *map("".join, marks), *coded, *plain):
+        shown = server.redact(f"bad request: {spelling}, sent again")
+        assert shown.startswith("bad request: ")
+        assert shown.endswith(", sent again")
+        assert "[secret]" in shown, spelling
+        assert len(shown) <= len("bad request: [secret], sent again") + 6 * len(before) + 4, (spelling, shown)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

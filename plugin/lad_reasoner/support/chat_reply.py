@@ -132,7 +132,7 @@ def read_reply(body: bytes, redact: Callable[[str], str]) -> Reply:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         reason = f"a reply that is not a chat completion ({place + ': ' if place else ''}{first['msg']})"
-        text = redact(body.decode("utf-8", errors="replace"))[:_KEPT_CHARACTERS]
+        text = redact(body[: 8 * _KEPT_CHARACTERS].decode("utf-8", errors="replace"))[:_KEPT_CHARACTERS]
         raise BadReplyError(redact(reason)[:300], body=text) from None
     choice, usage = completion.choices[0], completion.usage or _Usage()
     logs = (choice.logprobs.content if choice.logprobs else None) or ()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self
@@ -254,13 +255,11 @@ class ChatServer:
 
     def redact(self, text: str) -> str:
         """Return a text without the key and the credentials of the address."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[secret]")
-        return text
+        return self._secrets.sub("[secret]", text)
 
 
-def _read_address(base_url: str, api_key: str, option: str) -> tuple[str, str, tuple[str, ...]]:
-    """Return the address without credentials, the Authorization header and every spelling of the secrets in it."""
+def _read_address(base_url: str, api_key: str, option: str) -> tuple[str, str, re.Pattern[str]]:
+    """Return the address without credentials, the Authorization header and a pattern of the secrets in it."""
     shown = base_url.rpartition("@")[2][:80]
     try:
         parts = urlsplit(base_url)
@@ -282,8 +281,31 @@ def _read_address(base_url: str, api_key: str, option: str) -> tuple[str, str, t
         encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
         header = f"Basic {encoded}"
         secrets |= {encoded, password, parts.password or "", f"{user}:{password}"}
-    secrets |= {quote(secret, safe="") for secret in secrets}
-    return address, header, tuple(sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True))
+    secrets |= {unquote(secret) for secret in secrets}
+    return address, header, _pattern_of({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET})
+
+
+def _pattern_of(secrets: Collection[str]) -> re.Pattern[str]:
+    """Return a pattern of the secrets, as they are and in the spellings in which servers repeat what they were sent.
+
+    Each character may be escaped as in URLs (also twice), JSON, Python or HTML. Hexadecimal and base64 text is found
+    as a whole, in base64 at each of the three places of a byte.
+    """
+    spellings = set()
+    for secret in secrets:
+        raw = secret.encode()
+        spellings |= {"".join(map(_escapes, secret)), raw.hex()}
+        for before in range(3):
+            own = slice(-(-8 * before // 6), 8 * (before + len(raw)) // 6)  # what no neighbouring byte changes
+            encoded = base64.b64encode(bytes(before) + raw).decode()[own]
+            spellings.add(re.escape(encoded).replace(r"\+", r"[+\-]").replace("/", "[/_]"))
+    return re.compile("|".join(sorted(spellings, key=len, reverse=True)) or "(?!)", re.IGNORECASE)
+
+
+def _escapes(mark: str) -> str:
+    """Return a pattern of the spellings of a character."""
+    number, octets = ord(mark), "".join(f"%(?:25)*{byte:02x}" for byte in mark.encode())
+    return rf"(?:{re.escape(mark)}|{octets}|\\u{number:04x}|(?:\\x|&#x)0*{number:x};?|&#0*{number};)"
 
 
 def _origin(location: str) -> str:
