@@ -165,6 +165,7 @@ def command_line(build: Callable[[], typer.Typer]) -> Callable[[Sequence[str]], 
 
 def run_words(build: Callable[[], typer.Typer], words: Sequence[str]) -> NoReturn:
     """Run an application with these words and exit; ``--debug`` may stand anywhere among them."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own, which a shell command inherits, need not be installed here
     rest = [word for word in words if word != "--debug"]
     again = bool(RESUMABLE & set(rest)) or any(word.startswith("config=") for word in rest[:1])
     resume = "interrupted; run the same command again to continue" if again else "interrupted"
