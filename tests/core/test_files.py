@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,12 @@ def test_many_small_writers_of_one_file_leave_one_whole_file(tmp_path) -> None:
         time.sleep(0.001)
     assert [process.returncode for process in started] == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/..", "/"])
+def test_a_folder_without_a_name_of_its_own_can_be_locked(tmp_path, monkeypatch, name) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a" if name == "." else tmp_path)
+    sibling = hidden_sibling(Path(name), "lock")
+    whole = Path(name).resolve()
+    assert (sibling.parent, sibling.name) == (whole.parent, f".{whole.name}.lock")

@@ -333,6 +333,9 @@ def test_what_exists_is_kept_unless_told(lad, small_tree, tmp_path) -> None:
     [
         (("--out", "x.json"), "the name must end in .parquet"),
         (("--out", "x.parquet", "--shard-mb", "1"), "Name a folder"),
+        (("--out", ".", "--shard-mb", "1"), "this is no name of a new folder"),
+        (("--out", "/", "--shard-mb", "1"), "this is no name of a new folder"),
+        (("--out", "a/..", "--shard-mb", "1"), "this is no name of a new folder"),
         (("--out", "x.parquet", "--images", "path", "--max-pixels", "1000"), "Pass --images embed"),
         (("--out", "x.parquet", "--recipe", "none"), "Use one of all, logical, paper"),
     ],

@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
     body = b""
     stop_after: int | None = None
     ranges = True
+    status = 0  # answered in place of the body
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,6 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers["Range"]
         self.server.asked.append(wanted)
+        if self.server.status:
+            self.send_error(self.server.status)
+            return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
         if start >= len(self.server.body):
             self.send_response(416)
@@ -147,6 +151,33 @@ def test_no_server_and_another_scheme_are_one_sentence(server: Server, tmp_path:
     for url in ("file:///etc/passwd", "http://127.0.0.1/ü"):
         with pytest.raises(UsageError, match="not an http or https address"):
             fetch_set(server, tmp_path / "set", url=url)
+
+
+def test_an_address_with_a_password_is_refused_and_not_shown(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="user name or password") as caught:
+        fetch_set(server, tmp_path / "set", url=server.url.replace("//", "//me:geheim@"))
+    assert "geheim" not in str(caught.value)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_address_that_stays_wrong_is_not_to_be_asked_again(server: Server, tmp_path: Path, status: int) -> None:
+    server.status = status
+    with pytest.raises(RunError, match=rf"the server answers {status} .* Compare the address with") as caught:
+        fetch_set(server, tmp_path / "set")
+    assert "again" not in str(caught.value)
+
+
+def test_a_tar_that_ends_with_a_zip_file_is_a_tar(server: Server, tmp_path: Path) -> None:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for name, content in [*tree().items(), ("mvtec/more.zip", _zip("a.txt", 0o100644))]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    server.body = plain.getvalue()
+    fetch_set(server, tmp_path / "set")
+    assert mvtec_ad.scan(tmp_path / "set").samples
 
 
 @pytest.mark.parametrize("url", ["http://[bad", f"http://{'a' * 70}/x", "http://", "http://host:port/"])

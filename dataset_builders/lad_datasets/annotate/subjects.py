@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -15,6 +14,7 @@ from lad_datasets.sources import folder, mmad, mvtec_ad, visa
 from lad_datasets.sources.folder_names import COMMON, FolderNames
 from lad_datasets.sources.samples import GOOD, Sample, Tree
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.files import file_sha256
 from lad_reasoner.support.findings import Findings
 from lad_reasoner.support.progress import track
 
@@ -181,8 +181,7 @@ def _drop_duplicates(subjects: Sequence[Subject], findings: Findings) -> list[Su
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"the image cannot be read ({error.strerror})", where=path) from error
 

@@ -65,6 +65,8 @@ def claim_output(out: Path, options: Options) -> Iterator[None]:
 
 
 def _refuse_name(out: Path, options: Options) -> None:
+    if out.name in {"", ".."}:
+        raise UsageError("this is no name of a new folder", where=f"--out {out}", remedy="Give the folder a name")
     if options.shard_mb is None and out.suffix != ".parquet":
         raise UsageError("the name must end in .parquet, from which trainers infer the type", where=f"--out {out}")
     if options.shard_mb is not None and out.suffix == ".parquet":

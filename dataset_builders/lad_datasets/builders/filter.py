@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -17,7 +16,7 @@ from lad_reasoner.evaluation.difficulty import PairDifficulty, majority_at, mixe
 from lad_reasoner.evaluation.score import data_of, read_system
 from lad_reasoner.pairs.reader import data_sha256, iter_rows, open_parquet, parquet_files, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
-from lad_reasoner.support.files import locked, replace_when_done, require_absent, unchanged, write_json
+from lad_reasoner.support.files import file_sha256, locked, replace_when_done, require_absent, unchanged, write_json
 
 __all__ = ["filter_pairs"]
 
@@ -77,7 +76,7 @@ def _describe(
 ) -> dict[str, Any]:
     samples = min(pair.samples for pair in pairs)
     steps = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < samples] + [samples]
-    digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+    digest = file_sha256(predictions)
     licences = read_object(description_files(source)[0]).get("licences")
     return {
         "builder": "lad filter",

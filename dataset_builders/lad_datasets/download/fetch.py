@@ -7,7 +7,6 @@ not part of the core installation.
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lad_reasoner.support.errors import DataError, RunError, UsageError
-from lad_reasoner.support.files import hidden_sibling, name_write_errors
+from lad_reasoner.support.files import file_sha256, hidden_sibling, name_write_errors
 from lad_reasoner.support.progress import report
 
 __all__ = ["fetch"]
@@ -27,6 +26,10 @@ _TIMEOUT: Final = 60.0
 _PARTIAL_CONTENT: Final = 206
 _RANGE_NOT_SATISFIABLE: Final = 416
 
+#: Answers that do not change when the same address is asked again.
+_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 410, 451})
+
+_PAGE: Final = "Compare the address with the dataset's own page; --url names another one"
 _AGAIN: Final = "Run the same command again to continue"
 _REACH: Final = (
     "Check the network and the proxy, then run the same command again; --url names a mirror. Or download the archive "
@@ -43,12 +46,14 @@ def fetch(url: str, target: Path, *, sha256: str | None) -> None:
         sha256: The checksum; None accepts any content of the announced length.
 
     Raises:
-        UsageError: The address is not http or https, or the checksum is none.
+        UsageError: The address is not http or https or names a user, or the checksum is none.
         RunError: The server cannot be reached, answers with an error, or stops early.
         DataError: The content does not have the checksum, or the disk is full.
     """
     if not url.isascii() or url.partition("://")[0].lower() not in {"http", "https"}:
         raise UsageError("not an http or https address (in ASCII)", where=url)
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise UsageError("an address with a user name or password is not supported", where="--url")
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{sha256[:80]!r} is not a SHA-256: 64 hexadecimal digits", where="--sha256")
     part = hidden_sibling(target, "part")
@@ -61,10 +66,12 @@ def fetch(url: str, target: Path, *, sha256: str | None) -> None:
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
                 raise  # of the disk, not of the network
             reason = getattr(error, "reason", error)
+            if isinstance(error, HTTPError) and error.code in _REFUSED:
+                raise RunError(f"the server answers {error.code} ({reason})", where=url, remedy=_PAGE) from error
             if isinstance(error, URLError) and not isinstance(error, HTTPError) and (host := urlsplit(url).hostname):
                 raise RunError(f"{host} cannot be reached ({reason})", where=url, remedy=_REACH) from error
             raise RunError(f"the download stopped ({reason})", where=url, remedy=_AGAIN) from error
-        if sha256 is not None and (found := _digest(part)) != sha256.lower():
+        if sha256 is not None and (found := file_sha256(part)) != sha256.lower():
             part.unlink()
             problem = f"the SHA-256 of the downloaded file is {found}, not {sha256}; the file is removed"
             raise DataError(problem, where=url, remedy="Download it again, or compare with the dataset's own page")
@@ -111,8 +118,3 @@ def _open(url: str, start: int) -> Any:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -53,7 +53,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _iter_files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield name and content of each regular file, in order; a tar is read once from start to end."""
-    if zipfile.is_zipfile(archive):
+    if not tarfile.is_tarfile(archive):  # a tar that ends with a zip file passes for a zip
         with zipfile.ZipFile(archive) as pack:
             for info in pack.infolist():
                 if info.is_dir():

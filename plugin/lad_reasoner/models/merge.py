@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lad_reasoner.models.compatibility import repair_model_folder
 from lad_reasoner.models.merge_adapter import fold_adapter
-from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import require_absent
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +57,7 @@ def merge_checkpoint(checkpoint: Path, out: Path, *, dtype: Dtype = "bfloat16") 
     """
     import torch
 
-    if out.exists():
-        raise UsageError(f"{out} exists", where="--out", remedy="Name another folder, or remove it")
+    require_absent(out)
     actor = checkpoint / "actor" if (checkpoint / "actor").is_dir() else checkpoint
     described = actor / "huggingface"
     if not (described / "config.json").is_file():

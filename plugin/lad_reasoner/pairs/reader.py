@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lad_reasoner.pairs.images import read_image_bytes
 from lad_reasoner.pairs.schema import Choice, Image
 from lad_reasoner.support.errors import DataError
+from lad_reasoner.support.files import file_sha256
 from lad_reasoner.task.gold import Gold, read_gold
 from lad_reasoner.task.task import IMAGE_MARKER, LABELS, NORMAL, Label
 
@@ -122,10 +123,7 @@ def parquet_files(path: str | Path) -> tuple[Path, ...]:
 
 def data_sha256(path: str | Path) -> str:
     """Return the hex digest of the file; for a folder, the digest of its shards' digests."""
-    digests = []
-    for file in parquet_files(path):
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [file_sha256(file) for file in parquet_files(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from lad_reasoner.support.errors import DataError, RunError, UsageError
 
 __all__ = [
+    "file_sha256",
     "hidden_sibling",
     "is_still",
     "locked",
@@ -80,16 +81,23 @@ def _is_about(error: OSError, path: Path) -> bool:
 
 
 def hidden_sibling(path: Path, suffix: str) -> Path:
-    """Return ``.NAME.SUFFIX`` next to a path; a name that would be too long is cut and gets a digest.
+    """Return ``.NAME.SUFFIX`` next to a path; a digest replaces a name that would be too long.
 
     Example:
         >>> hidden_sibling(Path("data/grpo.parquet"), "lock").name
         '.grpo.parquet.lock'
     """
+    path = path.resolve() if path.name in {"", ".."} else path  # the working folder has no name of its own
     name = f".{path.name}.{suffix}"
     if len(os.fsencode(name)) > _NAME_BYTES:
         name = f".lad-{_digest(path)}.{suffix}"
-    return path.with_name(name)
+    return path.parent / name
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_absent(out: Path, *, overwrite: bool | None = None) -> None:
