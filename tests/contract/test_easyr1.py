@@ -152,7 +152,8 @@ def test_its_dataset_and_dataloader_read_our_parquet(easyr1_home, tmp_path):
     pairs = [pair(number, size=size) for number, size in enumerate(sizes)]
     rows = [one.to_row() for one in pairs]
     pq.write_table(pa.Table.from_pylist(rows, schema=pair_schema()), tmp_path / "pairs.parquet")
-    template = REPOSITORY / "plugin" / "lad_reasoner" / "prompts" / "rlad.jinja"
+    template = REPOSITORY / "plugin" / "lad_reasoner" / "task" / "prompts" / "rlad.jinja"
+    assert template.is_file(), "EasyR1 would go on without it, silently"
     words = [
         f"data.train_files={tmp_path}/pairs.parquet",
         f"data.val_files={tmp_path}/pairs.parquet@train",
