@@ -251,6 +251,8 @@ TEXTS = [
     ("Yes, there is an anomaly in the image.", "yes"),
     ("No, there is no anomaly in the image.", "no"),
     ('  "NO".', "no"),
+    ("<think> No pin is missing. </think><answer> Yes </answer>", "yes"),  # as responses are read everywhere
+    ("<think> a </think><answer> yes </answer><answer> no </answer>", None),
     ("Not sure", None),
     ("nothing", None),
     ("There is no anomaly", None),  # only the first word is read: what comes later is for people

@@ -163,11 +163,17 @@ def test_masks_are_laid_over_the_query_they_belong_to(write_runs: WriteRuns, tmp
     assert alpha.getpixel((20, 20)) == 0
 
 
-def test_without_masks_the_page_says_so(write_runs: WriteRuns, tmp_path: Path) -> None:
+def test_without_masks_the_page_says_so(write_runs: WriteRuns, tmp_path: Path, capsys) -> None:
     data, runs = write_runs(15, models=1)
     assert "No masks: the pair file contains none" in report(data, runs, tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "No masks were found in" in report(data, runs, tmp_path / "out", masks=tmp_path / "empty")
+    words = [*map(str, runs), "--data", str(data), "--masks", str(tmp_path / "empty"), "--resamples", "10"]
+    for command in (["score", *words], ["report", *words, "--out", str(tmp_path / "again")]):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 0
+        assert "anomalous queries has a mask here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def score_command(
     from lad_reasoner.evaluation.classes import score_classes
     from lad_reasoner.evaluation.rationales import score_rationales
     from lad_reasoner.evaluation.score import score_system
+    from lad_reasoner.pairs.masks import report_absent
+    from lad_reasoner.task.task import ANOMALOUS
 
     if (again or judge) and not rationales:
         raise UsageError(f"{'--again' if again else '--judge'} needs --rationales")
@@ -92,6 +94,9 @@ def score_command(
     systems = _add_again(systems, predictions or [], again or [])
     if not systems:
         raise UsageError("there is nothing to score; give predictions, or --external NAME=FILE.csv")
+    if masks:
+        truths = {row.truth for system in systems for row in system.rows}
+        report_absent(masks, {truth.query_path for truth in truths if truth.label == ANOMALOUS})
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in systems]
     constants = _score_constants(systems, protocol)
     paper = paper and protocol == "paper" and _is_loco(systems)

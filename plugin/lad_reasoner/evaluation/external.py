@@ -21,6 +21,7 @@ from lad_reasoner.evaluation.outcomes import ScoredReply, System, join
 from lad_reasoner.evaluation.protocols import Protocol, select
 from lad_reasoner.pairs.reader import Truth, read_truths
 from lad_reasoner.support.errors import DataError, UsageError
+from lad_reasoner.task.response import read_outcome
 from lad_reasoner.task.task import ANOMALOUS, NORMAL, Label
 
 __all__ = ["THRESHOLD", "read_external", "read_free_text", "read_rule"]
@@ -42,7 +43,7 @@ class _CsvRow(NamedTuple):
 
 
 def read_free_text(text: str) -> Label | None:
-    """Return the answer of a system that answers freely, as AnomalyGPT does: its first word, if that is yes or no.
+    """Return the answer of a text: what `parse` reads, else, as of AnomalyGPT, its first word, if that is yes or no.
 
     Example:
         >>> read_free_text("Yes, there is an anomaly in the image, at the top."), read_free_text("Nothing unusual")
@@ -50,7 +51,7 @@ def read_free_text(text: str) -> Label | None:
     """
     found = _ANSWER.match(text)
     if found is None:
-        return None
+        return read_outcome(text).answer
     return ANOMALOUS if found.group(1).lower() == ANOMALOUS else NORMAL
 
 

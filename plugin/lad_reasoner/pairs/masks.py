@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from lad_reasoner.pairs.images import decode_mask, exif_rotation, read_image_bytes
+from lad_reasoner.support.findings import Findings
 from lad_reasoner.task.boxes import Box
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["mask_boxes", "mask_files", "query_area", "query_file", "read_area", "read_mask"]
+__all__ = ["mask_boxes", "mask_files", "query_area", "query_file", "read_area", "read_mask", "report_absent"]
 
 #: How to turn what was stored with width and height swapped, by its EXIF orientation.
 _UNDO: Final[dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
@@ -49,6 +50,14 @@ def mask_files(root: Path, query_path: str) -> tuple[Path, ...]:
     folder = root / parts[-4] / "ground_truth" / parts[-2]
     found = _existing(folder / f"{stem}_mask.png") or _existing(folder / f"{stem}.png")
     return found or tuple(sorted((folder / stem).glob("*.png")))
+
+
+def report_absent(root: Path, query_paths: Iterable[str]) -> None:
+    """Report if none of the anomalous queries has a mask: the root is probably another dataset's."""
+    paths = list(query_paths)
+    if paths and not any(mask_files(root, path) for path in paths):
+        remedy = "give the root of the data's own dataset"
+        Findings().add("no masks", f"{root}: none of the {len(paths)} anomalous queries has a mask here; {remedy}")
 
 
 def query_file(root: Path, query_path: str) -> Path | None:

@@ -27,6 +27,7 @@ from lad_reasoner.evaluation.score import RunScore, data_of, score_system
 from lad_reasoner.evaluation.statistics import RESAMPLES
 from lad_reasoner.inference.predictions import Prediction, read_predictions, read_run_card
 from lad_reasoner.pairs.frames import Frame
+from lad_reasoner.pairs.masks import report_absent
 from lad_reasoner.pairs.reader import Truth, data_sha256, read_truths
 from lad_reasoner.support.errors import DataError
 from lad_reasoner.task.classes import read_response
@@ -154,6 +155,8 @@ def read_content(
     source = data or data_of(predictions[0])
     digest, known = data_sha256(source), read_truths(source)
     scored = select(known, protocol)
+    if masks:
+        report_absent(masks, [truth.query_path for truth in scored if truth.label == ANOMALOUS])
     systems: list[tuple[System, list[Prediction]]] = []
     for name, path in zip(names, predictions, strict=True):
         lines = read_predictions(path)
