@@ -53,6 +53,7 @@ def words(tmp_path: Path, server: Server) -> dict[str, list[str]]:
         "predict": [str(data)],
         "report": ["report", str(tmp_path / "run.jsonl"), "--data", str(data), "--resamples", "9"],
         "plot": ["plot", str(tmp_path / "grpo")],
+        "synthetic": ["build", "synthetic", "--test", "16", "--loco-test", "12", "--sft", "1"],
     }
 
 
@@ -68,7 +69,9 @@ OUTPUTS = {"grpo": "x.parquet", "predict": "x.jsonl"}
 
 
 @pytest.mark.parametrize("free", [0, 3])
-@pytest.mark.parametrize("verb", ["grpo", "sft", "annotate", "annotate by a model", "predict", "report", "plot"])
+@pytest.mark.parametrize(
+    "verb", ["grpo", "sft", "annotate", "annotate by a model", "predict", "report", "plot", "synthetic"]
+)
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_empty(verb, free, words, small_disk, capfd) -> None:
     with (small_disk / "filling").open("wb", buffering=0) as filling:
         filling.write(b"x" * ((16 - free) * 4096))

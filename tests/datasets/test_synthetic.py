@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lad_datasets.sources import mvtec_ad, mvtec_loco, visa
+from lad_reasoner.support.files import locked
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.rewards import rlad_reward
 from lad_reasoner.task.task import KINDS, LOCO_CATEGORIES, problem_text, prompt_text
@@ -218,6 +219,47 @@ def test_each_root_says_that_it_is_synthetic(trees: Path) -> None:
 def test_same_seed_draws_the_same_trees(trees: Path, tmp_path: Path) -> None:
     draw_trees(tmp_path / "again", seed=3, sizes=SIZES)
     assert digest(tmp_path / "again") == digest(trees)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interrupted_rendering_leaves_nothing_and_can_be_repeated(lad, tmp_path, monkeypatch, there) -> None:
+    """Half a dataset looks like a whole one, and a folder that is not empty is refused."""
+    out = tmp_path / "new" / "synthetic"
+    if there:
+        out.mkdir(parents=True)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    words = [
+        "build",
+        "synthetic",
+        "--out",
+        str(out),
+        "--train",
+        "1",
+        "--test",
+        "16",
+        "--loco-test",
+        "12",
+        "--sft",
+        "1",
+    ]
+    monkeypatch.setattr("lad_rehearsal.synthetic.trees.write_annotations", interrupt)
+    assert lad(*words).exit_code == 130
+    assert [path for path in (tmp_path / "new").rglob("*") if path != out] == []
+    with locked(out):
+        assert "is writing this output" in lad(*words).stderr
+    monkeypatch.undo()
+    assert lad(*words).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "annotations.jsonl",
+        "mvtec_ad",
+        "mvtec_loco",
+        "sft",
+        "visa",
+    ]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["synthetic"]
 
 
 def test_sizes_of_one_tree_leave_the_others_as_they_are(trees: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -28,14 +29,25 @@ def synthetic(
     """
     from lad_reasoner.support.console import echo, make_console
     from lad_reasoner.support.errors import UsageError
+    from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors
     from lad_rehearsal.synthetic.trees import Sizes, draw_trees
 
     if size % 3:
         raise UsageError(f"{size} is not a multiple of 3", where="--size")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("the folder is not empty", where=out, remedy="Choose another folder with --out")
-    sizes = Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size)
-    with make_console(err=True).status("rendering") as status:
-        counts = draw_trees(out, seed=seed, sizes=sizes, report=lambda name: status.update(f"rendering {name}"))
+    sizes, draft = (
+        Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size),
+        hidden_sibling(out, "draft"),
+    )
+    with locked(out), name_write_errors(out), make_console(err=True).status("rendering") as status:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError("the folder is not empty", where=out, remedy="Choose another folder with --out")
+        shutil.rmtree(draft, ignore_errors=True)  # of a killed process
+        try:
+            counts = draw_trees(draft, seed=seed, sizes=sizes, report=lambda name: status.update(f"rendering {name}"))
+            out.mkdir(exist_ok=True)
+            for part in draft.iterdir():
+                part.replace(out / part.name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     for name, count in counts.items():
         echo(f"{out / name}\t{count}")
