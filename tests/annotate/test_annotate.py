@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lad_datasets.annotate.annotate import annotate_with_templates
-from lad_datasets.annotate.prompt import build_messages, prompt_text
+from lad_datasets.annotate.prompt import build_messages, defect_phrase, prompt_text
 from lad_datasets.annotate.reply import InvalidReplyError, parse_reply
 from lad_datasets.annotate.subjects import Subject, find_subjects
 from lad_datasets.annotate.template_writer import describe_mask, write_pairs
@@ -99,6 +99,11 @@ def test_no_tree_and_a_loco_tree_are_refused(trees: Trees, tmp_path: Path) -> No
     (loco / "test" / "broken_large").rename(loco / "test" / "logical_anomalies")
     with pytest.raises(DataError, match="MVTec LOCO AD"):
         find_subjects({"mvtec_ad": loco.parent}, mmad_root=None, findings=Findings(quiet=True))
+
+
+def test_a_defect_of_an_own_folder_keeps_its_letters() -> None:
+    subject = Subject("folder/a", "folder", "Getriebe 7B", "own", "Bolzen_fehlt+Bad", Path("a.png"), None)
+    assert defect_phrase(subject) == "Bolzen fehlt"
 
 
 def test_templates_say_what_the_annotations_say(trees: Trees, tmp_path: Path) -> None:

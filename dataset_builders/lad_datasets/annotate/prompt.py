@@ -53,12 +53,12 @@ def product_phrase(category: str) -> str:
 
 
 def defect_phrase(subject: Subject) -> str:
-    """Return the defect in words; empty if there is none or its name is generic.
+    """Return the defect in words, its letters as they are; empty if there is none or its name is generic.
 
-    Example: ``broken_large`` becomes "broken large", ``bad`` becomes "".
+    Example: ``broken_large`` becomes "broken large", ``Bolzen_fehlt`` "Bolzen fehlt", ``bad`` "".
     """
-    names = [spell(name) for name in subject.defect.split("+")]
-    return ", ".join(name for name in names if name not in _NAMELESS) if subject.is_anomalous else ""
+    names = [name.replace("_", " ") for name in subject.defect.split("+") if spell(name) not in _NAMELESS]
+    return ", ".join(names) if subject.is_anomalous else ""
 
 
 def prompt_text(subject: Subject) -> str:
