@@ -187,6 +187,8 @@ def test_remaining_time_follows_the_rate_once_there_is_one() -> None:
     timer = Timer(Progress("steps", 10, lambda: done[0]), expected=60, clock=lambda: clock[0])
     clock[0] = 120.0
     assert timer.line() == "0 of 10 steps, 20 s, about 40 s left"
+    clock[0] = 170.0
+    assert timer.line() == "0 of 10 steps, 1 min 10 s, longer than expected"
     done[0], clock[0] = 1, 130.0  # starting up took 30 s; this is no rate yet
     assert timer.line() == "1 of 10 steps, 30 s, about 30 s left"
     done[0], clock[0] = 4, 145.0

@@ -77,7 +77,8 @@ class Timer:
         """Return the state in words: "6 of 10 steps, 48 s, about 30 s left"."""
         done = min(self.progress.count(), self.progress.total)
         left = self.remaining(done)
-        estimate = f"about {in_words(left)} left" if left >= 1 else "finishing"
+        late = "finishing" if done == self.progress.total else "longer than expected"
+        estimate = f"about {in_words(left)} left" if left >= 1 else late
         return f"{done} of {self.progress.total} {self.progress.unit}, {in_words(self.elapsed)}, {estimate}"
 
 
