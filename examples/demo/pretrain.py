@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
 
+from lad_reasoner.pairs.prompt_length import VISION_TOKENS
 from lad_reasoner.task.response import parse
 from lad_reasoner.task.task import IMAGE_MARKER
 from lad_rehearsal.demo.tiny import IMAGE_SIZE, build_model, build_processor, save_tiny
@@ -94,8 +95,6 @@ STAGES = (
         decays=False,
     ),
 )
-
-VISION_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 @dataclass(frozen=True)

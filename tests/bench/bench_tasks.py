@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from lad_reasoner.pairs.masks import mask_boxes
+from lad_reasoner.pairs.prompt_length import VISION_TOKENS
 from lad_reasoner.task.classes import right_answer
 from lad_reasoner.task.gold import CLASSES, Gold
 from lad_reasoner.task.task import IMAGE_MARKER, problem_text, prompt_text, read_prompt_template
@@ -36,9 +37,6 @@ from lad_rehearsal.synthetic.scenes import DEFECT_KINDS, LOGICAL, STRUCTURAL, Sc
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 LAD: Final = (sys.executable, "-m", "lad_reasoner.commands.lad")
 EASYR1: Final = (sys.executable, "-m", "lad_reasoner.commands.easyr1")
-
-#: What a Qwen-VL chat template writes for an image.
-VISION_TOKENS: Final = "<|vision_start|><|image_pad|><|vision_end|>"
 
 #: Pairs to train on, and pairs per step: three steps see every pair once, so the first three compare with the last.
 ROWS, PROMPTS, EPOCH = 96, 32, 3

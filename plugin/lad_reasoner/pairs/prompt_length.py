@@ -21,14 +21,15 @@ from lad_reasoner.task.task import IMAGE_MARKER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["PromptRuler", "read_tokenizer", "round_up"]
+__all__ = ["VISION_TOKENS", "PromptRuler", "read_tokenizer", "round_up"]
 
 #: Qwen2.5-VL's chat template around one user turn, with its default system prompt.
 _CHAT: Final = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
 )
-_IMAGE: Final = "<|vision_start|><|image_pad|><|vision_end|>"
+#: What a Qwen-VL chat template writes for an image.
+VISION_TOKENS: Final = "<|vision_start|><|image_pad|><|vision_end|>"
 
 #: The template in tokens of Qwen's vocabulary, and what each further turn adds (two special tokens, the role, two
 #: line ends).
@@ -85,7 +86,7 @@ def _text_tokens(text: str, tokenizer: Path | None) -> int:
     """Return the tokens of a prompt without its images and their marks."""
     if tokenizer is None:
         return math.ceil(len(text.replace(IMAGE_MARKER, "")) / _CHARACTERS_PER_TOKEN) + _CHAT_TOKENS
-    prompt = _CHAT.format(content=text.replace(IMAGE_MARKER, _IMAGE))
+    prompt = _CHAT.format(content=text.replace(IMAGE_MARKER, VISION_TOKENS))
     placeholders = (_MARKS + 1) * text.count(IMAGE_MARKER)
     return len(read_tokenizer(tokenizer).encode(prompt, add_special_tokens=False).ids) - placeholders
 
