@@ -27,6 +27,14 @@ BROKEN = {
     "negative KL": Broken(["algorithm.kl_coef=-1"], "error: algorithm.kl_coef", "at least 0"),
     "no GPU asked for": Broken(["trainer.n_gpus_per_node=0"], "error: trainer.n_gpus_per_node", "at least 1"),
     "zero learning rate": Broken(["worker.actor.optim.lr=0"], "error: worker.actor.optim.lr", "above zero"),
+    "endless learning rate": Broken(
+        ["worker.actor.optim.lr=inf"], "error: worker.actor.optim.lr", "not a finite number"
+    ),
+    "no number": Broken(
+        ["worker.actor.max_grad_norm=nan"], "error: worker.actor.max_grad_norm", "not a finite number"
+    ),
+    "endless KL": Broken(["algorithm.kl_coef=inf"], "error: algorithm.kl_coef", "out of range"),
+    "betas": Broken(["worker.actor.optim.betas=[0.9,1]"], "error: worker.actor.optim.betas", "below 1"),
     "one sample a prompt": Broken(["worker.rollout.n=1"], "error: worker.rollout.n", "grpo needs at least 2"),
     "greedy training": Broken(
         ["worker.rollout.temperature=0"], "error: worker.rollout.temperature", "none has an advantage"

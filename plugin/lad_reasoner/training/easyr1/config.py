@@ -167,7 +167,7 @@ def _existing(name: str) -> Path:
 
 def _read_layers(path: Path, keys: Mapping[str, Key]) -> list[DictConfig]:
     """Return a YAML's values, or a script's base config and overrides."""
-    if path.suffix != ".sh":
+    if path.suffix.lower() != ".sh":
         return [_read_yaml(path)]
     with _translated_errors(path, keys):
         given = OmegaConf.from_dotlist(_script_words(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from math import inf
+from math import inf, isfinite
 from typing import Final
 
 from lad_reasoner.support.findings import Finding, error, note, warning
@@ -98,13 +98,24 @@ def check_precisions(known: Known) -> Iterator[Finding]:
             yield error(key, f"{known[key]!r} is not a precision", remedy=remedy)
 
 
+def _iter_infinite(known: Known) -> Iterator[Finding]:
+    for key, value in known.config.values.items():
+        unclipped = key.endswith(".max_grad_norm") and value == inf
+        if key not in BOUNDS and isinstance(value, float) and not isfinite(value) and not unclipped:
+            yield error(key, f"{value} is not a finite number")
+
+
 def check_bounds(known: Known) -> Iterator[Finding]:
     """Numbers are in range."""
     for key, (low, high) in BOUNDS.items():
         value = known[key]
-        if not low <= value <= high:
+        if not low <= value <= high or value == inf:
             allowed = f"at least {low:g}" if high == inf else f"{low:g} to {high:g}"
             yield error(key, f"{value} is out of range", remedy=f"Set it to {allowed}")
+    yield from _iter_infinite(known)
+    betas = known["worker.actor.optim.betas"]
+    if not all(0 <= beta < 1 for beta in betas):
+        yield error("worker.actor.optim.betas", f"{betas} are not both at least 0 and below 1")
     if (rate := known["worker.actor.optim.lr"]) <= 0:
         yield error("worker.actor.optim.lr", f"{rate} is not above zero")
     if (size := known["data.val_batch_size"]) < 1 and size != -1:
