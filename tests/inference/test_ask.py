@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,21 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
     assert MAX_IMAGE_PIXELS < 9000 * 9000
     with pytest.raises(DataError, match="81,000,000 pixels"):
         read_image_file(path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_a_photo_that_is_cut_off_costs_no_model_load(
+    image: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    from PIL import Image
+
+    whole, cut = BytesIO(), image.with_name("cut")
+    Image.effect_noise((200, 200), 60).save(whole, form)
+    cut.write_bytes(whole.getvalue()[: len(whole.getvalue()) * 2 // 3])
+    with pytest.raises(SystemExit) as stop:
+        main(["ask", "--reference", str(image), "--query", str(cut), "--model", "no-such-model"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {cut}: ")
 
 
 def test_a_wrong_image_costs_no_model_load(image: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lad_reasoner.commands.lad import build_app, main
+from lad_reasoner.inference.backends.load import load_backend
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling, read_predictions, read_run_card
-from lad_reasoner.inference.protocol import Answer
+from lad_reasoner.inference.protocol import Answer, BackendOptions
 from lad_reasoner.support.errors import UsageError
 
 # A backend whose answer is a digest of the images: it takes time, and it is the same in every run.
@@ -23,7 +24,7 @@ WORKER = """
 import hashlib, sys, time
 from dataclasses import replace
 from pathlib import Path
-from lad_reasoner.inference.protocol import Answer
+from lad_reasoner.inference.protocol import Answer, BackendOptions
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling
@@ -209,3 +210,10 @@ def test_the_template_has_room_for_as_much_reasoning(make_pairs, tmp_path, monke
     command = ["predict", "--data", str(make_pairs(1)), "--model", "m", "--out", str(tmp_path / "p.jsonl"), *words]
     CliRunner().invoke(build_app(), command)
     assert [options.max_new_tokens for options in asked] == [tokens]
+
+
+@pytest.mark.parametrize("backend", ["transformers", "vllm", "openai"])
+def test_too_few_tokens_for_the_template_cost_no_model_load(backend) -> None:
+    options = BackendOptions(model="no-such-model", structured=True, max_new_tokens=12)
+    with pytest.raises(UsageError, match="12 tokens per response leave no room"):
+        load_backend(backend, options)

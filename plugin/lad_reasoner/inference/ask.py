@@ -10,7 +10,7 @@ from typing import Any
 
 from lad_reasoner.inference.predictions import Failure, ScoreSource
 from lad_reasoner.inference.protocol import Backend, Question
-from lad_reasoner.pairs.images import image_size, read_image_bytes
+from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.pairs.schema import Image
 from lad_reasoner.support.errors import RunError
 from lad_reasoner.task.response import parse
@@ -74,16 +74,16 @@ def ask(backend: Backend, references: Sequence[Image], query: Image) -> Verdict:
 
 
 def read_image_file(path: Path, *, where: object = None) -> Image:
-    """Read an image file that a model may be asked about; only its header is decoded.
+    """Read an image file that a model may be asked about, and decode it once: a broken one costs no model load.
 
     Args:
         path: The file.
         where: What to call it in an error; its path by default.
 
     Raises:
-        DataError: It cannot be read, is of another format, or has too many pixels.
+        DataError: It cannot be read, is broken or of another format, or has too many pixels.
     """
     name = where or path
     data = read_image_bytes(path, where=name)
-    image_size(data, name)
+    decode(data, name)
     return Image(data=data, path=str(name), sha256=hashlib.sha256(data).hexdigest())

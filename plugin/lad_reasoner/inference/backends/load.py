@@ -9,6 +9,7 @@ from typing import Final
 from lad_reasoner.inference.protocol import Backend, BackendName, BackendOptions
 from lad_reasoner.models.hub import has_hub
 from lad_reasoner.support.errors import UsageError, install_hint
+from lad_reasoner.task.response import template_regex
 
 __all__ = ["load_backend"]
 
@@ -27,6 +28,8 @@ def load_backend(name: BackendName, options: BackendOptions) -> Backend:
         raise UsageError(f"there is no backend {name!r}", remedy=f"Use {', '.join(_EXTRAS)}")
     if not isinstance(options, BackendOptions):
         raise TypeError(f"the options are of type {type(options).__name__}, not BackendOptions or the name of a model")
+    if options.structured:
+        template_regex(options.max_new_tokens)  # too few tokens are an error before the model is loaded
     try:
         if name != "openai" and find_spec("torch"):
             has_hub(options.model)  # before torch is imported, which takes seconds
