@@ -108,6 +108,20 @@ def test_findings_are_logged_once_and_counted(caplog: pytest.LogCaptureFixture) 
     assert findings.summary() == "repaired 1"
 
 
+def test_repairs_of_many_photos_do_not_bury_what_needs_action(caplog: pytest.LogCaptureFixture) -> None:
+    findings = Findings()
+    with caplog.at_level(logging.WARNING, logger="lad_reasoner"):
+        for number in range(200):
+            findings.add("repaired", f"{number}.jpg: EXIF rotation")
+        findings.add("unreadable", "200.jpg: a truncated JPEG image")
+    shown = [record.message for record in caplog.records]
+    assert shown[:3] == [f"repaired: {number}.jpg: EXIF rotation" for number in range(3)]
+    assert "your files are unchanged" in shown[3]
+    assert shown[4:] == ["unreadable: 200.jpg: a truncated JPEG image"]
+    assert len(findings.of("repaired")) == 200
+    assert findings.summary() == "repaired 200, unreadable 1"
+
+
 def test_waiting_shows_elapsed_time_on_a_terminal_and_one_line_elsewhere(monkeypatch, capsys) -> None:
     with waiting("loading a/b[bold]"), waiting("answering", line=False):
         pass

@@ -15,6 +15,14 @@ __all__ = ["Finding", "Findings", "by_severity", "count_findings", "error", "not
 
 _SEVERITIES: Final = ("error", "warning", "note")
 
+#: What may concern every photo and needs no action: so many are logged one by one, and a line announces the rest.
+_NO_ACTION: Final = "repaired"
+_LISTED: Final = 3
+_REST: Final = (
+    f"{_NO_ACTION}: further images are counted, not listed. "
+    "The output has upright, readable copies; your files are unchanged"
+)
+
 _log = logging.getLogger("lad_reasoner.findings")
 
 
@@ -105,8 +113,9 @@ class Findings:
         self._told.add(told)
         self.counts[kind] += 1
         self.lines.append(told)
-        if not self._quiet:
-            _log.warning(told)
+        beyond = self.counts[kind] - _LISTED if kind == _NO_ACTION else 0
+        if not self._quiet and beyond <= 1:
+            _log.warning(_REST if beyond == 1 else told)
 
     def of(self, kind: str) -> list[str]:
         """Return the lines of one kind."""
