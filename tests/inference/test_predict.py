@@ -24,7 +24,7 @@ WORKER = """
 import hashlib, sys, time
 from dataclasses import replace
 from pathlib import Path
-from lad_reasoner.inference.protocol import Answer, BackendOptions
+from lad_reasoner.inference.protocol import Answer
 from lad_reasoner.support.errors import UsageError
 from lad_reasoner.inference.predict import predict
 from lad_reasoner.inference.predictions import Sampling
