@@ -147,6 +147,10 @@ def test_too_few_photos_and_an_existing_project_are_refused(photos: Path, tmp_pa
         main(["init", str(photos), "--out", str(tmp_path / "p")])
     assert stop.value.code == 1
     assert "the evaluation part would have 0 normal" in capsys.readouterr().err
+    (alone,) = (photos / "Gehäuse 7/test/good").iterdir()
+    alone.with_stem("copy").write_bytes(alone.read_bytes())
+    with pytest.raises(DataError, match="identical copies count as one"):
+        create_project(photos, tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
 

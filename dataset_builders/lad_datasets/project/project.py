@@ -109,7 +109,8 @@ def create_project(
     for part, own in counts.items():
         if not all(own.values()):
             problem = f"the {part} part would have {own['no']} normal and {own['yes']} anomalous test images"
-            raise DataError(problem, where=photos, remedy="Put at least two images into test/good and two per defect")
+            remedy = "Put at least two images into test/good and two per defect; identical copies count as one"
+            raise DataError(problem, where=photos, remedy=remedy)
     values = {f"{part}_{label}": str(count) for part, own in counts.items() for label, count in own.items()}
     values |= _schedule(parts["train"]) | _paths(out) | _folder_options(names)
     draft = hidden_sibling(out, "draft")
