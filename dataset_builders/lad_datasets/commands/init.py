@@ -38,5 +38,5 @@ def init_command(
     project = create_project(photos, out, evaluation=evaluation, seed=seed, names=names)
     for part, counts in project.counts.items():
         echo(f"{part}\t{counts['no']} normal and {counts['yes']} anomalous test images", err=True)
-    echo(f"{project.plan}: the next commands", err=True)
+    echo("Next, run the commands of this page:", err=True)
     echo(project.plan)
