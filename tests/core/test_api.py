@@ -166,6 +166,8 @@ def test_a_config_is_checked_without_a_command_line(repository: Path, tmp_path: 
         lad_reasoner.check_config(config, "data.no_such_key=1")
 
 
+TRUTH = lad_reasoner.Truth("a", "folder", "gear", "yes", "own", "dent", "a.png")
+
 MISUSES = [
     (lambda: api.compare("a.jsonl"), TypeError, r"must be a list of files; give \['a.jsonl'\]"),
     (lambda: api.write_report("a.jsonl", "out"), TypeError, "must be a list of files"),
@@ -184,9 +186,15 @@ MISUSES = [
         UsageError,
         "--max-new-tokens: 0 is not a number of at least 1",
     ),
+    (lambda: BackendOptions(model="m", min_pixels=10**12), UsageError, "--min-pixels: 1000000000000 is more than"),
     (lambda: BackendOptions(model="m", max_pixels=-5), UsageError, "--max-pixels: -5 is not a number of at least 1"),
     (lambda: BackendOptions(model="m", timeout=math.inf), UsageError, "--timeout: inf is not a number of at least 1"),
     (lambda: BackendOptions(model="m").sampling(9000, 4000), UsageError, "enlarged to 9000 pixels and shrunk to 4000"),
+    (
+        lambda: api.score_responses([(TRUTH, "x")], resamples=-1),
+        UsageError,
+        "--resamples: -1 is not a number of at least 0",
+    ),
     (lambda: lad_reasoner.parse(None), TypeError, "a response is text, not NoneType"),
     (lambda: lad_reasoner.parse(b"x"), TypeError, "a response is text, not bytes"),
     (lambda: api.score_response(None, "yes"), TypeError, "a response is text, not NoneType"),

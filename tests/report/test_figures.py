@@ -173,6 +173,8 @@ def test_figures_2_and_3_name_what_is_wrong(write_runs: WriteRuns, tmp_path: Pat
     pictures = write_report(content, tmp_path / "out", ReportOptions())
     with pytest.raises(UsageError, match=r"--before-after: there is no run 'grpo'. Use base, sft"):
         write_figures(content, pictures, tmp_path / "f", before_after=("base", "grpo"))
+    with pytest.raises(UsageError, match=r"--before-after: both runs are 'sft'. Name two runs"):
+        write_figures(content, pictures, tmp_path / "f", before_after=("sft", "sft"))
     for text in ("", "[]", "[1]", '[{"messages": [], "images": ["1.png"]}]', '{"a": 1}'):
         (tmp_path / "train.json").write_text(text)
         with pytest.raises(DataError, match=r"train\.json: (no SFT data can be read|the SFT data is empty)"):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lad_reasoner.evaluation.metrics import CURVE_METRICS, sorted_curve_metrics
 from lad_reasoner.support.confusion import Floats
+from lad_reasoner.support.errors import UsageError
 
 __all__ = [
     "LEVEL",
@@ -81,9 +82,15 @@ class Bootstrap:
     Args:
         resamples: The number of bootstrap samples; 0 gives no intervals.
         seed: Random seed, or its generator.
+
+    Raises:
+        UsageError: The number or the seed is negative.
     """
 
     def __init__(self, resamples: int = RESAMPLES, seed: int | np.random.Generator = 0) -> None:
+        for name, value in (("resamples", resamples), ("seed", seed)):
+            if isinstance(value, int) and value < 0:
+                raise UsageError(f"{value} is not a number of at least 0", where=f"--{name}")
         self.resamples, self._rng = resamples, np.random.default_rng(seed)
 
     def proportion(self, rows: Floats) -> Estimate:

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 from lad_reasoner.inference.predictions import Failure, Sampling, ScoreSource
 from lad_reasoner.pairs.reader import read_image
 from lad_reasoner.pairs.schema import Image
+from lad_reasoner.pairs.tokens import QWEN3_VL
 from lad_reasoner.support.errors import UsageError
 
 __all__ = ["Answer", "Backend", "BackendName", "BackendOptions", "Question"]
@@ -47,7 +48,7 @@ class BackendOptions:
         scores: Ask a server for log-probabilities, which not every one gives.
 
     Raises:
-        UsageError: A number is too small or not finite.
+        UsageError: A number is too small, too large or not finite.
     """
 
     model: str
@@ -71,6 +72,9 @@ class BackendOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise UsageError(f"{value} is not a number of at least {least}", where=f"--{name.replace('_', '-')}")
+        if (self.min_pixels or 0) > QWEN3_VL.max_pixels:
+            problem = f"{self.min_pixels} is more than any model shrinks images to ({QWEN3_VL.max_pixels})"
+            raise UsageError(problem, where="--min-pixels")
 
     @property
     def batch(self) -> int:

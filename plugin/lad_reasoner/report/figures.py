@@ -128,6 +128,8 @@ def draw_before_after(
     known = {run.name: run for run in content.runs}
     if missing := [name for name in names if name not in known]:
         raise UsageError(f"there is no run {missing[0]!r}", where="--before-after", remedy=f"Use {', '.join(known)}")
+    if names[0] == names[1]:
+        raise UsageError(f"both runs are {names[0]!r}", where="--before-after", remedy="Name two runs")
     two = replace(content, runs=tuple(known[name] for name in names))
     return draw_variants(two, pictures, find_disputed(two, pair_id))
 
