@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from tests.datasets.conftest import tiny_png, write
 from tests.trainers.preflight.kit import findings
+from typer.testing import CliRunner
 
 from lad_datasets.builders.grpo import build_grpo
 from lad_datasets.builders.options import Options
@@ -22,7 +23,7 @@ from lad_datasets.project import project
 from lad_datasets.project.project import create_project
 from lad_datasets.sources import folder
 from lad_datasets.sources.folder_names import FolderNames
-from lad_reasoner.commands.lad import main
+from lad_reasoner.commands.lad import build_app, main
 from lad_reasoner.pairs.reader import iter_pairs
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import locked
@@ -70,6 +71,33 @@ def test_copies_of_a_photo_stay_on_one_side(photos: Path, tmp_path: Path) -> Non
         sides = [part for part in ("train", "evaluation") if copy in queries_of(tmp_path / "p" / part)]
         assert len(sides) == 1
         assert original in queries_of(tmp_path / "p" / sides[0])
+
+
+def test_the_plan_runs_despite_photos_that_cannot_be_read(photos, tmp_path, caplog) -> None:
+    product = photos / "Gehäuse 7"
+    broken = [product / name for name in ("train/good/a.jpg", "test/good/a.png", "test/欠品/a.webp")]
+    for path, data in zip(broken, (b"no image", b"", tiny_png()[:40]), strict=True):
+        path.write_bytes(data)
+    create_project(photos, tmp_path / "p")
+    for path in broken:
+        assert not list((tmp_path / "p").rglob(path.relative_to(photos).as_posix()))
+        assert f"left out: {path}: " in caplog.text
+    for command in (
+        "build grpo --folder p/train --out p/train.parquet",
+        "build grpo --folder p/evaluation --out p/evaluation.parquet",
+        "annotate --folder p/train --out p/qa",
+        "review p/qa",
+        "build sft --annotations p/qa --out p/sft",
+    ):
+        result = CliRunner().invoke(build_app(), command.replace("p/", f"{tmp_path / 'p'}/").split())
+        assert result.exit_code == 0, result.output
+
+
+def test_a_sound_photo_that_needs_a_higher_limit_is_not_left_out(photos, tmp_path, monkeypatch) -> None:
+    Image.new("RGB", (1100, 1000)).save(photos / "Gehäuse 7/test/good/large.png")
+    monkeypatch.setenv("LAD_MAX_MEGAPIXELS", "1")
+    with pytest.raises(DataError, match="set LAD_MAX_MEGAPIXELS=2"):
+        create_project(photos, tmp_path / "p")
 
 
 def test_nothing_speaks_of_the_paper_or_of_another_licence(photos: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -29,10 +31,12 @@ from lad_datasets.pairing.assemble import Query
 from lad_datasets.recipes.recipe import ALL, read_recipe
 from lad_datasets.sources import folder
 from lad_datasets.sources.folder_names import COMMON, FolderNames
-from lad_datasets.sources.samples import Tree
+from lad_datasets.sources.samples import Sample, Tree
+from lad_reasoner.pairs.images import decode, read_image_bytes
 from lad_reasoner.support.errors import DataError, UsageError
 from lad_reasoner.support.files import hidden_sibling, locked, name_write_errors, require_absent
 from lad_reasoner.support.findings import Findings
+from lad_reasoner.support.progress import track
 from lad_reasoner.task.task import LABELS, Label
 from lad_reasoner.training.easyr1.config import resolve_path
 
@@ -89,7 +93,8 @@ def create_project(
     Raises:
         UsageError: ``out`` exists, lies inside the photos or has a name that configs cannot hold, or ``evaluation`` is
             out of range.
-        DataError: The folder is not laid out as above, or has too few images.
+        DataError: The folder is not laid out as above or has too few images, or a photo needs a package or a higher
+            limit.
         RunError: Another process makes the project.
     """
     if not 0 < evaluation < 1:
@@ -103,8 +108,9 @@ def create_project(
         raise UsageError(
             "EasyR1 reads this name as YAML, a variable or a split", where=f"--out {out}", remedy="Rename it"
         )
-    tree = folder.scan(photos, names)
-    parts = _split(tree, evaluation=evaluation, seed=seed)
+    findings = Findings()
+    tree = _leave_out_unreadable(folder.scan(photos, names), findings)
+    parts = _split(tree, findings, evaluation=evaluation, seed=seed)
     counts = {part: _count(queries) for part, queries in parts.items()}
     for part, own in counts.items():
         if not all(own.values()):
@@ -134,9 +140,32 @@ def _is_plain(path: str) -> bool:
         return False
 
 
-def _split(tree: Tree, *, evaluation: float, seed: int) -> dict[str, list[Query]]:
+def _leave_out_unreadable(tree: Tree, findings: Findings) -> Tree:
+    """Return the tree without photos that no command of the plan can read, and report each.
+
+    Raises:
+        DataError: A photo is sound, but a package or a higher limit is needed to read it.
+    """
+
+    def fault(sample: Sample) -> DataError | None:
+        try:
+            decode(read_image_bytes(tree.file(sample)), tree.file(sample))
+        except DataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        faults = list(track(pool.map(fault, tree.samples), total=len(tree.samples), description="photos"))
+    for error in filter(None, faults):
+        if error.remedy:
+            raise error
+        findings.add("left out", str(error))
+    kept = (sample for sample, error in zip(tree.samples, faults, strict=True) if error is None)
+    return replace(tree, samples=tuple(kept))
+
+
+def _split(tree: Tree, findings: Findings, *, evaluation: float, seed: int) -> dict[str, list[Query]]:
     """Return the queries of each part, and report what is remarkable about the tree."""
-    findings = Findings()
     for note in tree.notes:
         findings.add("note", note)
     chosen = choose_queries([tree], read_recipe(ALL), seed=seed, findings=findings)
