@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from tests.chromium import open_chromium
 
+from lad_reasoner.inference.ask import Verdict
 from lad_reasoner.inference.predictions import Sampling
 from lad_reasoner.inference.protocol import Answer, Question
 from lad_reasoner.support.errors import RunError
@@ -21,7 +23,7 @@ from lad_reasoner.support.errors import RunError
 pytest.importorskip("gradio", reason="the page needs gradio (extra serve)")
 httpx = pytest.importorskip("httpx", reason="these tests ask over HTTP")
 
-from lad_reasoner.inference.serve import serve  # noqa: E402
+from lad_reasoner.inference.serve import _describe, serve  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -222,6 +224,32 @@ def test_a_verdict_does_not_outlive_its_images(page, chromium, tmp_path: Path) -
     wait_until(lambda: verdict() == "Anomalous")
     drop(-1, "next")
     wait_until(lambda: verdict() == "")
+
+
+@pytest.mark.parametrize(("form", "announced"), [("HEIF", True), ("TIFF", True), ("PNG", False)])
+def test_a_photo_that_the_browser_may_not_show_is_announced(page, chromium, tmp_path, form, announced) -> None:
+    from PIL import Image
+
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    photo = tmp_path / {"HEIF": "a.heic", "TIFF": "a.TIF", "PNG": "heic.png"}[form]
+    Image.new("RGB", (64, 64), "teal").save(photo, form)
+    chromium.get(page[1])
+    wait_until(lambda: len(chromium.find_elements("css selector", "input[type=file]")) == 2)
+    chromium.find_element("css selector", "input[type=file]").send_keys(str(photo))
+    wait_until(lambda: chromium.find_elements("css selector", "img[src*='file=']"))
+    told = "compared all the same"
+    if announced:
+        wait_until(lambda: told in chromium.find_element("css selector", "#verdict").text)
+    else:
+        time.sleep(0.5)
+        assert told not in chromium.find_element("css selector", "#verdict").text
+
+
+def test_a_response_that_was_cut_off_is_announced() -> None:
+    whole = Verdict(None, "", 0.5, "forced", False, "", 1.0)
+    assert "cut off at --max-new-tokens" not in _describe(whole)
+    assert "cut off at --max-new-tokens" in _describe(replace(whole, cut=True))
 
 
 def wait_until(true) -> None:

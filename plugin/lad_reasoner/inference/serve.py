@@ -199,7 +199,7 @@ def _build_page(backend: Backend, folder: Path, max_megabytes: int) -> tuple[Any
         export.click(None, [table], None, js=_EXPORT)
         for image in inputs:
             # A verdict next to images that it is not about would be taken for theirs.
-            image.change(None, None, shown, js=f"() => [{_EMPTY!r}, '', '']", cancels=[asked])
+            image.change(None, inputs, shown, js=_CLEAR, cancels=[asked])
     theme = gr.themes.Base(
         primary_hue="cyan", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
     )
@@ -215,6 +215,15 @@ def _header(model: str) -> str:
 
 
 _EMPTY: Final = '<p class="lad-hint" role="status">The verdict appears here.</p>'
+_UNSHOWN: Final = _EMPTY.replace(
+    "</p>", " This browser may not show HEIC and TIFF photos; they are compared all the same.</p>"
+)
+
+#: The new verdict after an image has changed: none. Most browsers show no HEIC and no TIFF.
+_CLEAR: Final = f"""(...images) => {{
+  const unshown = images.some((image) => /[.](hei[cf]|tiff?)$/i.test(image?.path ?? ""));
+  return [unshown ? {_UNSHOWN!r} : {_EMPTY!r}, "", ""];
+}}"""
 
 
 def _add_examples(gr: Any, inputs: Sequence[Any], folder: Path) -> None:
@@ -264,6 +273,8 @@ def _describe(verdict: Verdict) -> str:
             f'<div class="lad-scale" aria-hidden="true"><span style="left: {verdict.score:.1%}"></span></div>'
             '<div class="lad-ends" aria-hidden="true"><span>0 normal</span><span>anomalous 1</span></div>'
         )
+    if verdict.cut:
+        meaning += " The response was cut off at --max-new-tokens."
     seconds = f"<p>{verdict.seconds:.1f} s</p>" if verdict.seconds >= 0.05 else ""
     return f'<div class="lad-verdict {kind}" role="status"><h2>{word}</h2><p>{meaning}</p>{score}{seconds}</div>'
 
