@@ -27,6 +27,9 @@ __all__ = ["JPEG_QUALITY", "build_messages", "defect_phrase", "product_phrase", 
 #: JPEG quality of images that are shrunk before they are sent.
 JPEG_QUALITY: Final = 92
 
+#: VisA's categories that differ from another by their number alone. A number in an own product's name is part of it.
+_NUMBERED: Final = frozenset({"macaroni1", "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4"})
+
 #: Categories whose images show several products.
 _SEVERAL: Final = frozenset({"capsules"})
 
@@ -42,13 +45,13 @@ _TASKS: Final[dict[Topic, str]] = {
 
 
 def product_phrase(category: str) -> str:
-    """Return a category in words, without a number, as a singular.
+    """Return a category in words, as a singular and without a number of VisA.
 
     Example:
-        >>> product_phrase("metal_nut"), product_phrase("pcb1"), product_phrase("capsules")
-        ('metal nut', 'pcb', 'group of capsules')
+        >>> product_phrase("metal_nut"), product_phrase("pcb1"), product_phrase("bolt_M8"), product_phrase("capsules")
+        ('metal nut', 'pcb', 'bolt M8', 'group of capsules')
     """
-    words = category.replace("_", " ").rstrip("0123456789")
+    words = category[:-1] if category in _NUMBERED else category.replace("_", " ")
     return f"group of {words}" if category in _SEVERAL else words
 
 
