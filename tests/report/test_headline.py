@@ -40,6 +40,14 @@ def test_the_best_run_leads_the_second_by_their_paired_difference(tmp_path: Path
     assert headline.clear
 
 
+def test_no_run_leads_one_that_is_right_as_often(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.parquet", draw_pairs(40))
+    runs = [write_predictions(tmp_path / f"{name}.jsonl", data, skill=0.7, seed=0) for name in "ab"]
+    headline = read_headline(read_content(runs, data, "paper", resamples=200))
+    assert headline.lead.value == 0
+    assert headline.sentences()[1] == f"On the pairs that both answered, {headline.second} is right as often."
+
+
 def test_what_chance_could_explain_is_not_called_clear(tmp_path: Path) -> None:
     content = content_of(tmp_path, 0.7, 0.72)
     assert not read_headline(content).clear

@@ -57,6 +57,8 @@ class Headline:
         first = f"{self.best} is right {most}on {share}; {baseline}."
         if self.second is None or self.lead is None or self.p_value is None:
             return first, f"It answers yes to {percent(self.yes_share.value)}% of them."
+        if self.lead.value == 0:
+            return first, f"On the pairs that both answered, {self.second} is right as often."
         verdict = "a clear difference" if self.clear else "which chance alone could explain"
         lead = f"{points(self.lead.value).removeprefix('+')} points{_range(self.lead, points)}"
         return first, f"It leads {self.second} by {lead}, {verdict} (p = {self.p_value:.2g})."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from rich import box
 from rich.table import Table
 
 from lad_reasoner.evaluation.boxes import BOX_FIGURES, BoxScore
@@ -91,7 +92,8 @@ def result_table(runs: Sequence[RunScore], constants: Sequence[RunScore], *, pap
 
 def _table(title: str, words: Iterable[str], numbers: Iterable[str], **options: Any) -> Table:
     """Return a table without rows: columns of words, then columns of numbers."""
-    table = Table(title=title or None, **options)
+    style: dict[str, Any] = {"box": box.SIMPLE, "title_justify": "left", "caption_justify": "left"} | options
+    table = Table(title=title or None, **style)
     for name in words:
         table.add_column(name)
     for name in numbers:
