@@ -55,3 +55,11 @@ def test_a_named_file_exists(page: str, name: str) -> None:
     if name.startswith(MADE):
         pytest.skip("made by a run")
     assert any(path.endswith(f"/{name}") for path in FILES), f"{page} names {name}"
+
+
+def test_modules_that_the_code_names_exist() -> None:
+    code = [path for folder in ("plugin", "dataset_builders") for path in (ROOT / folder).rglob("*.py")]
+    named = {(path.name, name) for path in code for name in re.findall(r"`([\w/]+\.py)`", path.read_text())}
+    named.discard(("keys.py", "trainer/config.py"))  # EasyR1's
+    assert len(named) > 5
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name[1]}") for path in FILES)] == []

@@ -10,7 +10,7 @@ Localization", IJCV 2022; https://www.mvtec.com/company/research/datasets/mvtec-
     <category>/ground_truth/<type>/NNN/*.png           masks; a mask's pixel value names the defect,
     <category>/defects_config.json                     by this list of {"defect_name", "pixel_value", ...}
 
-Its test images are for evaluation alone: ``leakage.py`` keeps them out of every training file.
+Its test images are for evaluation alone: ``leakage/guard.py`` keeps them out of every training file.
 """
 
 from __future__ import annotations
