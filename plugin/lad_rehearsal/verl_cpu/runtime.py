@@ -154,8 +154,9 @@ def cluster_environment(*, threads: int | None = None) -> dict[str, str]:
         # With more processes than cores, spinning threads would block the others.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        # glibc would otherwise keep freed memory apart for each of many threads.
+        # glibc would otherwise keep freed memory: apart for each of many threads, and tensors of up to 32 MB.
         "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         # Milliseconds that Ray waits for the reason of a process's death, for the error message; 1 s is too short.
         "RAY_timeout_ms_task_wait_for_death_info": "15000",
     }
