@@ -34,10 +34,8 @@ def synthetic(
 
     if size % 3:
         raise UsageError(f"{size} is not a multiple of 3", where="--size")
-    sizes, draft = (
-        Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size),
-        hidden_sibling(out, "draft"),
-    )
+    sizes = Sizes(train=train, test=test, loco_test=loco_test, sft=sft, pixels=size)
+    draft = hidden_sibling(out, "draft")
     with locked(out), name_write_errors(out), make_console(err=True).status("rendering") as status:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError("the folder is not empty", where=out, remedy="Choose another folder with --out")
