@@ -22,7 +22,7 @@ __all__ = ["next_steps", "require_packages", "run_demo"]
 _EXTRA: Final = "cpu"
 
 #: Peak memory (PSS) of the whole demonstration in GiB: docs/demo.md.
-_MEMORY: Final = 4.6
+_MEMORY: Final = 4.3
 
 #: The defect of the example pair.
 _EXAMPLE: Final = "recoloured_part"
