@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -79,6 +80,10 @@ def test_runs_with_most_replies_cut_or_unparsed_are_warned_of(write_run, capsys)
     assert "60.0% of the replies of model are cut off at the token limit" in said
     assert "--max-new-tokens" in said
     assert "60.0% of the replies of model have no readable answer" in said
+    shutil.copy(predictions, predictions.with_name("twin.jsonl"))
+    with pytest.raises(SystemExit):
+        main(["compare", *map(str, predictions.parent.glob("*.jsonl")), "--data", str(data), "--resamples", "20"])
+    assert "60.0% of the replies of twin are cut off at the token limit" in capsys.readouterr().err
 
 
 def test_lengths_and_shares_are_those_of_the_replies(write_run, capsys) -> None:
