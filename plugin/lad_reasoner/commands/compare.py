@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from lad_reasoner.commands import systems as shared
-from lad_reasoner.support.console import echo, print_all, print_json
+from lad_reasoner.support.console import print_all, print_json
 
 __all__ = ["compare_command"]
 
@@ -36,7 +36,6 @@ def compare_command(
     from rich.text import Text
 
     from lad_reasoner.evaluation.compare import compare_systems, compare_to_constants
-    from lad_reasoner.evaluation.headline import warn_of_replies
     from lad_reasoner.evaluation.outcomes import majority
     from lad_reasoner.evaluation.rationales import compare_rationales
     from lad_reasoner.evaluation.score import score_system
@@ -59,8 +58,7 @@ def compare_command(
         return
     voted = [majority(system) if system.votes > 1 else system for system in systems]
     runs = [score_system(system, protocol, resamples=resamples, seed=seed) for system in voted]
-    for warning in (line for run in runs for line in warn_of_replies(run)):
-        echo(f"warning: {warning}", err=True)
+    shared.print_warnings(runs)
     print_all(
         [
             result_table(runs, [], paper=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from lad_reasoner.commands import systems as shared
-from lad_reasoner.support.console import echo, print_all, print_json
+from lad_reasoner.support.console import print_all, print_json
 from lad_reasoner.support.errors import UsageError, install_hint
 
 if TYPE_CHECKING:
@@ -188,11 +188,10 @@ def _print_result(
     seed: int,
 ) -> None:
     from lad_reasoner.evaluation.compare import compare_systems
-    from lad_reasoner.evaluation.headline import describe_ties, read_headline, warn_of_replies
+    from lad_reasoner.evaluation.headline import describe_ties, read_headline
     from lad_reasoner.evaluation.table import LEGEND, result_table
 
-    for warning in (line for run in runs for line in warn_of_replies(run)):
-        echo(f"warning: {warning}", err=True)
+    shared.print_warnings(runs)
     comparisons = compare_systems(systems, resamples=resamples, seed=seed) if len(systems) > 1 else []
     sentences = " ".join(read_headline(runs, comparisons).sentences())
     ties = [sentence for run in runs if (sentence := describe_ties(run))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,8 +14,9 @@ from lad_reasoner.support.visible import visible
 
 if TYPE_CHECKING:
     from lad_reasoner.evaluation.outcomes import System
+    from lad_reasoner.evaluation.score import RunScore
 
-__all__ = ["note_ids", "read_systems", "require_masks", "split_pair"]
+__all__ = ["note_ids", "print_warnings", "read_systems", "require_masks", "split_pair"]
 
 Predictions = Annotated[list[Path] | None, typer.Argument(help="Files written by `lad predict`.")]
 External = Annotated[
@@ -115,3 +116,12 @@ def note_ids(name: str, ids: Sequence[str], what: str) -> None:
     if ids:
         shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
         echo(visible(f"{name}: {len(ids)} {what}: {shown}", one_line=True), err=True)
+
+
+def print_warnings(runs: Iterable[RunScore]) -> None:
+    """Warn of runs most of whose replies cannot be judged."""
+    from lad_reasoner.evaluation.headline import warn_of_replies
+
+    for run in runs:
+        for warning in warn_of_replies(run):
+            echo(f"warning: {warning}", err=True)
