@@ -246,15 +246,8 @@ def test_the_command_prints_the_last_values_and_the_files(tmp_path):
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "absent"])
 def test_a_notebooks_backend_is_not_needed(tmp_path, monkeypatch, backend):
     monkeypatch.setenv("MPLBACKEND", backend)
-    command = [
-        sys.executable,
-        "-m",
-        "lad_reasoner.commands.lad",
-        "plot",
-        easyr1_run(tmp_path / "run"),
-        "--out",
-        tmp_path / "plots",
-    ]
+    words = ["plot", easyr1_run(tmp_path / "run"), "--out", tmp_path / "plots"]
+    command = [sys.executable, "-m", "lad_reasoner.commands.lad", *words]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
 
